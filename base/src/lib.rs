@@ -1,0 +1,20 @@
+//! Mechanisms that two or more layers share. Knows no subsystem: nothing here names a task, a file or a guest.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `lock` | mutexes whose level is a type; the order is checked in debug builds |
+//! | `wait` | wait queues: who is told when a file or object changes state |
+//! | `io_buf` | sources and sinks of bytes, wherever the bytes live |
+//! | `cred` | credentials, capabilities, permission checks |
+//! | `clock` | instants and the `Clock` trait |
+
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod cred;
+pub mod io_buf;
+pub mod lock;
+pub mod wait;
+
+pub use io_buf::{Sink, Source};
+pub use wait::{Observer, WaitQueue};

@@ -1,0 +1,14 @@
+//! How guest code is run.
+//!
+//! The sentry decides; a platform executes. It knows nothing of tasks, files, signals or VMAs: it hands out
+//! address spaces and execution contexts, reports what guest code did as values ([`Event`]) and carries out
+//! host operations ([`HostOp`]) inside an address space. Nothing above these traits may assume host processes.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `seccomp` | the user-notify platform: zygote, stubs, channels, doorbell |
+//! | `capabilities` | what this host offers; feeds `sandbox doctor` |
+
+mod traits;
+
+pub use traits::*;

@@ -1,0 +1,252 @@
+//! The traits that the sentry sees.
+
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use abi::arch::Registers;
+use abi::{Errno, UserAddr};
+
+/// A future of a rare operation.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Why the platform cannot go on with one address space or at all. The sandbox's reaction to the first kind is
+/// that one guest process dies; to the second, that the sandbox ends with this message.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PlatformError {
+    /// The guest's address space is gone: its host process was killed or broke its own shim.
+    #[error("guest process died: {0}")]
+    Died(String),
+    /// Out of a host resource (processes, memory, descriptors); the call that needed it fails with this errno.
+    #[error("host resource exhausted: {0}")]
+    Exhausted(Errno),
+    /// The platform as a whole is broken: fail closed.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// Something that guest code did; the thread stands still until it is resumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A system call: number and arguments are in the registers, `rip` behind the instruction.
+    Syscall,
+    /// A processor exception, as the host's signal for it tells.
+    Fault(Fault),
+    /// A kick took effect; the guest did nothing.
+    Interrupted,
+    /// A host operation queued with [`Context::defer`] failed: index of it and the host's errno. The ones
+    /// before it took effect, the ones after it did not.
+    DeferredFailed { index: usize, errno: Errno },
+}
+
+/// A processor exception.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGTRAP.
+    pub signal: u8,
+    /// `si_code`.
+    pub code: i32,
+    /// `si_addr`.
+    pub addr: u64,
+    /// `uc_mcontext.trapno`, `err` and `cr2`, for the guest's frame.
+    pub trapno: u64,
+    pub err: u64,
+    pub cr2: u64,
+}
+
+bitflags::bitflags! {
+    /// Page protection; the values of mmap(2).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct Prot: u32 {
+        const READ = 1;
+        const WRITE = 2;
+        const EXEC = 4;
+    }
+}
+
+/// Backing of a mapping.
+#[derive(Debug, Clone)]
+pub enum Backing {
+    Anonymous,
+    /// A descriptor of ours, installed in the guest only while it is mapped. `offset` in bytes, page aligned.
+    File { fd: Arc<OwnedFd>, offset: u64 },
+}
+
+/// A host call to be executed inside the address space, on the sentry's order. Addresses are page aligned and
+/// were checked against the task's range by the caller.
+#[derive(Debug, Clone)]
+pub enum HostOp {
+    /// mmap with MAP_FIXED. `shared` memory without a file is inherited by fork.
+    Map { addr: UserAddr, len: u64, prot: Prot, shared: bool, noreserve: bool, backing: Backing },
+    Unmap { addr: UserAddr, len: u64 },
+    Protect { addr: UserAddr, len: u64, prot: Prot },
+    /// mremap with MREMAP_FIXED when `new_addr` differs from `addr`; `keep_old` is MREMAP_DONTUNMAP.
+    Remap { addr: UserAddr, len: u64, new_addr: UserAddr, new_len: u64, keep_old: bool },
+    /// madvise; the caller passes on only advice that is harmless on the host.
+    Advise { addr: UserAddr, len: u64, advice: i32 },
+    /// mincore-like and msync: `Sync` is msync(2) with these flags.
+    Sync { addr: UserAddr, len: u64, flags: i32 },
+    /// Loads the thread pointer.
+    SetFsBase(u64),
+    SetGsBase(u64),
+}
+
+/// What a new execution context starts with.
+#[derive(Debug, Clone)]
+pub struct NewContext {
+    pub regs: Registers,
+    /// `None`: the same thread pointer as the creator's.
+    pub fs_base: Option<u64>,
+}
+
+/// How guest code is run on this host.
+pub trait Platform: Send + Sync {
+    /// Name for logs and `doctor`.
+    fn name(&self) -> &'static str;
+
+    /// Facts about every address space of this platform.
+    fn layout(&self) -> &Layout;
+
+    /// An empty address space with one execution context in it: what execve needs.
+    fn spawn(&self) -> BoxFuture<'_, Result<Box<dyn Context>, PlatformError>>;
+
+    /// Looks once at the channels of running contexts and wakes those that have an event. Never blocks.
+    /// Returns true when it woke something.
+    fn poll(&self) -> bool;
+
+    /// Blocks the calling worker until some context has an event (its waker was then called) or until
+    /// [`Platform::unpark`]. May spin for a few microseconds first.
+    ///
+    /// # Errors
+    /// `Broken` when no guest can be served any more.
+    fn park(&self) -> Result<(), PlatformError>;
+
+    /// Makes one parked worker return from [`Platform::park`], where that is possible cheaply.
+    fn unpark(&self);
+
+    /// Descriptor that becomes readable when a guest's host process has died, for the reactor; then call
+    /// [`Platform::reap`].
+    fn death_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>>;
+
+    /// Collects dead host processes and wakes their contexts.
+    fn reap(&self);
+}
+
+/// Where things are in every address space.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// Lowest mappable address.
+    pub min_addr: u64,
+    /// First address that the guest may not use (the shim lives above).
+    pub task_size: u64,
+    /// Start of the vDSO's ELF image, for AT_SYSINFO_EHDR, and the vDSO's and vvar's ranges for /proc/self/maps.
+    pub vdso: Option<std::ops::Range<u64>>,
+    pub vvar: Option<std::ops::Range<u64>>,
+    /// AT_HWCAP, AT_HWCAP2, AT_MINSIGSTKSZ of the host.
+    pub hwcap: u64,
+    pub hwcap2: u64,
+    pub minsigstksz: u64,
+    /// Bytes of the xsave area in a signal frame, `FP_XSTATE_MAGIC2` included.
+    pub xstate_size: usize,
+}
+
+/// Memory of one guest process. Reading and writing obey the host's page permissions.
+pub trait AddressSpace: Send + Sync {
+    /// Copies guest memory out; returns how many bytes came through before the first unreadable page.
+    fn read(&self, addr: UserAddr, into: &mut [u8]) -> usize;
+
+    /// Copies into guest memory; returns how many bytes went through before the first unwritable page.
+    fn write(&self, addr: UserAddr, bytes: &[u8]) -> usize;
+
+    /// Several ranges in one host call, in order; returns the total of bytes.
+    fn read_vectored(&self, ranges: &[(UserAddr, usize)], into: &mut [u8]) -> usize;
+    fn write_vectored(&self, ranges: &[(UserAddr, usize)], bytes: &[u8]) -> usize;
+
+    /// Ends the host process at once. Its contexts fail with `Died`.
+    fn kill(&self);
+
+    /// Identity for futex keys and pointer comparison.
+    fn id(&self) -> u64;
+
+    /// Host accounting, in bytes and nanoseconds: resident set, user CPU time of all threads.
+    fn usage(&self) -> Usage;
+}
+
+/// Host accounting of an address space.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    pub resident_bytes: u64,
+    pub user_ns: u64,
+    pub system_ns: u64,
+}
+
+/// One guest thread's registers and its place in an address space. Owned by the thread's task; only its kicker is
+/// shared. Dropping it ends the host thread (and, when it is the last one, the address space).
+pub trait Context: Send {
+    fn space(&self) -> &Arc<dyn AddressSpace>;
+
+    /// Registers as of the last event; changes take effect at the next resume.
+    fn regs(&self) -> &Registers;
+    fn regs_mut(&mut self) -> &mut Registers;
+
+    /// Thread pointer as of the last event.
+    fn fs_base(&self) -> u64;
+    fn gs_base(&self) -> u64;
+
+    /// Floating point and vector state, as an xsave area in signal-frame format (with the software-reserved
+    /// bytes and the trailing magic), and its replacement. A replacement that is not well formed is refused.
+    fn xstate(&self) -> Vec<u8>;
+    fn set_xstate(&mut self, bytes: &[u8]) -> Result<(), Errno>;
+    /// The initial state, for execve and as the start of a signal handler on some ABIs.
+    fn reset_xstate(&mut self);
+
+    /// Lets the guest run with the current registers. Then poll for the event.
+    fn resume(&mut self);
+
+    /// The next event after a resume. Registers are valid once this is ready.
+    fn poll_event(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Event, PlatformError>>;
+
+    /// Executes operations now, in order, and says how many took effect and why the next one did not.
+    /// May be called only between an event and the resume that follows it.
+    fn execute<'a>(
+        &'a mut self,
+        ops: Vec<HostOp>,
+    ) -> BoxFuture<'a, Result<Result<(), (usize, Errno)>, PlatformError>>;
+
+    /// Queues an operation to be executed at the next resume, before guest code runs: one round trip less.
+    /// A failure comes back as [`Event::DeferredFailed`] instead of running the guest.
+    fn defer(&mut self, op: HostOp);
+
+    /// Atomic compare-and-exchange of an aligned guest word; `Ok(previous)`.
+    fn compare_exchange<'a>(
+        &'a mut self,
+        addr: UserAddr,
+        expected: u32,
+        new: u32,
+    ) -> BoxFuture<'a, Result<Result<u32, Errno>, PlatformError>>;
+
+    /// A copy-on-write copy of the address space with one context in it, standing where `new` says.
+    fn fork<'a>(
+        &'a mut self,
+        new: NewContext,
+    ) -> BoxFuture<'a, Result<Box<dyn Context>, PlatformError>>;
+
+    /// Another context in the same address space, standing where `new` says, not yet running.
+    fn clone_thread<'a>(
+        &'a mut self,
+        new: NewContext,
+    ) -> BoxFuture<'a, Result<Box<dyn Context>, PlatformError>>;
+
+    /// Handle by which others interrupt this context.
+    fn kicker(&self) -> Arc<dyn Kicker>;
+}
+
+/// Interrupts a running context.
+pub trait Kicker: Send + Sync {
+    /// Makes a context that runs guest code come back with [`Event::Interrupted`] (or another event that came
+    /// first). Without effect when it is not running guest code. May be spurious; never lost: a kick after
+    /// `resume` has an event as its consequence.
+    fn kick(&self);
+}
