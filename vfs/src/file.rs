@@ -1,0 +1,217 @@
+//! File descriptions (what open(2) makes) and the trait behind them.
+
+use std::any::Any;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use abi::open::OpenFlags;
+use abi::poll::PollEvents;
+use abi::stat::FileType;
+use abi::{Errno, Result, UserAddr};
+use base::lock::Mutex;
+use base::{Sink, Source, WaitQueue};
+
+use crate::context::VfsCx;
+use crate::dentry::Path;
+use crate::inode::Inode;
+use crate::lock_order;
+
+/// One entry of a directory listing.
+#[derive(Debug, Clone, Copy)]
+pub struct DirEntry<'a> {
+    pub ino: u64,
+    /// Position after this entry: what lseek(2) may be given to go on from here. Never 0.
+    pub next: u64,
+    pub kind: FileType,
+    pub name: &'a [u8],
+}
+
+/// Memory that a file gives for mmap(2): a host descriptor; file offset 0 is at `base` in it.
+#[derive(Debug, Clone)]
+pub struct MapSource {
+    pub fd: Arc<OwnedFd>,
+    pub base: u64,
+}
+
+/// Guest memory as an ioctl may touch it.
+pub trait UserMemory {
+    /// `EFAULT` unless all of it could be read.
+    fn read(&self, addr: UserAddr, into: &mut [u8]) -> Result<()>;
+    /// `EFAULT` unless all of it could be written.
+    fn write(&self, addr: UserAddr, bytes: &[u8]) -> Result<()>;
+}
+
+/// Origin of an lseek(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whence {
+    Set,
+    Current,
+    End,
+    Data,
+    Hole,
+}
+
+/// What an open file can do. Nothing here blocks: `EAGAIN` and `wait_queue` + `poll` instead.
+/// Defaults refuse as Linux does for a file without that operation.
+pub trait FileOps: Send + Sync + Any {
+    /// Reads at `pos` (streams ignore it). `Ok(0)` is the end of file.
+    fn read(&self, _cx: &VfsCx<'_>, _file: &File, _sink: &mut dyn Sink, _pos: u64) -> Result<usize> {
+        Err(Errno::EINVAL)
+    }
+
+    /// Writes at `pos` (streams ignore it; with `O_APPEND` in `file.flags()` the end of file counts and
+    /// `File::write` learns the new position through `end_of_append`).
+    fn write(&self, _cx: &VfsCx<'_>, _file: &File, _src: &mut dyn Source, _pos: u64) -> Result<usize> {
+        Err(Errno::EINVAL)
+    }
+
+    /// False for pipes, sockets, ttys: lseek, pread and pwrite give `ESPIPE` and there is no position.
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    /// New absolute position for the origins that need the file: `End`, `Data`, `Hole`. Default: from `attr`.
+    fn seek(&self, file: &File, offset: i64, whence: Whence) -> Result<u64> {
+        let size = file.inode().attr()?.size;
+        let at = |base: u64| base.checked_add_signed(offset).ok_or(Errno::EINVAL);
+        match whence {
+            Whence::Set | Whence::Current => Err(Errno::EINVAL),
+            Whence::End => at(size),
+            Whence::Data if offset >= 0 && (offset as u64) < size => Ok(offset as u64),
+            Whence::Hole if offset >= 0 && (offset as u64) < size => Ok(size),
+            Whence::Data | Whence::Hole => Err(Errno::ENXIO),
+        }
+    }
+
+    /// Emits entries from position `pos` until `emit` returns false (that entry was not taken). "." and ".." are
+    /// the filesystem's to emit.
+    fn readdir(
+        &self,
+        _cx: &VfsCx<'_>,
+        _file: &File,
+        _pos: u64,
+        _emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<()> {
+        Err(Errno::ENOTDIR)
+    }
+
+    /// What would not block now.
+    fn poll(&self, _cx: &VfsCx<'_>, _file: &File) -> PollEvents {
+        PollEvents::IN | PollEvents::OUT | PollEvents::RDNORM | PollEvents::WRNORM
+    }
+
+    /// `None`: always ready (and epoll refuses it with `EPERM`).
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        None
+    }
+
+    /// See ioctl(2); generic commands (FIONBIO, FIOCLEX...) are handled above.
+    fn ioctl(
+        &self,
+        _cx: &VfsCx<'_>,
+        _file: &File,
+        _command: u32,
+        _arg: u64,
+        _memory: &dyn UserMemory,
+    ) -> Result<u64> {
+        Err(Errno::ENOTTY)
+    }
+
+    /// fsync(2); `data_only` is fdatasync(2).
+    fn sync(&self, _data_only: bool) -> Result<()> {
+        Err(Errno::EINVAL)
+    }
+
+    /// fallocate(2).
+    fn allocate(&self, _mode: u32, _offset: u64, _len: u64) -> Result<()> {
+        Err(Errno::ENODEV)
+    }
+
+    /// Memory for mmap(2); `ENODEV` when it cannot be mapped. `writable_shared`: for MAP_SHARED with PROT_WRITE.
+    fn mappable(&self, _file: &File, _writable_shared: bool) -> Result<MapSource> {
+        Err(Errno::ENODEV)
+    }
+
+    /// Extra lines of /proc/PID/fdinfo/N.
+    fn fdinfo(&self) -> String {
+        String::new()
+    }
+
+    /// fcntl(F_SETPIPE_SZ) / F_GETPIPE_SZ: `Some(size)` sets, `None` asks; returns the size.
+    fn pipe_size(&self, _new: Option<usize>) -> Result<usize> {
+        Err(Errno::EBADF)
+    }
+
+    /// For subsystems to recognise their own (epoll, sockets, signalfd, pidfd...).
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// A file description: shared by dup(2) and fork(2), referred to by descriptors.
+pub struct File {
+    ops: Arc<dyn FileOps>,
+    inode: Arc<dyn Inode>,
+    /// Where it was opened; anonymous files have a path in no mount.
+    path: Path,
+    /// `O_*` status flags and access mode (without creation flags and `O_CLOEXEC`).
+    flags: AtomicU32,
+    pos: Mutex<u64, lock_order::FilePosition>,
+}
+
+impl File {
+    #[must_use]
+    pub fn new(ops: Arc<dyn FileOps>, inode: Arc<dyn Inode>, path: Path, flags: OpenFlags) -> Arc<Self> {
+        let kept = flags
+            - (OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::NOCTTY | OpenFlags::TRUNC)
+            - OpenFlags::CLOEXEC;
+        Arc::new(Self {
+            ops,
+            inode,
+            path,
+            flags: AtomicU32::new(kept.bits()),
+            pos: Mutex::new(0),
+        })
+    }
+
+    pub fn ops(&self) -> &dyn FileOps {
+        &*self.ops
+    }
+
+    pub fn inode(&self) -> &Arc<dyn Inode> {
+        &self.inode
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn flags(&self) -> OpenFlags {
+        OpenFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
+    }
+
+    /// fcntl(F_SETFL): only `O_APPEND`, `O_ASYNC`, `O_DIRECT`, `O_NOATIME`, `O_NONBLOCK` change.
+    pub fn set_status_flags(&self, new: OpenFlags) {
+        let settable = OpenFlags::APPEND
+            | OpenFlags::ASYNC
+            | OpenFlags::DIRECT
+            | OpenFlags::NOATIME
+            | OpenFlags::NONBLOCK;
+        let kept = self.flags() - settable;
+        self.flags.store((kept | (new & settable)).bits(), Ordering::Relaxed);
+    }
+
+    pub fn is_nonblocking(&self) -> bool {
+        self.flags().contains(OpenFlags::NONBLOCK)
+    }
+
+    /// The position lock; held over a whole read or write as Linux does (f_pos_lock).
+    pub fn position(&self) -> &Mutex<u64, lock_order::FilePosition> {
+        &self.pos
+    }
+}
+
+impl std::fmt::Debug for File {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "File({:?})", self.flags())
+    }
+}
