@@ -114,6 +114,8 @@ impl SigSet {
 
 impl fmt::Debug for SigSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries((1..=64).filter_map(Signal::new).filter(|s| self.contains(*s))).finish()
+        f.debug_set()
+            .entries((1..=64).filter_map(Signal::new).filter(|s| self.contains(*s)))
+            .finish()
     }
 }

@@ -71,7 +71,10 @@ bitflags::bitflags! {
 pub enum Backing {
     Anonymous,
     /// A descriptor of ours, installed in the guest only while it is mapped. `offset` in bytes, page aligned.
-    File { fd: Arc<OwnedFd>, offset: u64 },
+    File {
+        fd: Arc<OwnedFd>,
+        offset: u64,
+    },
 }
 
 /// A host call to be executed inside the address space, on the sentry's order. Addresses are page aligned and
@@ -79,15 +82,43 @@ pub enum Backing {
 #[derive(Debug, Clone)]
 pub enum HostOp {
     /// mmap with MAP_FIXED. `shared` memory without a file is inherited by fork.
-    Map { addr: UserAddr, len: u64, prot: Prot, shared: bool, noreserve: bool, backing: Backing },
-    Unmap { addr: UserAddr, len: u64 },
-    Protect { addr: UserAddr, len: u64, prot: Prot },
+    Map {
+        addr: UserAddr,
+        len: u64,
+        prot: Prot,
+        shared: bool,
+        noreserve: bool,
+        backing: Backing,
+    },
+    Unmap {
+        addr: UserAddr,
+        len: u64,
+    },
+    Protect {
+        addr: UserAddr,
+        len: u64,
+        prot: Prot,
+    },
     /// mremap with MREMAP_FIXED when `new_addr` differs from `addr`; `keep_old` is MREMAP_DONTUNMAP.
-    Remap { addr: UserAddr, len: u64, new_addr: UserAddr, new_len: u64, keep_old: bool },
+    Remap {
+        addr: UserAddr,
+        len: u64,
+        new_addr: UserAddr,
+        new_len: u64,
+        keep_old: bool,
+    },
     /// madvise; the caller passes on only advice that is harmless on the host.
-    Advise { addr: UserAddr, len: u64, advice: i32 },
+    Advise {
+        addr: UserAddr,
+        len: u64,
+        advice: i32,
+    },
     /// mincore-like and msync: `Sync` is msync(2) with these flags.
-    Sync { addr: UserAddr, len: u64, flags: i32 },
+    Sync {
+        addr: UserAddr,
+        len: u64,
+        flags: i32,
+    },
     /// Loads the thread pointer.
     SetFsBase(u64),
     SetGsBase(u64),

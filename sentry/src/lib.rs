@@ -1,1 +1,31 @@
+//! The kernel: the only crate that sees tasks, guest memory and files at once. Glues `vfs`, `netstack` and
+//! `platform` together. Opens nothing on the host by itself.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `config` | what the launcher hands in |
+//! | `kernel` | the roots: pid table, clocks, mounts, platform, executor |
+//! | `thread_loop` | the loop of one guest thread |
+//! | `executor` | workers, run queue, reactor, timers |
+//! | `task` | threads, thread groups, process groups, sessions; clone, exec, exit, wait |
+//! | `signal` | queues, masks, actions, delivery, frames, stops |
+//! | `mm` | VMA tree, mmap family, brk, user copies |
+//! | `loader` | ELF, scripts, initial stack, auxv |
+//! | `futex`, `time` | futex queues; clocks and timers |
+//! | `syscalls` | the table and one file per family |
+//! | `proc_view` | what procfs asks about tasks |
+
 #![forbid(unsafe_code)]
+
+pub mod config;
+pub mod cx;
+pub mod error;
+pub mod kernel;
+pub mod lock_order;
+pub mod mm;
+pub mod syscalls;
+pub mod task;
+
+pub use cx::Cx;
+pub use error::{Restart, SysError, SysResult};
+pub use kernel::Kernel;

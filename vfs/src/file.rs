@@ -56,13 +56,25 @@ pub enum Whence {
 /// Defaults refuse as Linux does for a file without that operation.
 pub trait FileOps: Send + Sync + Any {
     /// Reads at `pos` (streams ignore it). `Ok(0)` is the end of file.
-    fn read(&self, _cx: &VfsCx<'_>, _file: &File, _sink: &mut dyn Sink, _pos: u64) -> Result<usize> {
+    fn read(
+        &self,
+        _cx: &VfsCx<'_>,
+        _file: &File,
+        _sink: &mut dyn Sink,
+        _pos: u64,
+    ) -> Result<usize> {
         Err(Errno::EINVAL)
     }
 
     /// Writes at `pos` (streams ignore it; with `O_APPEND` in `file.flags()` the end of file counts and
     /// `File::write` learns the new position through `end_of_append`).
-    fn write(&self, _cx: &VfsCx<'_>, _file: &File, _src: &mut dyn Source, _pos: u64) -> Result<usize> {
+    fn write(
+        &self,
+        _cx: &VfsCx<'_>,
+        _file: &File,
+        _src: &mut dyn Source,
+        _pos: u64,
+    ) -> Result<usize> {
         Err(Errno::EINVAL)
     }
 
@@ -160,17 +172,16 @@ pub struct File {
 
 impl File {
     #[must_use]
-    pub fn new(ops: Arc<dyn FileOps>, inode: Arc<dyn Inode>, path: Path, flags: OpenFlags) -> Arc<Self> {
+    pub fn new(
+        ops: Arc<dyn FileOps>,
+        inode: Arc<dyn Inode>,
+        path: Path,
+        flags: OpenFlags,
+    ) -> Arc<Self> {
         let kept = flags
             - (OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::NOCTTY | OpenFlags::TRUNC)
             - OpenFlags::CLOEXEC;
-        Arc::new(Self {
-            ops,
-            inode,
-            path,
-            flags: AtomicU32::new(kept.bits()),
-            pos: Mutex::new(0),
-        })
+        Arc::new(Self { ops, inode, path, flags: AtomicU32::new(kept.bits()), pos: Mutex::new(0) })
     }
 
     pub fn ops(&self) -> &dyn FileOps {

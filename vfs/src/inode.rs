@@ -26,7 +26,10 @@ pub enum NewNode<'a> {
     Fifo,
     Socket,
     /// `kind` is `Character` or `Block`.
-    Device { kind: FileType, rdev: u64 },
+    Device {
+        kind: FileType,
+        rdev: u64,
+    },
 }
 
 /// Owner and permission bits (umask applied, set-group-id of the parent considered) of a new object.

@@ -1,0 +1,15 @@
+//! The roots of one sandbox.
+
+use std::sync::Arc;
+
+use platform::Platform;
+
+use crate::config::HostFacts;
+use crate::task::PidTable;
+
+/// One guest kernel.
+pub struct Kernel {
+    pub platform: Arc<dyn Platform>,
+    pub tasks: PidTable,
+    pub host: HostFacts,
+}

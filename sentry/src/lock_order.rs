@@ -1,0 +1,19 @@
+//! Lock levels of this crate, outermost first.
+
+base::lock_levels! {
+    base = 1000;
+    /// Pid table, process groups, sessions, parent-child links: one lock, as Linux's tasklist_lock.
+    Tasks,
+    /// Signal state of a thread group (actions, shared queue, stop state) and of its threads.
+    Signals,
+    /// Replaceable parts of a thread: credentials, descriptor table, fs context, mm.
+    ThreadParts,
+    /// VMA tree and counters of an address space.
+    MmState,
+    /// A futex bucket.
+    Futexes,
+    /// Timers of a thread group.
+    Timers,
+    /// Small leaf states: names, accounting.
+    Leaf,
+}

@@ -1,0 +1,14 @@
+//! System calls: the table and one file per family. Adding a call = a function in its family's file, one row in
+//! `table.rs`, one conformance test.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `table` | one row per call |
+//! | `args` | from argument words to types, and their rendering for --strace |
+//! | `dispatch` | from registers to a handler |
+//! | `identity` | getpid and its kin |
+
+pub mod args;
+pub mod dispatch;
+mod identity;
+pub mod table;
