@@ -1,1 +1,31 @@
-fn main() {}
+//! Chores of the repository: `cargo xtask tidy` keeps the house as drawn.
+//!
+//! | command | what |
+//! | --- | --- |
+//! | `tidy` | file and function sizes, crate edges, where `unsafe` may live, TODO form, forbidden words |
+
+#![forbid(unsafe_code)]
+
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask tidy";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    match args.next().as_deref() {
+        Some("tidy") => tidy::run(&repository_root()),
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The workspace's top directory; this crate lies directly under it.
+fn repository_root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
