@@ -1,1 +1,49 @@
+//! What sentry and gofer say to each other.
+//!
+//! The protocol is stateless and made of paths. A connection is a `SOCK_SEQPACKET` socket; each request is one message
+//! and gets one reply, in order. A request names a *tree* (a host directory the gofer serves) and a path in it; the
+//! gofer follows no symbolic link and leaves no tree, so the sentry walks links itself. Opened files come
+//! back as descriptors (`SCM_RIGHTS`).
+//!
+//! ```text
+//! request  op u16 · tree u16 · seq u32 · path (u16 length, bytes) · fields of the operation
+//! reply    errno u32 (0: done) · seq u32 · fields of the answer            all little-endian
+//! ```
+//!
+//! Neither side trusts the other: decoding checks every length, tag and name, returns errors and never panics.
+//! This crate knows nothing of kernels nor of how files are opened.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `path` | paths and names that cannot lead out of a tree |
+//! | `wire` | reading and writing of little-endian fields |
+//! | `attr` | attributes, attribute changes, filesystem figures |
+//! | `request`, `reply` | the messages |
+
 #![forbid(unsafe_code)]
+
+pub mod attr;
+pub mod path;
+pub mod reply;
+pub mod request;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use attr::{AttrChange, FsFigures, Owner, TimeChange};
+pub use path::{Name, TreePath};
+pub use reply::{DirItem, Listing, ReplyHead, TreeInfo, Walked, Welcome};
+pub use request::{NodeKind, Op, Request, SyncScope};
+pub use wire::DecodeError;
+
+/// Version of the messages; both sides must agree.
+pub const VERSION: u32 = 1;
+/// Bytes of the longest message.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+/// Bytes of the longest path in a message; longer than `PATH_MAX`, because a guest may descend step by step.
+pub const MAX_PATH: usize = 16 * 1024;
+/// Components of the longest walk in one request.
+pub const MAX_WALK: usize = 256;
+/// Bytes of the longest symbolic link and extended attribute that fit a message with room for its head.
+pub const MAX_VALUE: usize = MAX_MESSAGE - MAX_PATH - 1024;

@@ -1,0 +1,202 @@
+//! What the gofer answers.
+
+use abi::Errno;
+use abi::stat::{Attr, FileType};
+
+use crate::attr::{self, ATTR_BYTES};
+use crate::request::entry_name;
+use crate::wire::{DecodeError, Decoded, Put, Reader};
+
+/// Front of every reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplyHead {
+    /// Why the request was refused; `None` when it was done.
+    pub error: Option<Errno>,
+    pub seq: u32,
+}
+
+impl ReplyHead {
+    /// Bytes of an encoded head.
+    pub const BYTES: usize = 8;
+
+    /// Replaces `out` by the head.
+    pub fn encode(self, out: &mut Vec<u8>) {
+        out.clear();
+        out.put_u32(self.error.map_or(0, |errno| errno.raw().unsigned_abs()));
+        out.put_u32(self.seq);
+    }
+
+    /// The head and the fields after it.
+    ///
+    /// # Errors
+    /// When there are fewer bytes than a head has, or the error is no errno.
+    pub fn decode(message: &[u8]) -> Decoded<(Self, Reader<'_>)> {
+        let mut input = Reader::new(message);
+        let error = match input.u32()? {
+            0 => None,
+            raw @ 1..4096 => {
+                Some(Errno::from_raw(i32::try_from(raw).map_err(|_| DecodeError::BadValue)?))
+            }
+            _ => return Err(DecodeError::BadValue),
+        };
+        let seq = input.u32()?;
+        Ok((Self { error, seq }, input))
+    }
+}
+
+/// A tree as the welcome describes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TreeInfo {
+    pub writable: bool,
+    pub root: Attr,
+}
+
+/// Answer to `Hello`: what is served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Welcome {
+    pub version: u32,
+    /// Bytes of the longest message the gofer takes and sends.
+    pub max_message: u32,
+    pub trees: Vec<TreeInfo>,
+}
+
+impl Welcome {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u32(self.version);
+        out.put_u32(self.max_message);
+        out.put_u16(u16::try_from(self.trees.len()).unwrap_or(u16::MAX));
+        for tree in self.trees.iter().take(u16::MAX.into()) {
+            out.put_flag(tree.writable);
+            attr::put_attr(out, &tree.root);
+        }
+    }
+
+    /// # Errors
+    /// When the fields are not exactly a welcome.
+    pub fn decode(mut input: Reader<'_>) -> Decoded<Self> {
+        let (version, max_message, count) = (input.u32()?, input.u32()?, input.u16()?);
+        let trees = (0..count)
+            .map(|_| Ok(TreeInfo { writable: input.flag()?, root: attr::attr(&mut input)? }))
+            .collect::<Decoded<_>>()?;
+        input.finish()?;
+        Ok(Self { version, max_message, trees })
+    }
+}
+
+/// Answer to `Walk`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Walked {
+    /// Attributes of the components found, outermost first.
+    pub found: Vec<Attr>,
+    /// Why the component after those was not reached; `None` when all were found, or when the last one found is
+    /// no directory and so ends the walk.
+    pub stopped: Option<Errno>,
+    /// Text of the last one found when that is a symbolic link.
+    pub link: Option<Vec<u8>>,
+}
+
+impl Walked {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u16(u16::try_from(self.found.len()).unwrap_or(u16::MAX));
+        for attr in self.found.iter().take(u16::MAX.into()) {
+            attr::put_attr(out, attr);
+        }
+        out.put_u32(self.stopped.map_or(0, |errno| errno.raw().unsigned_abs()));
+        out.put_flag(self.link.is_some());
+        if let Some(text) = &self.link {
+            out.put_blob(text);
+        }
+    }
+
+    /// # Errors
+    /// When the fields are not exactly a walk's answer, or it is longer than the `asked` components.
+    pub fn decode(mut input: Reader<'_>, asked: usize) -> Decoded<Self> {
+        let count = usize::from(input.u16()?);
+        if count > asked {
+            return Err(DecodeError::BadValue);
+        }
+        let found = (0..count).map(|_| attr::attr(&mut input)).collect::<Decoded<Vec<_>>>()?;
+        let stopped = match input.u32()? {
+            0 => None,
+            raw => Some(Errno::from_raw(i32::try_from(raw).map_err(|_| DecodeError::BadValue)?)),
+        };
+        let link = if input.flag()? { Some(input.blob()?.to_vec()) } else { None };
+        input.finish()?;
+        Ok(Self { found, stopped, link })
+    }
+}
+
+/// One entry of a listing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DirItem<'a> {
+    pub ino: u64,
+    /// Cursor after this entry; the host's own, never 0.
+    pub next: u64,
+    /// `None` when the filesystem does not tell (and no attributes were asked for).
+    pub kind: Option<FileType>,
+    pub name: &'a [u8],
+    pub attr: Option<Attr>,
+}
+
+impl DirItem<'_> {
+    /// Bytes the entry takes in a reply, at most.
+    #[must_use]
+    pub const fn encoded_bound(name: &[u8]) -> usize {
+        8 + 8 + 1 + 2 + name.len() + 1 + ATTR_BYTES
+    }
+
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.ino);
+        out.put_u64(self.next);
+        out.put_u8(self.kind.map_or(0, FileType::dirent_type));
+        out.put_blob(self.name);
+        out.put_flag(self.attr.is_some());
+        if let Some(attr) = &self.attr {
+            attr::put_attr(out, attr);
+        }
+    }
+}
+
+/// Answer to `ReadDir`: whether the end was reached, then entries up to the end of the message.
+#[derive(Clone, Debug)]
+pub struct Listing<'a> {
+    /// No entry follows the ones in this reply.
+    pub is_last: bool,
+    items: Reader<'a>,
+}
+
+impl<'a> Listing<'a> {
+    /// # Errors
+    /// When the front is malformed; entries are checked as they are taken.
+    pub fn decode(mut input: Reader<'a>) -> Decoded<Self> {
+        let is_last = input.flag()?;
+        Ok(Self { is_last, items: input })
+    }
+
+    fn item(&mut self) -> Decoded<DirItem<'a>> {
+        let input = &mut self.items;
+        let (ino, next) = (input.u64()?, input.u64()?);
+        let kind = match input.u8()? {
+            0 => None,
+            kind => Some(FileType::from_mode(u32::from(kind) << 12).ok_or(DecodeError::BadValue)?),
+        };
+        let name = entry_name(input)?;
+        let attr = if input.flag()? { Some(attr::attr(input)?) } else { None };
+        Ok(DirItem { ino, next, kind, name, attr })
+    }
+}
+
+impl<'a> Iterator for Listing<'a> {
+    type Item = Decoded<DirItem<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.items.is_empty() {
+            return None;
+        }
+        let item = self.item();
+        if item.is_err() {
+            self.items = Reader::new(&[]);
+        }
+        Some(item)
+    }
+}

@@ -1,0 +1,164 @@
+use abi::Errno;
+use abi::ids::{Gid, Uid};
+use abi::open::OpenFlags;
+use abi::stat::{Attr, S_IFLNK, S_IFREG};
+use abi::time::Timespec;
+use proptest::prelude::*;
+
+use crate::attr;
+use crate::wire::Reader;
+use crate::*;
+
+fn sample_attr() -> Attr {
+    Attr {
+        dev: 0x803,
+        ino: 42,
+        mode: S_IFREG | 0o644,
+        nlink: 2,
+        uid: Uid(1000),
+        gid: Gid(100),
+        size: 1 << 40,
+        blksize: 4096,
+        blocks: 8,
+        mtime: Timespec { sec: -5, nsec: 999_999_999 },
+        ..Attr::default()
+    }
+}
+
+fn round_trip(op: Op<'_>) {
+    let request = Request { seq: 7, tree: 3, path: TreePath::new(b"usr/lib").unwrap(), op };
+    let mut message = Vec::new();
+    request.encode(&mut message);
+    assert_eq!(Request::decode(&message), Ok(request));
+    assert_eq!(Request::peek_seq(&message), 7);
+    for cut in 0..message.len() {
+        assert!(Request::decode(&message[..cut]).is_err(), "cut at {cut}");
+    }
+    message.push(0);
+    assert_eq!(Request::decode(&message), Err(DecodeError::Trailing));
+}
+
+#[test]
+fn requests_survive_the_wire_and_every_cut_is_refused() {
+    let owner = Owner { uid: Uid(1), gid: Gid(2), mode: 0o1755 };
+    let change = AttrChange {
+        mode: Some(0o600),
+        size: Some(9),
+        atime: Some(TimeChange::Now),
+        mtime: Some(TimeChange::At(Timespec { sec: 1, nsec: 2 })),
+        ..AttrChange::default()
+    };
+    round_trip(Op::Hello { version: VERSION });
+    round_trip(Op::Walk { names: TreePath::new(b"a/b/c").unwrap() });
+    round_trip(Op::Open { flags: OpenFlags::RDWR | OpenFlags::TRUNC });
+    round_trip(Op::ReadDir { cursor: u64::MAX, plus: true });
+    round_trip(Op::Symlink { target: b"../x", owner });
+    round_trip(Op::Rename { to: TreePath::new(b"z").unwrap(), flags: 2 });
+    round_trip(Op::Mknod { kind: NodeKind::Socket, owner });
+    round_trip(Op::SetAttr { change });
+    round_trip(Op::SetXattr { name: b"user.a", value: b"", flags: 1 });
+    round_trip(Op::Sync { scope: SyncScope::FileSystem });
+}
+
+#[test]
+fn paths_that_could_lead_out_are_refused() {
+    for bad in [&b"/"[..], b"/a", b"a/", b"a//b", b".", b"..", b"a/..", b"../a", b"a/./b", b"a\0b"]
+    {
+        assert_eq!(TreePath::new(bad), Err(Errno::EINVAL), "{bad:?}");
+    }
+    assert_eq!(TreePath::new(&[b'x'; 256]), Err(Errno::ENAMETOOLONG));
+    assert!(TreePath::new(&[b'x'; 255]).is_ok());
+    for good in [&b""[..], b"...", b"..a", b"a/.b/c..", b"\xff"] {
+        assert!(TreePath::new(good).is_ok(), "{good:?}");
+    }
+}
+
+#[test]
+fn paths_split_at_names() {
+    let path = TreePath::new(b"a/bc/d").unwrap();
+    assert_eq!(path.names().map(Name::bytes).collect::<Vec<_>>(), [&b"a"[..], b"bc", b"d"]);
+    let (dir, name) = path.split_last().unwrap();
+    assert_eq!((dir.bytes(), name.bytes()), (&b"a/bc"[..], &b"d"[..]));
+    let (head, rest) = path.split_within(4).unwrap();
+    assert_eq!((head.bytes(), rest.bytes()), (&b"a/bc"[..], &b"d"[..]));
+    let (head, rest) = path.split_within(3).unwrap();
+    assert_eq!((head.bytes(), rest.bytes()), (&b"a"[..], &b"bc/d"[..]));
+    assert!(path.split_within(0).is_none());
+    assert_eq!(TreePath::ROOT.names().count(), 0);
+}
+
+#[test]
+fn attributes_take_as_many_bytes_as_promised() {
+    let mut out = Vec::new();
+    attr::put_attr(&mut out, &sample_attr());
+    assert_eq!(out.len(), attr::ATTR_BYTES);
+    assert_eq!(attr::attr(&mut Reader::new(&out)), Ok(sample_attr()));
+}
+
+#[test]
+fn replies_survive_the_wire() {
+    let mut out = Vec::new();
+    ReplyHead { error: Some(Errno::ENOENT), seq: 9 }.encode(&mut out);
+    let (head, rest) = ReplyHead::decode(&out).unwrap();
+    assert_eq!((head.error, head.seq, rest.is_empty()), (Some(Errno::ENOENT), 9, true));
+
+    let link = Attr { mode: S_IFLNK | 0o777, ..sample_attr() };
+    let walked =
+        Walked { found: vec![sample_attr(), link], stopped: None, link: Some(b"../t".to_vec()) };
+    out.clear();
+    walked.encode(&mut out);
+    assert_eq!(Walked::decode(Reader::new(&out), 2), Ok(walked.clone()));
+    assert_eq!(Walked::decode(Reader::new(&out), 1), Err(DecodeError::BadValue));
+
+    let welcome = Welcome {
+        version: VERSION,
+        max_message: 65536,
+        trees: vec![TreeInfo { writable: true, root: sample_attr() }],
+    };
+    out.clear();
+    welcome.encode(&mut out);
+    assert_eq!(Welcome::decode(Reader::new(&out)), Ok(welcome));
+}
+
+proptest! {
+    #[test]
+    fn random_requests_are_errors_or_encode_back(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(request) = Request::decode(&bytes) {
+            let mut again = Vec::new();
+            request.encode(&mut again);
+            prop_assert_eq!(again, bytes);
+        }
+    }
+
+    #[test]
+    fn random_fields_after_a_valid_front_never_panic(
+        code in 0u16..26, bytes in prop::collection::vec(any::<u8>(), 0..120)
+    ) {
+        let mut message = code.to_le_bytes().to_vec();
+        message.extend([0, 0, 1, 0, 0, 0, 1, 0, b'a']);
+        message.extend(&bytes);
+        if let Ok(request) = Request::decode(&message) {
+            let mut again = Vec::new();
+            request.encode(&mut again);
+            prop_assert_eq!(again, message);
+        }
+    }
+
+    #[test]
+    fn random_replies_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), asked in 0usize..8) {
+        if let Ok((_, rest)) = ReplyHead::decode(&bytes) {
+            let _ = Welcome::decode(rest.clone());
+            let _ = Walked::decode(rest.clone(), asked);
+            if let Ok(listing) = Listing::decode(rest) {
+                prop_assert!(listing.count() <= bytes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn random_bytes_make_safe_paths_or_none(bytes in prop::collection::vec(prop::sample::select(b"./a\0".to_vec()), 0..12)) {
+        if let Ok(path) = TreePath::new(&bytes) {
+            prop_assert!(path.names().all(|name| Name::new(name.bytes()).is_ok()));
+        }
+    }
+}
