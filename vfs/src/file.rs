@@ -27,11 +27,13 @@ pub struct DirEntry<'a> {
     pub name: &'a [u8],
 }
 
-/// Memory that a file gives for mmap(2): a host descriptor; file offset 0 is at `base` in it.
+/// Memory that a file gives for mmap(2).
 #[derive(Debug, Clone)]
-pub struct MapSource {
-    pub fd: Arc<OwnedFd>,
-    pub base: u64,
+pub enum MapSource {
+    /// A host descriptor; file offset 0 is at `base` in it.
+    Host { fd: Arc<OwnedFd>, base: u64 },
+    /// Fresh zero pages, as if MAP_ANONYMOUS had been asked for (/dev/zero).
+    Anonymous,
 }
 
 /// Guest memory as an ioctl may touch it.

@@ -7,6 +7,7 @@
 //! | `inode` | the trait of a filesystem object |
 //! | `file` | file descriptions and the trait behind them |
 //! | `filesystem` | the trait of a mounted filesystem |
+//! | `fs` | the filesystems |
 //! | `context` | who asks: credentials, root, cwd, umask, identity |
 
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ pub mod context;
 pub mod dentry;
 pub mod file;
 pub mod filesystem;
+pub mod fs;
 pub mod inode;
 pub mod lock_order;
 

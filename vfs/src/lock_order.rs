@@ -18,4 +18,6 @@ base::lock_levels! {
     InodeState,
     /// State of an open file (pipe, eventfd, tty...).
     FileState,
+    /// FIFOs that are open somewhere, by device and inode.
+    FifoTable,
 }

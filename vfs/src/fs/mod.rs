@@ -1,0 +1,7 @@
+//! The filesystems.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `pipefs` | pipes and FIFOs |
+
+pub mod pipefs;

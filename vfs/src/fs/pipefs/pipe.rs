@@ -1,0 +1,218 @@
+//! A pipe and its ends. See pipe(7).
+
+use std::any::Any;
+use std::sync::Arc;
+
+use abi::ioctl::FIONREAD;
+use abi::open::OpenFlags;
+use abi::poll::PollEvents;
+use abi::{Errno, Result, UserAddr};
+use base::lock::Mutex;
+use base::{Sink, Source, WaitQueue};
+
+use super::fifo;
+use super::ring::{Ring, SLOT_SIZE};
+use crate::context::VfsCx;
+use crate::file::{File, FileOps, UserMemory};
+use crate::lock_order;
+
+/// Slots of a new pipe: 64 KiB.
+const DEFAULT_SLOTS: usize = 16;
+
+/// `/proc/sys/fs/pipe-max-size`: the most that F_SETPIPE_SZ gives, to anyone.
+pub const PIPE_MAX_SIZE: usize = 1 << 20;
+
+/// What both ends share.
+#[derive(Debug)]
+pub struct Pipe {
+    pub(super) state: Mutex<State, lock_order::FileState>,
+    pub(super) queue: WaitQueue,
+    /// Device and inode of the FIFO this pipe belongs to.
+    fifo: Option<(u64, u64)>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    ring: Ring,
+    pub(super) readers: u32,
+    pub(super) writers: u32,
+    /// How many ever were: a FIFO's opener waits for a change, so that a peer that came and went counts.
+    pub(super) readers_ever: u32,
+    pub(super) writers_ever: u32,
+}
+
+impl Pipe {
+    /// A pipe without ends; `fifo` names the FIFO it stands for.
+    pub(super) fn new(fifo: Option<(u64, u64)>) -> Arc<Self> {
+        let state = State {
+            ring: Ring::new(DEFAULT_SLOTS),
+            readers: 0,
+            writers: 0,
+            readers_ever: 0,
+            writers_ever: 0,
+        };
+        Arc::new(Self { state: Mutex::new(state), queue: WaitQueue::new(), fifo })
+    }
+
+    fn read(&self, sink: &mut dyn Sink) -> Result<usize> {
+        if sink.remaining() == 0 {
+            return Ok(0);
+        }
+        let count = {
+            let mut state = self.state.lock();
+            if state.ring.is_empty() {
+                return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
+            }
+            state.ring.pop(sink)?
+        };
+        self.queue.notify(PollEvents::OUT | PollEvents::WRNORM);
+        Ok(count)
+    }
+
+    fn write(&self, source: &mut dyn Source, as_packets: bool) -> Result<usize> {
+        if source.remaining() == 0 {
+            return Ok(0);
+        }
+        let count = {
+            let mut state = self.state.lock();
+            if state.readers == 0 {
+                return Err(Errno::EPIPE);
+            }
+            match state.ring.push(source, as_packets)? {
+                0 => return Err(Errno::EAGAIN),
+                count => count,
+            }
+        };
+        self.queue.notify(PollEvents::IN | PollEvents::RDNORM);
+        Ok(count)
+    }
+
+    /// See [`FileOps::pipe_size`].
+    fn resize(&self, new: Option<usize>) -> Result<usize> {
+        let mut state = self.state.lock();
+        let Some(new) = new else { return Ok(state.ring.max_slots() * SLOT_SIZE) };
+        if new == 0 {
+            return Err(Errno::EINVAL);
+        }
+        if new > PIPE_MAX_SIZE {
+            return Err(Errno::EPERM);
+        }
+        let slots = new.div_ceil(SLOT_SIZE).next_power_of_two();
+        if slots < state.ring.used_slots() {
+            return Err(Errno::EBUSY);
+        }
+        state.ring.set_max_slots(slots);
+        drop(state);
+        self.queue.notify(PollEvents::OUT | PollEvents::WRNORM);
+        Ok(slots * SLOT_SIZE)
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        if let Some(key) = self.fifo {
+            fifo::forget(key);
+        }
+    }
+}
+
+/// One open description of a pipe: a read end, a write end, or both (a FIFO opened with `O_RDWR`).
+#[derive(Debug)]
+pub struct PipeEnd {
+    pub(super) pipe: Arc<Pipe>,
+    reads: bool,
+    writes: bool,
+    /// Opened without a writer: no POLLHUP until one has come, which changes `writers_ever` from this.
+    pub(super) quiet_until: Option<u32>,
+}
+
+impl PipeEnd {
+    /// Counts itself into the pipe.
+    pub(super) fn new(pipe: Arc<Pipe>, reads: bool, writes: bool) -> Self {
+        {
+            let mut state = pipe.state.lock();
+            state.readers += u32::from(reads);
+            state.writers += u32::from(writes);
+            state.readers_ever = state.readers_ever.wrapping_add(u32::from(reads));
+            state.writers_ever = state.writers_ever.wrapping_add(u32::from(writes));
+        }
+        Self { pipe, reads, writes, quiet_until: None }
+    }
+}
+
+impl Drop for PipeEnd {
+    fn drop(&mut self) {
+        {
+            let mut state = self.pipe.state.lock();
+            state.readers -= u32::from(self.reads);
+            state.writers -= u32::from(self.writes);
+        }
+        // Readers may have reached the end, writers may have lost their readers.
+        let events = PollEvents::IN | PollEvents::OUT | PollEvents::HUP | PollEvents::ERR;
+        self.pipe.queue.notify(events);
+    }
+}
+
+impl FileOps for PipeEnd {
+    fn read(&self, _: &VfsCx<'_>, _: &File, sink: &mut dyn Sink, _pos: u64) -> Result<usize> {
+        self.pipe.read(sink)
+    }
+
+    fn write(&self, _: &VfsCx<'_>, file: &File, src: &mut dyn Source, _pos: u64) -> Result<usize> {
+        self.pipe.write(src, file.flags().contains(OpenFlags::DIRECT))
+    }
+
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn poll(&self, _: &VfsCx<'_>, _: &File) -> PollEvents {
+        let state = self.pipe.state.lock();
+        let mut events = PollEvents::empty();
+        if self.reads {
+            if !state.ring.is_empty() {
+                events |= PollEvents::IN | PollEvents::RDNORM;
+            }
+            if state.writers == 0 && self.quiet_until != Some(state.writers_ever) {
+                events |= PollEvents::HUP;
+            }
+        }
+        if self.writes {
+            if !state.ring.is_full() {
+                events |= PollEvents::OUT | PollEvents::WRNORM;
+            }
+            if state.readers == 0 {
+                events |= PollEvents::ERR;
+            }
+        }
+        events
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.pipe.queue)
+    }
+
+    fn ioctl(
+        &self,
+        _: &VfsCx<'_>,
+        _: &File,
+        command: u32,
+        arg: u64,
+        memory: &dyn UserMemory,
+    ) -> Result<u64> {
+        if command != FIONREAD {
+            return Err(Errno::ENOTTY);
+        }
+        let len = self.pipe.state.lock().ring.len() as u32;
+        memory.write(UserAddr(arg), &len.to_ne_bytes())?;
+        Ok(0)
+    }
+
+    fn pipe_size(&self, new: Option<usize>) -> Result<usize> {
+        self.pipe.resize(new)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
