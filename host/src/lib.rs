@@ -2,12 +2,16 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | `scm_rights` | messages with a descriptor |
-//! | `namespace` | detached, restricted copies of mount trees |
 //! | `chmod` | mode changes through `O_PATH` descriptors |
+//! | `clone` | fork into new namespaces, without exec |
+//! | `namespace` | detached, restricted copies of mount trees |
+//! | `scm_rights` | messages with a descriptor |
+//! | `signal` | block signals and read them from a descriptor |
 
 #![deny(unsafe_code)]
 
 pub mod chmod;
+pub mod clone;
 pub mod namespace;
 pub mod scm_rights;
+pub mod signal;

@@ -4,6 +4,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `config` | what the launcher hands in |
+//! | `control` | the messages between supervisor and sentry |
 //! | `kernel` | the roots: pid table, clocks, mounts, platform, executor |
 //! | `thread_loop` | the loop of one guest thread |
 //! | `executor` | workers, run queue, reactor, timers |
@@ -18,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod control;
 pub mod cx;
 pub mod error;
 pub mod kernel;

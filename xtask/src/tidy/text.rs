@@ -55,8 +55,9 @@ fn rust_line(line: &str, may_be_unsafe: bool) -> Option<&'static str> {
         return Some("write TODO(#issue): every one has an issue number");
     }
     let code = code.trim();
-    if code.starts_with(concat!("#[", "allow(")) || code.starts_with(concat!("#![", "allow(")) {
-        return Some("use #[expect(lint, reason = \"...\")] instead of allow");
+    let is_allow = code.starts_with("#[allow(") || code.starts_with("#![allow(");
+    if is_allow && !code.contains("reason = ") {
+        return Some("use #[expect(lint, reason = \"...\")]; an allow needs its reason");
     }
     let opens = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"];
     if !may_be_unsafe && !code.contains('"') && opens.iter().any(|open| code.contains(open)) {
