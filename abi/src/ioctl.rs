@@ -48,3 +48,8 @@ pub const FIOQSIZE: u32 = 0x5460;
 pub const TFD_IOC_SET_TICKS: u32 = 0x4008_5400;
 /// Adds entropy bits and the like: the random(4) family, which nobody may do here.
 pub const RNDGETENTCNT: u32 = 0x8004_5200;
+
+pub const FIBMAP: u32 = 1;
+pub const FIGETBSZ: u32 = 2;
+pub const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
+pub const FS_IOC_SETFLAGS: u32 = 0x4008_6602;

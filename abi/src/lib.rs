@@ -7,24 +7,39 @@
 //! | `addr`, `ids` | user addresses; process, user and descriptor ids |
 //! | `stat`, `open`, `poll` | file structs and flags |
 //! | `ioctl`, `termios` | ioctl(2) commands; terminal settings |
+//! | `statbuf`, `dirent`, `uio` | struct stat, statx, statfs; directory records; iovec |
+//! | `fcntl`, `xattr`, `mount` | commands and flags of these calls |
+//! | `epoll`, `futex`, `sysinfo` | structs and flags of these calls |
 //! | `signal` | signal numbers and sets |
 //! | `time` | timespec and friends |
-//! | `arch` | registers of one architecture |
+//! | `arch` | registers and call numbers of one architecture |
 
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod macros;
+
 pub mod addr;
 pub mod arch;
+pub mod dirent;
+pub mod epoll;
 pub mod errno;
+pub mod fcntl;
+pub mod futex;
 pub mod ids;
 pub mod ioctl;
+pub mod mount;
 pub mod open;
 pub mod poll;
 pub mod signal;
 pub mod stat;
+pub mod statbuf;
+pub mod sysinfo;
 pub mod termios;
 pub mod time;
+pub mod uio;
+pub mod xattr;
 
 pub use addr::UserAddr;
 pub use errno::{Errno, Result};

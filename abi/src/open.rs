@@ -58,3 +58,25 @@ bitflags::bitflags! {
         const _ = !0;
     }
 }
+
+crate::abi_struct! {
+    /// `struct open_how` of openat2(2).
+    pub struct OpenHow {
+        pub flags: u64,
+        pub mode: u64,
+        pub resolve: u64,
+    }
+}
+
+bitflags::bitflags! {
+    /// `RESOLVE_*` flags of openat2(2).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct ResolveFlags: u64 {
+        const NO_XDEV = 1;
+        const NO_MAGICLINKS = 2;
+        const NO_SYMLINKS = 4;
+        const BENEATH = 8;
+        const IN_ROOT = 0x10;
+        const CACHED = 0x20;
+    }
+}

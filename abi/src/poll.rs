@@ -17,3 +17,12 @@ bitflags::bitflags! {
         const RDHUP = 0x2000;
     }
 }
+
+crate::abi_struct! {
+    /// `struct pollfd`.
+    pub struct PollFd {
+        pub fd: i32,
+        pub events: u16,
+        pub revents: u16,
+    }
+}
