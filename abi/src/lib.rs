@@ -12,6 +12,7 @@
 //! | `epoll`, `futex`, `sysinfo` | structs and flags of these calls |
 //! | `signal` | signal numbers and sets |
 //! | `time` | timespec and friends |
+//! | `mman`, `elf`, `auxv` | memory mapping flags; executables; auxiliary vector |
 //! | `arch` | registers and call numbers of one architecture |
 
 #![no_std]
@@ -22,13 +23,16 @@ mod macros;
 
 pub mod addr;
 pub mod arch;
+pub mod auxv;
 pub mod dirent;
+pub mod elf;
 pub mod epoll;
 pub mod errno;
 pub mod fcntl;
 pub mod futex;
 pub mod ids;
 pub mod ioctl;
+pub mod mman;
 pub mod mount;
 pub mod open;
 pub mod poll;
