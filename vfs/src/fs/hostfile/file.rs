@@ -184,11 +184,8 @@ impl FileOps for HostFile {
         if !self.is_regular() {
             return Err(Errno::EINVAL);
         }
-        let done = if data_only {
-            rustix::fs::fdatasync(&*self.fd)
-        } else {
-            rustix::fs::fsync(&*self.fd)
-        };
+        let done =
+            if data_only { rustix::fs::fdatasync(&*self.fd) } else { rustix::fs::fsync(&*self.fd) };
         done.map_err(to_errno)
     }
 

@@ -10,8 +10,6 @@
 mod file;
 mod inode;
 mod reactor;
-#[cfg(test)]
-mod tests;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
