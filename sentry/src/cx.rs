@@ -9,6 +9,7 @@ use vfs::VfsCx;
 use crate::kernel::Kernel;
 use crate::mm::Mm;
 use crate::syscalls::args::Render;
+use crate::syscalls::strace::Trace;
 use crate::task::Thread;
 
 /// The calling thread, its kernel and its registers.
@@ -18,20 +19,15 @@ pub struct Cx<'a> {
     /// Replaced as a whole by execve.
     pub context: &'a mut Box<dyn Context>,
     /// The line that --strace prints when the call is done; `None` when nobody traces.
-    pub trace: Option<String>,
+    pub trace: Option<Trace>,
 }
 
 impl Cx<'_> {
     /// Adds one decoded argument to the --strace line.
-    pub fn trace_arg(&mut self, name: &str, value: &dyn Render) {
+    pub fn trace_arg(&mut self, value: &dyn Render) {
         let mm = self.mm();
-        if let Some(line) = &mut self.trace {
-            if !line.ends_with('(') {
-                line.push_str(", ");
-            }
-            line.push_str(name);
-            line.push_str(": ");
-            value.render(line, &mm);
+        if let Some(trace) = &mut self.trace {
+            trace.arg(value, &mm);
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use platform::Platform;
 
 use crate::config::HostFacts;
+use crate::syscalls::strace::Tracer;
 use crate::task::PidTable;
 
 /// One guest kernel.
@@ -12,4 +13,6 @@ pub struct Kernel {
     pub platform: Arc<dyn Platform>,
     pub tasks: PidTable,
     pub host: HostFacts,
+    /// Where --strace lines go.
+    pub strace: Option<Arc<Tracer>>,
 }
