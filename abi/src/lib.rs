@@ -10,9 +10,9 @@
 //! | `statbuf`, `dirent`, `uio` | struct stat, statx, statfs; directory records; iovec |
 //! | `fcntl`, `xattr`, `mount` | commands and flags of these calls |
 //! | `epoll`, `futex`, `sysinfo` | structs and flags of these calls |
-//! | `signal` | signal numbers and sets |
+//! | `rlimit` | resource limits |
+//! | `signal`, `siginfo` | signal numbers, sets, actions; why one was sent |
 //! | `time` | timespec and friends |
-//! | `mman`, `elf`, `auxv` | memory mapping flags; executables; auxiliary vector |
 //! | `arch` | registers and call numbers of one architecture |
 
 #![no_std]
@@ -23,19 +23,18 @@ mod macros;
 
 pub mod addr;
 pub mod arch;
-pub mod auxv;
 pub mod dirent;
-pub mod elf;
 pub mod epoll;
 pub mod errno;
 pub mod fcntl;
 pub mod futex;
 pub mod ids;
 pub mod ioctl;
-pub mod mman;
 pub mod mount;
 pub mod open;
 pub mod poll;
+pub mod rlimit;
+pub mod siginfo;
 pub mod signal;
 pub mod stat;
 pub mod statbuf;

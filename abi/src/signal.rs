@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// A signal number in 1..=64.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(transparent)]
@@ -119,3 +121,84 @@ impl fmt::Debug for SigSet {
             .finish()
     }
 }
+
+bitflags::bitflags! {
+    /// `sa_flags` of sigaction(2).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct SaFlags: u64 {
+        const NOCLDSTOP = 0x1;
+        const NOCLDWAIT = 0x2;
+        const SIGINFO = 0x4;
+        const UNSUPPORTED = 0x400;
+        const EXPOSE_TAGBITS = 0x800;
+        const RESTORER = 0x0400_0000;
+        const ONSTACK = 0x0800_0000;
+        const RESTART = 0x1000_0000;
+        const NODEFER = 0x4000_0000;
+        const RESETHAND = 0x8000_0000;
+        /// What the kernel keeps of a guest's flags (`UAPI_SA_FLAGS`).
+        const KNOWN = 0xdc00_0807;
+    }
+}
+
+/// `SIG_DFL`.
+pub const SIG_DFL: u64 = 0;
+/// `SIG_IGN`.
+pub const SIG_IGN: u64 = 1;
+
+/// The kernel's `struct sigaction` (x86-64).
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SigAction {
+    pub handler: u64,
+    pub flags: u64,
+    pub restorer: u64,
+    pub mask: u64,
+}
+
+impl SigAction {
+    #[must_use]
+    pub const fn flags(&self) -> SaFlags {
+        SaFlags::from_bits_retain(self.flags)
+    }
+
+    #[must_use]
+    pub const fn mask(&self) -> SigSet {
+        SigSet(self.mask)
+    }
+
+    #[must_use]
+    pub const fn is_default(&self) -> bool {
+        self.handler == SIG_DFL
+    }
+
+    #[must_use]
+    pub const fn is_ignore(&self) -> bool {
+        self.handler == SIG_IGN
+    }
+}
+
+/// `stack_t` of sigaltstack(2).
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SigStack {
+    pub sp: u64,
+    pub flags: i32,
+    pub pad: i32,
+    pub size: u64,
+}
+
+pub const SS_ONSTACK: i32 = 1;
+pub const SS_DISABLE: i32 = 2;
+/// `SS_AUTODISARM`.
+pub const SS_AUTODISARM: i32 = 1 << 31;
+pub const MINSIGSTKSZ: u64 = 2048;
+
+/// `how` of sigprocmask(2).
+pub const SIG_BLOCK: i32 = 0;
+pub const SIG_UNBLOCK: i32 = 1;
+pub const SIG_SETMASK: i32 = 2;

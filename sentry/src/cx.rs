@@ -1,16 +1,18 @@
 //! What a system-call handler gets to work with.
 
+use std::future::Future;
 use std::sync::Arc;
 
+use base::clock::Nanos;
 use base::cred::Credentials;
 use platform::Context;
 use vfs::VfsCx;
 
+use crate::error::{Restart, SysError};
 use crate::kernel::Kernel;
 use crate::mm::Mm;
 use crate::syscalls::args::Render;
-use crate::syscalls::strace::Trace;
-use crate::task::Thread;
+use crate::task::{Blocked, RestartBlock, Thread};
 
 /// The calling thread, its kernel and its registers.
 pub struct Cx<'a> {
@@ -18,16 +20,52 @@ pub struct Cx<'a> {
     pub thread: &'a Arc<Thread>,
     /// Replaced as a whole by execve.
     pub context: &'a mut Box<dyn Context>,
+    /// Number of the call that runs.
+    pub number: u64,
+    /// See [`Cx::deadline_after`].
+    pub restart_deadline: Option<Nanos>,
     /// The line that --strace prints when the call is done; `None` when nobody traces.
-    pub trace: Option<Trace>,
+    pub trace: Option<String>,
 }
 
 impl Cx<'_> {
+    /// Waits for `future` as [`Thread::block_on`] does. The returned future borrows nothing of `self`.
+    ///
+    /// # Errors
+    /// See [`Blocked`].
+    pub fn block_on<F: Future + Send>(
+        &self,
+        future: F,
+        deadline: Option<Nanos>,
+    ) -> impl Future<Output = Result<F::Output, Blocked>> + Send + use<F> {
+        let (thread, timers) = (Arc::clone(self.thread), Arc::clone(&self.kernel.timers));
+        async move { thread.block_on(&timers, future, deadline).await }
+    }
+
+    /// The deadline of a relative timeout; when this call is restarted by restart_syscall(2), the one it had before.
+    #[must_use]
+    pub fn deadline_after(&self, timeout_ns: u64) -> Nanos {
+        self.restart_deadline.unwrap_or_else(|| self.kernel.now().saturating_add(timeout_ns))
+    }
+
+    /// The error of an interrupted call that goes on until `deadline` when no handler ran (`ERESTART_RESTARTBLOCK`).
+    #[must_use]
+    pub fn restart_until(&self, deadline: Nanos) -> SysError {
+        let block = RestartBlock { number: self.number, deadline };
+        self.thread.attrs.lock().restart_block = Some(block);
+        SysError::Restart(Restart::Block)
+    }
+
     /// Adds one decoded argument to the --strace line.
-    pub fn trace_arg(&mut self, value: &dyn Render) {
+    pub fn trace_arg(&mut self, name: &str, value: &dyn Render) {
         let mm = self.mm();
-        if let Some(trace) = &mut self.trace {
-            trace.arg(value, &mm);
+        if let Some(line) = &mut self.trace {
+            if !line.ends_with('(') {
+                line.push_str(", ");
+            }
+            line.push_str(name);
+            line.push_str(": ");
+            value.render(line, &mm);
         }
     }
 

@@ -1,18 +1,95 @@
 //! The roots of one sandbox.
 
+use std::io;
 use std::sync::Arc;
 
+use base::clock::{Clock, Nanos};
+use base::lock::Mutex;
 use platform::Platform;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::config::HostFacts;
-use crate::syscalls::strace::Tracer;
+use crate::executor::Executor;
+use crate::executor::reactor::Reactor;
+use crate::executor::timer::{Timers, nanos};
+use crate::lock_order;
 use crate::task::PidTable;
 
 /// One guest kernel.
 pub struct Kernel {
     pub platform: Arc<dyn Platform>,
+    pub executor: Arc<Executor>,
+    pub timers: Arc<Timers>,
+    pub reactor: Arc<Reactor>,
+    pub clock: Arc<dyn Clock>,
     pub tasks: PidTable,
     pub host: HostFacts,
-    /// Where --strace lines go.
-    pub strace: Option<Arc<Tracer>>,
+    /// What uname(2) says.
+    pub uts: Mutex<Uts, lock_order::Leaf>,
+    /// `CLOCK_REALTIME` and `CLOCK_MONOTONIC` when the sandbox started, in nanoseconds.
+    pub boot_realtime_ns: Nanos,
+    pub boot_monotonic_ns: Nanos,
+    /// Bytes of guest memory allowed in all.
+    pub memory_limit: Option<u64>,
+}
+
+/// Names that a guest may change.
+#[derive(Debug, Clone, Default)]
+pub struct Uts {
+    pub hostname: Vec<u8>,
+    pub domainname: Vec<u8>,
+}
+
+/// What [`Kernel::new`] needs.
+pub struct KernelParts {
+    pub platform: Arc<dyn Platform>,
+    pub host: HostFacts,
+    pub hostname: Vec<u8>,
+    pub memory_limit: Option<u64>,
+    /// Threads allowed at once.
+    pub pids_limit: Option<u32>,
+}
+
+impl Kernel {
+    /// A kernel without tasks.
+    ///
+    /// # Errors
+    /// Of the host calls that make the executor's descriptors.
+    pub fn new(parts: KernelParts) -> io::Result<Arc<Self>> {
+        let executor = Executor::new()?;
+        let clock = HostClock;
+        Ok(Arc::new(Self {
+            platform: parts.platform,
+            timers: Arc::clone(executor.timers()),
+            reactor: Arc::clone(executor.reactor()),
+            executor,
+            tasks: PidTable::new(parts.pids_limit),
+            host: parts.host,
+            uts: Mutex::new(Uts { hostname: parts.hostname, domainname: b"(none)".to_vec() }),
+            boot_realtime_ns: clock.realtime(),
+            boot_monotonic_ns: clock.monotonic(),
+            clock: Arc::new(clock),
+            memory_limit: parts.memory_limit,
+        }))
+    }
+
+    /// `CLOCK_MONOTONIC` in nanoseconds, the clock of every deadline.
+    #[must_use]
+    pub fn now(&self) -> Nanos {
+        self.clock.monotonic()
+    }
+}
+
+/// The host's clocks as they are: the guest reads the same ones through the host's vDSO.
+#[derive(Debug)]
+pub struct HostClock;
+
+impl Clock for HostClock {
+    fn realtime(&self) -> Nanos {
+        nanos(clock_gettime(ClockId::Realtime))
+    }
+
+    fn monotonic(&self) -> Nanos {
+        nanos(clock_gettime(ClockId::Monotonic))
+    }
 }

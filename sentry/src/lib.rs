@@ -22,9 +22,11 @@ pub mod config;
 pub mod control;
 pub mod cx;
 pub mod error;
+pub mod executor;
 pub mod kernel;
 pub mod lock_order;
 pub mod mm;
+pub mod signal;
 pub mod syscalls;
 pub mod task;
 

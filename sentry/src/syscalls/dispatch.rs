@@ -4,8 +4,7 @@ use abi::Errno;
 
 use crate::cx::Cx;
 use crate::error::SysResult;
-use crate::syscalls::strace::Trace;
-use crate::syscalls::table::{self, Attempt, Call};
+use crate::syscalls::table::{self, Call};
 
 /// Runs the call that the registers ask for.
 ///
@@ -14,22 +13,9 @@ use crate::syscalls::table::{self, Attempt, Call};
 pub async fn dispatch(cx: &mut Cx<'_>) -> SysResult {
     let regs = cx.context.regs();
     let (number, words) = (regs.syscall_number(), regs.syscall_args());
-    let row = table::row(number);
-    let tracer = cx.kernel.strace.clone();
-    if tracer.is_some() {
-        cx.trace = Some(Trace::start(number, row.is_none().then_some(&words)));
-    }
-    let result = match row.map(|row| row.call) {
+    match table::row(number).map(|row| row.call) {
         None => Err(Errno::ENOSYS.into()),
         Some(Call::Sync(handler)) => handler(cx, words),
         Some(Call::Async(handler)) => handler(cx, words).await,
-        Some(Call::Try(first, handler)) => match first(cx, words) {
-            Attempt::Done(result) => result,
-            Attempt::WouldBlock => handler(cx, words).await,
-        },
-    };
-    if let (Some(tracer), Some(trace)) = (tracer, cx.trace.take()) {
-        tracer.write_line(&trace.finish(cx.thread.tid, &cx.mm(), &result));
     }
-    result
 }

@@ -4,12 +4,20 @@
 //! | --- | --- |
 //! | `thread` | one guest thread |
 //! | `thread_group` | what its threads share |
-//! | `pid_table` | who has which id |
+//! | `pid_table` | who has which id, who belongs to whom |
+//! | `run_state` | how a thread is interrupted |
+//! | `block` | the one place where a call waits |
+//! | `rlimits` | resource limits |
 
+mod block;
 mod pid_table;
+pub mod rlimits;
+pub mod run_state;
 mod thread;
 mod thread_group;
 
-pub use pid_table::PidTable;
-pub use thread::Thread;
-pub use thread_group::ThreadGroup;
+pub use block::Blocked;
+pub use pid_table::{Links, PID_MAX, PidTable, Tables};
+pub use rlimits::Rlimits;
+pub use thread::{Attrs, Parts, RestartBlock, Thread};
+pub use thread_group::{Accounts, Image, NewGroup, Rusage, ThreadGroup};

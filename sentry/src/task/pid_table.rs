@@ -1,5 +1,144 @@
-//! Who has which id.
+//! Who has which id, and who belongs to whom: threads, thread groups, process groups, sessions, parents.
+//!
+//! As in Linux (`tasklist_lock`), one lock guards the whole tree; the ids that hot paths read (parent, process group,
+//! session) are mirrored as atomics in [`ThreadGroup`], written under that lock only.
 
-/// Threads by tid, process groups and sessions.
-#[derive(Default)]
-pub struct PidTable {}
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use abi::ids::Tid;
+use abi::{Errno, Result};
+use base::lock::{Mutex, MutexGuard};
+
+use crate::lock_order;
+use crate::task::{Thread, ThreadGroup};
+
+/// Highest id given out, as `/proc/sys/kernel/pid_max` says.
+pub const PID_MAX: i32 = 4_194_304;
+/// Ids below this are given out only once (as Linux's `RESERVED_PIDS`).
+const RESERVED_PIDS: i32 = 300;
+
+/// Where a thread group hangs in the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Links {
+    pub parent: Tid,
+    pub pgid: Tid,
+    pub sid: Tid,
+}
+
+/// The tree of tasks.
+pub struct PidTable {
+    tables: Mutex<Tables, lock_order::Tasks>,
+    /// Threads allowed at once.
+    limit: usize,
+}
+
+/// See [`PidTable::lock`].
+pub struct Tables {
+    last: i32,
+    /// Live threads, and leaders that are zombies.
+    pub threads: BTreeMap<Tid, Arc<Thread>>,
+    /// Thread groups until they are reaped.
+    pub groups: BTreeMap<Tid, Arc<ThreadGroup>>,
+    /// Members of process groups.
+    pub process_groups: BTreeMap<Tid, Vec<Tid>>,
+    /// Ids that are promised to a thread being made.
+    reserved: std::collections::BTreeSet<Tid>,
+}
+
+impl PidTable {
+    #[must_use]
+    pub fn new(limit: Option<u32>) -> Self {
+        let tables = Tables {
+            last: 0,
+            threads: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            process_groups: BTreeMap::new(),
+            reserved: std::collections::BTreeSet::new(),
+        };
+        let limit = limit.map_or(PID_MAX as usize, |limit| limit as usize);
+        Self { tables: Mutex::new(tables), limit }
+    }
+
+    /// The tree, locked. Nothing is woken and no host call is made while it is held.
+    pub fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock()
+    }
+
+    /// A fresh id, promised until [`Tables::insert_thread`] or [`PidTable::unreserve`].
+    ///
+    /// # Errors
+    /// `EAGAIN` when `--pids` threads exist or there is no id left.
+    pub fn reserve(&self) -> Result<Tid> {
+        let mut tables = self.lock();
+        if tables.threads.len() + tables.reserved.len() >= self.limit {
+            return Err(Errno::EAGAIN);
+        }
+        let tid = tables.free_id().ok_or(Errno::EAGAIN)?;
+        tables.reserved.insert(tid);
+        Ok(tid)
+    }
+
+    /// Gives back an id whose thread was not made.
+    pub fn unreserve(&self, tid: Tid) {
+        self.lock().reserved.remove(&tid);
+    }
+
+    /// A live thread (or zombie leader).
+    #[must_use]
+    pub fn thread(&self, tid: Tid) -> Option<Arc<Thread>> {
+        self.lock().threads.get(&tid).cloned()
+    }
+
+    /// A thread group that was not reaped yet.
+    #[must_use]
+    pub fn group(&self, tgid: Tid) -> Option<Arc<ThreadGroup>> {
+        self.lock().groups.get(&tgid).cloned()
+    }
+
+    /// All thread groups that were not reaped yet, by id.
+    #[must_use]
+    pub fn all_groups(&self) -> Vec<Arc<ThreadGroup>> {
+        self.lock().groups.values().cloned().collect()
+    }
+
+    /// How many threads there are.
+    #[must_use]
+    pub fn thread_count(&self) -> usize {
+        self.lock().threads.len()
+    }
+
+    /// The last id given out, for /proc/loadavg.
+    #[must_use]
+    pub fn last_id(&self) -> Tid {
+        Tid(self.lock().last)
+    }
+}
+
+impl Tables {
+    /// The next id that nothing bears: thread, thread group, process group or session.
+    fn free_id(&mut self) -> Option<Tid> {
+        for _ in 0..PID_MAX {
+            self.last = if self.last >= PID_MAX - 1 { RESERVED_PIDS } else { self.last + 1 };
+            let tid = Tid(self.last);
+            if !self.is_used(tid) {
+                return Some(tid);
+            }
+        }
+        None
+    }
+
+    fn is_used(&self, tid: Tid) -> bool {
+        self.threads.contains_key(&tid)
+            || self.groups.contains_key(&tid)
+            || self.process_groups.contains_key(&tid)
+            || self.reserved.contains(&tid)
+            || self.groups.values().any(|group| group.sid() == tid)
+    }
+
+    /// Enters a thread under its id.
+    pub fn insert_thread(&mut self, thread: &Arc<Thread>) {
+        self.reserved.remove(&thread.tid());
+        self.threads.insert(thread.tid(), Arc::clone(thread));
+    }
+}

@@ -1,52 +1,240 @@
 //! One guest thread.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
+use abi::UserAddr;
 use abi::ids::Tid;
+use abi::rlimit::Resource;
+use base::WaitQueue;
+use base::clock::Nanos;
 use base::cred::Credentials;
 use base::lock::Mutex;
 use vfs::{Caller, FsContext, VfsCx};
 
 use crate::lock_order;
 use crate::mm::Mm;
+use crate::signal::ThreadSignals;
 use crate::task::ThreadGroup;
+use crate::task::run_state::RunState;
 
 /// A guest thread: identity and the parts that clone(2) shares or copies.
 pub struct Thread {
-    pub tid: Tid,
+    /// Changes once at most: when an exec by a non-leader makes it the leader.
+    tid: AtomicI32,
     pub group: Arc<ThreadGroup>,
-    parts: Mutex<Parts, lock_order::ThreadParts>,
+    parts: Mutex<Held, lock_order::ThreadParts>,
+    pub signals: Mutex<ThreadSignals, lock_order::ThreadSignals>,
+    /// How others interrupt it.
+    pub run: RunState,
+    pub attrs: Mutex<Attrs, lock_order::Leaf>,
+    /// When it was made, on `CLOCK_MONOTONIC`.
+    pub start_ns: Nanos,
+    /// Told when this thread, as a vfork child, has exec'd or exited; and when it has ended.
+    pub released: WaitQueue,
+    /// Time in the sentry on this thread's behalf, in nanoseconds; its own counter, nothing depends on its order.
+    pub system_ns: AtomicU64,
 }
 
 /// Replaced as wholes; take a clone of the `Arc` and let go of the lock.
+#[derive(Clone)]
 pub struct Parts {
     pub cred: Arc<Credentials>,
     pub mm: Arc<Mm>,
     pub fs: Arc<FsContext>,
 }
 
+/// What a thread holds: credentials for ever, the rest until it ends.
+struct Held {
+    cred: Arc<Credentials>,
+    shares: Option<Shares>,
+}
+
+struct Shares {
+    mm: Arc<Mm>,
+    fs: Arc<FsContext>,
+}
+
+/// Small attributes of a thread.
+#[derive(Debug, Clone)]
+pub struct Attrs {
+    /// At most 15 bytes.
+    pub comm: Vec<u8>,
+    /// set_tid_address(2), CLONE_CHILD_CLEARTID.
+    pub clear_child_tid: UserAddr,
+    pub robust_list: UserAddr,
+    /// PR_SET_PDEATHSIG; 0 is none.
+    pub pdeath_signal: u8,
+    pub personality: u32,
+    pub nice: i32,
+    /// Policy and priority of sched_setscheduler(2).
+    pub policy: u32,
+    pub rt_priority: u32,
+    pub reset_on_fork: bool,
+    /// Bit n: may run on CPU n.
+    pub affinity: Vec<u64>,
+    pub timer_slack_ns: u64,
+    /// I/O priority of ioprio_set(2).
+    pub io_priority: u16,
+    /// What restart_syscall(2) goes on with.
+    pub restart_block: Option<RestartBlock>,
+}
+
+/// An interrupted call that goes on with what is left of its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestartBlock {
+    /// Number of the call; its arguments are still in the registers.
+    pub number: u64,
+    /// When its time is up, on `CLOCK_MONOTONIC`.
+    pub deadline: Nanos,
+}
+
+impl Attrs {
+    /// Of the first thread: `cpus` CPUs may be used.
+    #[must_use]
+    pub fn new(cpus: u32) -> Self {
+        let mut affinity = vec![0u64; cpus.max(1).div_ceil(64) as usize];
+        for cpu in 0..cpus.max(1) as usize {
+            affinity[cpu / 64] |= 1 << (cpu % 64);
+        }
+        Self {
+            comm: Vec::new(),
+            clear_child_tid: UserAddr::NULL,
+            robust_list: UserAddr::NULL,
+            pdeath_signal: 0,
+            personality: 0,
+            nice: 0,
+            policy: 0,
+            rt_priority: 0,
+            reset_on_fork: false,
+            affinity,
+            timer_slack_ns: 50_000,
+            io_priority: 0,
+            restart_block: None,
+        }
+    }
+
+    /// Sets the name, cut to 15 bytes as PR_SET_NAME and execve(2) do.
+    pub fn set_comm(&mut self, name: &[u8]) {
+        let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+        self.comm = name[..end.min(15)].to_vec();
+    }
+}
+
 impl Thread {
     #[must_use]
-    pub fn new(tid: Tid, group: Arc<ThreadGroup>, parts: Parts) -> Arc<Self> {
-        Arc::new(Self { tid, group, parts: Mutex::new(parts) })
+    pub fn new(
+        tid: Tid,
+        group: Arc<ThreadGroup>,
+        parts: Parts,
+        attrs: Attrs,
+        signals: ThreadSignals,
+    ) -> Arc<Self> {
+        let Parts { cred, mm, fs } = parts;
+        let held = Held { cred, shares: Some(Shares { mm, fs }) };
+        Arc::new(Self {
+            tid: AtomicI32::new(tid.0),
+            group,
+            parts: Mutex::new(held),
+            signals: Mutex::new(signals),
+            run: RunState::default(),
+            attrs: Mutex::new(attrs),
+            start_ns: crate::executor::timer::monotonic(),
+            released: WaitQueue::new(),
+            system_ns: AtomicU64::new(0),
+        })
+    }
+
+    pub fn tid(&self) -> Tid {
+        Tid(self.tid.load(Ordering::Relaxed))
+    }
+
+    pub fn tgid(&self) -> Tid {
+        self.group.tgid
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.tid() == self.group.tgid
+    }
+
+    /// The exec of a non-leader takes over the leader's id. Under the pid table's lock.
+    pub(super) fn set_tid(&self, tid: Tid) {
+        self.tid.store(tid.0, Ordering::Relaxed);
     }
 
     pub fn cred(&self) -> Arc<Credentials> {
         Arc::clone(&self.parts.lock().cred)
     }
 
+    pub fn set_cred(&self, cred: Credentials) {
+        let cred = Arc::new(cred);
+        let old = std::mem::replace(&mut self.parts.lock().cred, cred);
+        drop(old);
+    }
+
+    /// The address space of a thread that has not ended; for the thread itself.
     pub fn mm(&self) -> Arc<Mm> {
-        Arc::clone(&self.parts.lock().mm)
+        self.mm_if_alive().expect("only a thread that has not ended asks for its own memory")
+    }
+
+    /// `None` once the thread has ended; for those who look at others.
+    pub fn mm_if_alive(&self) -> Option<Arc<Mm>> {
+        self.parts.lock().shares.as_ref().map(|shares| Arc::clone(&shares.mm))
+    }
+
+    /// Takes a new address space (execve); returns the old one.
+    pub fn set_mm(&self, mm: Arc<Mm>) -> Option<Arc<Mm>> {
+        let mut parts = self.parts.lock();
+        parts.shares.as_mut().map(|shares| std::mem::replace(&mut shares.mm, mm))
     }
 
     pub fn fs(&self) -> Arc<FsContext> {
-        Arc::clone(&self.parts.lock().fs)
+        self.fs_if_alive().expect("only a thread that has not ended asks for its own directories")
+    }
+
+    /// `None` once the thread has ended.
+    pub fn fs_if_alive(&self) -> Option<Arc<FsContext>> {
+        self.parts.lock().shares.as_ref().map(|shares| Arc::clone(&shares.fs))
+    }
+
+    /// Takes an own copy of root, cwd and umask (CLONE_FS of unshare(2), execve).
+    pub fn set_fs(&self, fs: Arc<FsContext>) {
+        let mut parts = self.parts.lock();
+        let old = parts.shares.as_mut().map(|shares| std::mem::replace(&mut shares.fs, fs));
+        drop(parts);
+        drop(old);
+    }
+
+    /// All parts of a thread that has not ended.
+    pub fn parts(&self) -> Parts {
+        let parts = self.parts.lock();
+        let shares = parts.shares.as_ref().expect("only a thread that has not ended copies itself");
+        Parts {
+            cred: Arc::clone(&parts.cred),
+            mm: Arc::clone(&shares.mm),
+            fs: Arc::clone(&shares.fs),
+        }
+    }
+
+    /// Lets go of memory, files and directories at the end of the thread.
+    pub(super) fn drop_shares(&self) {
+        let shares = self.parts.lock().shares.take();
+        drop(shares);
     }
 
     /// Runs `f` with this thread as the filesystems see it.
     pub fn with_vfs<R>(&self, f: impl FnOnce(&VfsCx<'_>) -> R) -> R {
         let (cred, fs) = (self.cred(), self.fs());
-        let caller = Caller { tid: self.tid, tgid: self.group.tgid, ..Caller::default() };
-        f(&VfsCx { cred: &cred, fs: &fs, caller, file_size_limit: u64::MAX })
+        let group = &self.group;
+        let caller =
+            Caller { tid: self.tid(), tgid: group.tgid, pgid: group.pgid(), sid: group.sid() };
+        let file_size_limit = group.limit(Resource::Fsize);
+        f(&VfsCx { cred: &cred, fs: &fs, caller, file_size_limit })
+    }
+}
+
+impl std::fmt::Debug for Thread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Thread({}/{})", self.group.tgid, self.tid())
     }
 }

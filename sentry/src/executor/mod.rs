@@ -1,0 +1,206 @@
+//! Runs the futures of guest threads: one shared run queue, workers, one reactor.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `reactor` | epoll over host descriptors; tells wait queues |
+//! | `timer` | deadlines: futures and callbacks |
+//! | `notify` | from a wait queue to a future |
+//!
+//! Two kinds of threads run tasks. A *worker* drains the run queue, looks at the platform's channels, then blocks in
+//! [`Platform::park`]; a guest's doorbell ends that, and the waker it calls puts the task into the queue. The *reactor*
+//! (the thread that called [`Executor::run`]) drains the queue too, then blocks in epoll. So:
+//!
+//! 1. Whoever makes a task runnable while running tasks drains the queue before it blocks again: no cross-CPU wake is
+//!    needed for correctness.
+//! 2. A thread that runs no tasks rings the reactor after it queued something, if the reactor is asleep.
+//! 3. A runner that queued a second task rings it as well, so that the two run in parallel.
+//! 4. The reactor says that it is asleep *before* it looks at the queue for the last time: a ring is never lost.
+//!
+//! Idle means that every thread is blocked in the host: no ticks.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_task::Runnable;
+use parking_lot::Mutex;
+use platform::Platform;
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::config::Outcome;
+use crate::executor::reactor::Reactor;
+use crate::executor::timer::Timers;
+
+pub mod notify;
+pub mod reactor;
+pub mod timer;
+
+/// Stack of a worker: handlers keep their buffers on the heap.
+const WORKER_STACK_BYTES: usize = 512 << 10;
+
+thread_local! {
+    /// True on workers and on the reactor thread.
+    static RUNS_TASKS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Spawns tasks and runs them.
+pub struct Executor {
+    shared: Arc<Shared>,
+    reactor: Arc<Reactor>,
+    timers: Arc<Timers>,
+}
+
+/// What the schedule function of every task needs.
+struct Shared {
+    // A leaf lock: held for a push or a pop.
+    queue: Mutex<VecDeque<Runnable>>,
+    /// Rule 4 of the module doc.
+    reactor_sleeps: AtomicBool,
+    bell: OwnedFd,
+    /// How the sandbox ended, once it has.
+    outcome: Mutex<Option<Outcome>>,
+    /// Set with `outcome`, for a look without the lock.
+    ended: AtomicBool,
+}
+
+impl Executor {
+    /// # Errors
+    /// Of the host calls that make the eventfd, the timerfd and the epoll descriptor.
+    pub fn new() -> io::Result<Arc<Self>> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let timers = Timers::new()?;
+        let reactor = Reactor::new(bell.as_fd(), timers.fd())?;
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            reactor_sleeps: AtomicBool::new(false),
+            bell,
+            outcome: Mutex::default(),
+            ended: AtomicBool::new(false),
+        });
+        Ok(Arc::new(Self { shared, reactor, timers }))
+    }
+
+    /// Queues a task; it runs on any worker.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        let shared = Arc::clone(&self.shared);
+        let (runnable, task) = async_task::spawn(future, move |runnable| shared.schedule(runnable));
+        task.detach();
+        runnable.schedule();
+    }
+
+    #[must_use]
+    pub fn reactor(&self) -> &Arc<Reactor> {
+        &self.reactor
+    }
+
+    #[must_use]
+    pub fn timers(&self) -> &Arc<Timers> {
+        &self.timers
+    }
+
+    /// Ends the sandbox: [`Executor::run`] returns. The first call's outcome counts.
+    pub fn end(&self, outcome: Outcome) {
+        self.shared.end(outcome);
+    }
+
+    /// Starts `workers` threads and is the reactor on the calling thread until [`Executor::end`]. Workers stay blocked
+    /// afterwards; the process is expected to exit.
+    pub fn run(&self, platform: &Arc<dyn Platform>, workers: usize) -> Outcome {
+        for index in 0..workers.max(1) {
+            let (shared, platform) = (Arc::clone(&self.shared), Arc::clone(platform));
+            let spawned = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .stack_size(WORKER_STACK_BYTES)
+                .spawn(move || worker(&shared, &*platform));
+            if let Err(error) = spawned {
+                let message = format!("cannot start a worker thread: {error}");
+                return Outcome::Failed { code: 125, message };
+            }
+        }
+        RUNS_TASKS.set(true);
+        loop {
+            self.shared.drain();
+            if let Some(outcome) = self.shared.outcome() {
+                return outcome;
+            }
+            self.shared.reactor_sleeps.store(true, Ordering::SeqCst);
+            let may_block = self.shared.is_idle();
+            let waited = self.reactor.wait(may_block, &**platform);
+            self.shared.reactor_sleeps.store(false, Ordering::SeqCst);
+            if let Err(error) = waited {
+                let message = format!("the reactor cannot wait for events: {error}");
+                return Outcome::Failed { code: 125, message };
+            }
+            self.timers.fire();
+        }
+    }
+}
+
+/// Body of a worker thread.
+fn worker(shared: &Shared, platform: &dyn Platform) {
+    RUNS_TASKS.set(true);
+    while !shared.ended.load(Ordering::Relaxed) {
+        shared.drain();
+        if platform.poll() {
+            continue;
+        }
+        if let Err(error) = platform.park() {
+            shared.end(Outcome::Failed { code: 125, message: error.to_string() });
+        }
+    }
+}
+
+impl Shared {
+    fn schedule(&self, runnable: Runnable) {
+        let queued = {
+            let mut queue = self.queue.lock();
+            queue.push_back(runnable);
+            queue.len()
+        };
+        if !RUNS_TASKS.get() || queued > 1 {
+            self.ring();
+        }
+    }
+
+    /// Wakes the reactor if it sleeps (or is about to).
+    fn ring(&self) {
+        if self.reactor_sleeps.swap(false, Ordering::SeqCst) {
+            // The counter cannot overflow: it is read after each wake-up.
+            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        }
+    }
+
+    fn drain(&self) {
+        loop {
+            let next = self.queue.lock().pop_front();
+            match next {
+                Some(runnable) => drop(runnable.run()),
+                None => return,
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        !self.ended.load(Ordering::SeqCst) && self.queue.lock().is_empty()
+    }
+
+    fn end(&self, outcome: Outcome) {
+        self.outcome.lock().get_or_insert(outcome);
+        self.ended.store(true, Ordering::SeqCst);
+        self.ring();
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        self.outcome.lock().clone()
+    }
+}
+
+impl std::fmt::Debug for Executor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Executor({} queued)", self.shared.queue.lock().len())
+    }
+}

@@ -1,0 +1,70 @@
+//! From a wait queue to a future.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use abi::poll::PollEvents;
+use base::{Observer, WaitQueue};
+use parking_lot::Mutex;
+
+/// An observer that wakes one task. Register it with as many queues as are to be waited for; look at their state
+/// after registering, then await [`Notified::wait`].
+#[derive(Default)]
+pub struct Notified {
+    told: AtomicBool,
+    // A leaf lock; the waker is called after it is released.
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Notified {
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// Ready when some queue has told since the last time this was ready.
+    pub async fn wait(&self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    /// See [`Notified::wait`].
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        {
+            let mut waker = self.waker.lock();
+            match &mut *waker {
+                Some(known) if known.will_wake(cx.waker()) => {}
+                slot => *slot = Some(cx.waker().clone()),
+            }
+        }
+        if self.told.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Observer for Notified {
+    fn notify(&self, _events: PollEvents) {
+        self.told.store(true, Ordering::Release);
+        let waker = self.waker.lock().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// Tries until `attempt` gives something, each time `queue` tells one of `mask`. Registers before it tries.
+pub async fn wait_until<T>(
+    queue: &WaitQueue,
+    mask: PollEvents,
+    mut attempt: impl FnMut() -> Option<T>,
+) -> T {
+    let notified = Notified::new();
+    let observer: Arc<dyn Observer> = Arc::clone(&notified) as Arc<dyn Observer>;
+    let _registration = queue.register(mask, observer);
+    loop {
+        if let Some(value) = attempt() {
+            return value;
+        }
+        notified.wait().await;
+    }
+}

@@ -1,0 +1,126 @@
+//! Dispositions and default actions.
+
+use abi::signal::{SIG_DFL, SIG_IGN, SaFlags, SigAction, SigSet, Signal};
+
+/// What happens to a process that set nothing up for a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultAction {
+    Terminate,
+    /// Terminate, with a core dump where RLIMIT_CORE allows it.
+    Core,
+    Ignore,
+    Stop,
+    Continue,
+}
+
+impl DefaultAction {
+    /// The table of signal(7).
+    #[must_use]
+    pub const fn of(signal: Signal) -> Self {
+        match signal {
+            Signal::SIGCHLD | Signal::SIGURG | Signal::SIGWINCH => Self::Ignore,
+            Signal::SIGCONT => Self::Continue,
+            Signal::SIGSTOP | Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU => Self::Stop,
+            Signal::SIGQUIT
+            | Signal::SIGILL
+            | Signal::SIGTRAP
+            | Signal::SIGABRT
+            | Signal::SIGBUS
+            | Signal::SIGFPE
+            | Signal::SIGSEGV
+            | Signal::SIGXCPU
+            | Signal::SIGXFSZ
+            | Signal::SIGSYS => Self::Core,
+            _ => Self::Terminate,
+        }
+    }
+}
+
+/// Signals whose default is to stop.
+pub const STOP_SIGNALS: SigSet = SigSet(
+    SigSet::single(Signal::SIGSTOP).0
+        | SigSet::single(Signal::SIGTSTP).0
+        | SigSet::single(Signal::SIGTTIN).0
+        | SigSet::single(Signal::SIGTTOU).0,
+);
+
+/// One disposition per signal.
+#[derive(Debug, Clone)]
+pub struct Actions([SigAction; 64]);
+
+impl Default for Actions {
+    fn default() -> Self {
+        Self([SigAction::default(); 64])
+    }
+}
+
+impl Actions {
+    #[must_use]
+    pub const fn get(&self, signal: Signal) -> SigAction {
+        self.0[signal.number() as usize - 1]
+    }
+
+    pub const fn set(&mut self, signal: Signal, action: SigAction) {
+        self.0[signal.number() as usize - 1] = action;
+    }
+
+    /// True when sending it has no effect at all (unless it is blocked).
+    #[must_use]
+    pub fn ignores(&self, signal: Signal) -> bool {
+        let action = self.get(signal);
+        match action.handler {
+            SIG_IGN => true,
+            SIG_DFL => DefaultAction::of(signal) == DefaultAction::Ignore,
+            _ => false,
+        }
+    }
+
+    /// True when it ends the process at once.
+    #[must_use]
+    pub fn is_fatal(&self, signal: Signal) -> bool {
+        let default = DefaultAction::of(signal);
+        self.get(signal).is_default()
+            && matches!(default, DefaultAction::Terminate | DefaultAction::Core)
+    }
+
+    /// Children leave no zombie: SIGCHLD is ignored or has `SA_NOCLDWAIT`.
+    #[must_use]
+    pub fn reaps_children(&self) -> bool {
+        let action = self.get(Signal::SIGCHLD);
+        action.is_ignore() || action.flags().contains(SaFlags::NOCLDWAIT)
+    }
+
+    /// execve(2): handlers go, ignored stays.
+    pub fn reset_handlers(&mut self) {
+        for action in &mut self.0 {
+            let handler = if action.is_ignore() { SIG_IGN } else { SIG_DFL };
+            *action = SigAction { handler, ..SigAction::default() };
+        }
+    }
+
+    /// CLONE_CLEAR_SIGHAND: as [`Actions::reset_handlers`]; ignored stays too.
+    #[must_use]
+    pub fn without_handlers(&self) -> Self {
+        let mut actions = self.clone();
+        actions.reset_handlers();
+        actions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exec_keeps_ignored_signals_and_drops_handlers() {
+        let mut actions = Actions::default();
+        let handled = SigAction { handler: 0x1000, ..SigAction::default() };
+        actions.set(Signal::SIGINT, handled);
+        actions.set(Signal::SIGPIPE, SigAction { handler: SIG_IGN, ..SigAction::default() });
+        actions.reset_handlers();
+        assert!(actions.get(Signal::SIGINT).is_default());
+        assert!(actions.ignores(Signal::SIGPIPE));
+        assert!(actions.ignores(Signal::SIGCHLD));
+        assert!(actions.is_fatal(Signal::SIGINT));
+    }
+}

@@ -1,0 +1,51 @@
+//! The one place where a call waits.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use base::clock::Nanos;
+
+use crate::executor::timer::Timers;
+use crate::task::Thread;
+
+/// Why a wait ended without what was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocked {
+    TimedOut,
+    /// A signal is to be handled, or the thread is to stop or end.
+    Interrupted,
+}
+
+impl Thread {
+    /// Waits for `future`, at most until `deadline` (`CLOCK_MONOTONIC`, nanoseconds), unless a signal, a stop or the end
+    /// of the process comes first. What is ready at once wins over all of these.
+    ///
+    /// # Errors
+    /// See [`Blocked`].
+    pub async fn block_on<T>(
+        &self,
+        timers: &std::sync::Arc<Timers>,
+        future: impl Future<Output = T>,
+        deadline: Option<Nanos>,
+    ) -> Result<T, Blocked> {
+        let mut future = pin!(future);
+        let mut sleep = pin!(deadline.map(|deadline| timers.sleep_until(deadline)));
+        poll_fn(|cx| {
+            if let Poll::Ready(value) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(value));
+            }
+            self.run.watch(cx);
+            if self.run.has_attention() {
+                return Poll::Ready(Err(Blocked::Interrupted));
+            }
+            if let Some(sleep) = sleep.as_mut().as_pin_mut()
+                && sleep.poll(cx).is_ready()
+            {
+                return Poll::Ready(Err(Blocked::TimedOut));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
