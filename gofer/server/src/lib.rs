@@ -1,1 +1,122 @@
+//! The gofer: the one process of a sandbox that opens files.
+//!
+//! It serves *trees* (host directories, read-only or writable) to the sentry over sockets it is given, and donates
+//! descriptors of regular files. It knows nothing of kernels, and trusts nothing it is asked:
+//!
+//! 1. Every path is resolved below its tree's root descriptor, with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
+//!    RESOLVE_NO_MAGICLINKS`; the last component is never followed.
+//! 2. What may write is refused with `EROFS` on a read-only tree, whoever asks; donated descriptors are then
+//!    read-only. Only regular files are opened: fifos and devices could block or act, a directory's descriptor
+//!    would let its holder walk.
+//! 3. The process itself is confined (see [`confine`]): detached mount copies, Landlock, capabilities, seccomp.
+//!
+//! One thread per connection, so that the sentry's workers do not wait for each other.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `tree` | resolving of paths |
+//! | `connection` | the loop of one socket |
+//! | `ops` | the operations |
+//! | `confine` | what the process gives up before it reads the first request |
+
 #![forbid(unsafe_code)]
+
+pub mod confine;
+mod connection;
+mod ops;
+mod tree;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Barrier};
+
+use rustix::fs::Mode;
+
+pub use confine::ConfineOptions;
+use tree::ServedTree;
+
+/// A host directory to serve.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    pub host_path: PathBuf,
+    pub writable: bool,
+}
+
+/// What to serve, to whom, and how confined.
+#[derive(Debug)]
+pub struct Config {
+    /// The position in here is the tree's index in requests.
+    pub trees: Vec<Tree>,
+    /// Connected `SOCK_SEQPACKET` sockets.
+    pub sockets: Vec<OwnedFd>,
+    pub confine: ConfineOptions,
+}
+
+/// Why the gofer could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "cannot open {path}: {source}; every tree of a sandbox must be a directory its user may enter"
+    )]
+    OpenTree { path: PathBuf, source: rustix::io::Errno },
+    #[error("{path} is served writable but its path holds a NUL byte")]
+    BadPath { path: PathBuf },
+    #[error("more than {} trees", u16::MAX)]
+    TooManyTrees,
+    #[error("no socket to serve")]
+    NoSocket,
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    #[error(transparent)]
+    Confine(#[from] confine::Error),
+}
+
+/// Serves until every socket is closed by its peer. Takes the whole process over: it confines itself for good.
+///
+/// # Errors
+/// When a tree cannot be opened or the confinement that was asked for cannot be had. Nothing was served then.
+pub fn serve(config: Config) -> Result<(), Error> {
+    let Config { trees, sockets, confine: options } = config;
+    if u16::try_from(trees.len()).is_err() {
+        return Err(Error::TooManyTrees);
+    }
+    // Modes of new objects are the sentry's decision, bit by bit.
+    rustix::process::umask(Mode::empty());
+    let served =
+        trees.iter().map(|tree| ServedTree::open(tree, options)).collect::<Result<Vec<_>, _>>()?;
+    confine::before_threads(options, &served)?;
+
+    let can_write = served.iter().any(ServedTree::is_writable);
+    let served: Arc<[ServedTree]> = served.into();
+    let mut sockets = sockets.into_iter();
+    let own = sockets.next().ok_or(Error::NoSocket)?;
+    // The filter is put on all threads at once, after each has come through its start-up calls.
+    let start = Arc::new(Barrier::new(sockets.len() + 1));
+    let started = Arc::new(Barrier::new(sockets.len() + 1));
+    let workers = sockets
+        .map(|socket| {
+            let (start, started) = (Arc::clone(&start), Arc::clone(&started));
+            let served = Arc::clone(&served);
+            std::thread::Builder::new()
+                .name("gofer".to_owned())
+                .stack_size(256 * 1024)
+                .spawn(move || {
+                    started.wait();
+                    start.wait();
+                    connection::serve(&socket, &served);
+                })
+                .map_err(Error::Thread)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    started.wait();
+    confine::after_threads(options, can_write)?;
+    start.wait();
+    connection::serve(&own, &served);
+    drop(own);
+    for worker in workers {
+        if worker.join().is_err() {
+            tracing::error!("a gofer thread panicked");
+        }
+    }
+    Ok(())
+}

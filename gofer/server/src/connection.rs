@@ -1,0 +1,78 @@
+//! The loop of one socket: receive, decode, answer.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use abi::{Errno, Result};
+use gofer_protocol::{MAX_MESSAGE, Op, ReplyHead, Request, TreeInfo, VERSION, Welcome};
+use host::scm_rights::{receive, send};
+
+use crate::ops;
+use crate::tree::{ServedTree, attr_of};
+
+/// Answers requests until the peer closes, or sends what is no message at all.
+pub fn serve(socket: &OwnedFd, trees: &[ServedTree]) {
+    let mut message = vec![0; MAX_MESSAGE];
+    let mut out = Vec::with_capacity(MAX_MESSAGE);
+    loop {
+        let length = match receive(socket, &mut message) {
+            Ok((0, _)) => return,
+            Ok((length, _)) => length,
+            Err(reason) => {
+                tracing::debug!(%reason, "connection ends");
+                return;
+            }
+        };
+        let fd = answer(message.get(..length).unwrap_or_default(), trees, &mut out);
+        if let Err(reason) = send(socket, &out, fd.as_ref().map(AsFd::as_fd)) {
+            tracing::debug!(%reason, "connection ends");
+            return;
+        }
+    }
+}
+
+fn answer(message: &[u8], trees: &[ServedTree], out: &mut Vec<u8>) -> Option<OwnedFd> {
+    let refusal = |error, seq, out: &mut Vec<u8>| {
+        ReplyHead { error: Some(error), seq }.encode(out);
+        None
+    };
+    let request = match Request::decode(message) {
+        Ok(request) => request,
+        Err(reason) => {
+            tracing::debug!(%reason, "malformed request");
+            return refusal(Errno::EPROTO, Request::peek_seq(message), out);
+        }
+    };
+    ReplyHead { error: None, seq: request.seq }.encode(out);
+    match dispatch(&request, trees, out) {
+        Ok(fd) => fd,
+        Err(error) => refusal(error, request.seq, out),
+    }
+}
+
+fn dispatch(
+    request: &Request<'_>,
+    trees: &[ServedTree],
+    out: &mut Vec<u8>,
+) -> Result<Option<OwnedFd>> {
+    if let Op::Hello { version } = request.op {
+        return welcome(version, trees, out).map(|()| None);
+    }
+    let tree = trees.get(usize::from(request.tree)).ok_or(Errno::ENODEV)?;
+    if request.op.writes() && !tree.is_writable() {
+        return Err(Errno::EROFS);
+    }
+    ops::perform(tree, request.path, request.op, out)
+}
+
+fn welcome(version: u32, trees: &[ServedTree], out: &mut Vec<u8>) -> Result<()> {
+    if version != VERSION {
+        return Err(Errno::EPROTONOSUPPORT);
+    }
+    let trees = trees
+        .iter()
+        .map(|tree| Ok(TreeInfo { writable: tree.is_writable(), root: attr_of(tree.root())? }))
+        .collect::<Result<_>>()?;
+    let max_message = u32::try_from(MAX_MESSAGE).unwrap_or(u32::MAX);
+    Welcome { version: VERSION, max_message, trees }.encode(out);
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! Walking, attributes, links, listings, opening.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+use abi::open::OpenFlags;
+use abi::stat::{Attr, FileType};
+use abi::{Errno, Result};
+use gofer_protocol::wire::Put;
+use gofer_protocol::{DirItem, FsFigures, MAX_MESSAGE, MAX_WALK, ReplyHead, TreePath, Walked};
+use rustix::fs::{AtFlags, OFlags, RawDir, SeekFrom};
+
+use crate::tree::{Dir, ServedTree, attr_in, attr_of, errno, resolve};
+
+/// Bytes of raw entries taken from the host at a time.
+const RAW_BYTES: usize = 32 * 1024;
+/// Longest link text Linux stores.
+const LINK_BYTES: usize = 4096;
+
+pub fn walk(
+    tree: &ServedTree,
+    from: TreePath<'_>,
+    names: TreePath<'_>,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let mut dir = tree.dir(from)?;
+    let mut walked = Walked::default();
+    let mut names = names.names().take(MAX_WALK).peekable();
+    while let Some(name) = names.next() {
+        let attr = match attr_in(&dir, name.bytes()) {
+            Ok(attr) => attr,
+            Err(reason) => {
+                walked.stopped = Some(reason);
+                break;
+            }
+        };
+        walked.found.push(attr);
+        match attr.file_type() {
+            FileType::Symlink => {
+                walked.link = link_text(&dir, name.bytes()).ok();
+                break;
+            }
+            FileType::Directory if names.peek().is_some() => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                match resolve(&dir, name.bytes(), flags) {
+                    Ok(next) => dir = Dir::Opened(next),
+                    Err(reason) => {
+                        walked.stopped = Some(reason);
+                        break;
+                    }
+                }
+            }
+            FileType::Directory => {}
+            _ => break,
+        }
+    }
+    walked.encode(out);
+    Ok(())
+}
+
+pub fn put_attr(attr: &Attr, out: &mut Vec<u8>) {
+    gofer_protocol::attr::put_attr(out, attr);
+}
+
+pub fn attr(tree: &ServedTree, path: TreePath<'_>, out: &mut Vec<u8>) -> Result<()> {
+    let (dir, name) = tree.place(path)?;
+    put_attr(&attr_in(dir, name)?, out);
+    Ok(())
+}
+
+/// Only regular files: a directory's descriptor would let a broken sentry walk on its own.
+pub fn open(
+    tree: &ServedTree,
+    path: TreePath<'_>,
+    flags: OpenFlags,
+    out: &mut Vec<u8>,
+) -> Result<OwnedFd> {
+    let mut access = match flags.bits() & OpenFlags::ACCMODE {
+        0 => OFlags::RDONLY,
+        1 => OFlags::WRONLY,
+        2 => OFlags::RDWR,
+        _ => return Err(Errno::EINVAL),
+    };
+    if flags.contains(OpenFlags::TRUNC) {
+        // With O_RDONLY it truncates too, on Linux; see open(2).
+        access |= OFlags::TRUNC;
+    }
+    let (fd, attr) = tree.open_object(path, access)?;
+    if attr.is_dir() {
+        return Err(Errno::EISDIR);
+    }
+    put_attr(&attr, out);
+    Ok(fd)
+}
+
+fn link_text(dir: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
+    let mut text = [0; LINK_BYTES];
+    let length = rustix::fs::readlinkat_raw(dir.as_fd(), name, &mut text).map_err(errno)?;
+    // A text that fills the buffer may have been cut.
+    text.get(..length).filter(|text| text.len() < LINK_BYTES).map(<[u8]>::to_vec).ok_or(Errno::EIO)
+}
+
+pub fn read_link(tree: &ServedTree, path: TreePath<'_>, out: &mut Vec<u8>) -> Result<()> {
+    let (dir, name) = tree.place(path)?;
+    out.put_blob(&link_text(dir, name)?);
+    Ok(())
+}
+
+pub fn read_dir(
+    tree: &ServedTree,
+    path: TreePath<'_>,
+    cursor: u64,
+    plus: bool,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let (from, name) = tree.place(path)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = resolve(from, name, flags)?;
+    if cursor != 0 {
+        rustix::fs::seek(&dir, SeekFrom::Start(cursor)).map_err(errno)?;
+    }
+    out.put_flag(false);
+    let mut raw = [MaybeUninit::uninit(); RAW_BYTES];
+    let mut entries = RawDir::new(dir.as_fd(), &mut raw);
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(errno)?;
+        let name = entry.file_name().to_bytes();
+        if out.len() + DirItem::encoded_bound(name) > MAX_MESSAGE {
+            return Ok(());
+        }
+        let attr = if plus && name != b".." { attr_in(&dir, name).ok() } else { None };
+        let kind = attr.map(|attr| attr.file_type()).or_else(|| known_kind(entry.file_type()));
+        let (ino, next) = (entry.ino(), entry.next_entry_cookie());
+        DirItem { ino, next, kind, name, attr }.encode(out);
+    }
+    if let Some(is_last) = out.get_mut(ReplyHead::BYTES) {
+        *is_last = 1;
+    }
+    Ok(())
+}
+
+fn known_kind(kind: rustix::fs::FileType) -> Option<FileType> {
+    use rustix::fs::FileType as Host;
+    Some(match kind {
+        Host::RegularFile => FileType::Regular,
+        Host::Directory => FileType::Directory,
+        Host::Symlink => FileType::Symlink,
+        Host::Fifo => FileType::Fifo,
+        Host::Socket => FileType::Socket,
+        Host::CharacterDevice => FileType::Character,
+        Host::BlockDevice => FileType::Block,
+        Host::Unknown => return None,
+    })
+}
+
+pub fn stat_fs(tree: &ServedTree, path: TreePath<'_>, out: &mut Vec<u8>) -> Result<()> {
+    let raw = rustix::fs::fstatfs(tree.object(path)?).map_err(errno)?;
+    let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
+    let figures = FsFigures {
+        magic: unsigned(raw.f_type),
+        block_size: unsigned(raw.f_bsize),
+        blocks: raw.f_blocks,
+        blocks_free: raw.f_bfree,
+        blocks_available: raw.f_bavail,
+        files: raw.f_files,
+        files_free: raw.f_ffree,
+        name_max: unsigned(raw.f_namelen),
+    };
+    gofer_protocol::attr::put_figures(out, &figures);
+    Ok(())
+}
+
+pub fn access(tree: &ServedTree, path: TreePath<'_>, mode: u32) -> Result<()> {
+    let access = rustix::fs::Access::from_bits(mode).ok_or(Errno::EINVAL)?;
+    let (dir, name) = tree.place(path)?;
+    rustix::fs::accessat(dir, name, access, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EACCESS)
+        .map_err(errno)
+}
+
+/// Attributes of a new or changed object, for the reply.
+pub fn put_attr_of(fd: impl AsFd, out: &mut Vec<u8>) -> Result<()> {
+    put_attr(&attr_of(fd)?, out);
+    Ok(())
+}

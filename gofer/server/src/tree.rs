@@ -1,0 +1,231 @@
+//! Resolving of paths below a tree's root.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use abi::stat::{Attr, FileType, makedev};
+use abi::time::Timespec;
+use abi::{Errno, Result};
+use gofer_protocol::TreePath;
+use host::namespace::{
+    MOUNT_NO_DEVICES, MOUNT_NO_SUID, MOUNT_READ_ONLY, clone_mount_tree, restrict_mount_tree,
+};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, statx};
+
+use crate::{ConfineOptions, Error, Tree};
+
+const RESOLVE: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+/// For the place of an object; opens nothing, so it can neither block nor act.
+const PLACE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// For a directory; without `O_NOFOLLOW`, so that a link in its place is `ELOOP` and not `ENOTDIR`.
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// Longest path the host takes in one call.
+const HOST_PATH_MAX: usize = 4095;
+
+/// An error of the host, as it goes over the wire.
+pub fn errno(host: rustix::io::Errno) -> Errno {
+    Errno::from_raw(host.raw_os_error())
+}
+
+/// A directory: the tree's root or an opened one.
+pub enum Dir<'a> {
+    Root(BorrowedFd<'a>),
+    Opened(OwnedFd),
+}
+
+impl AsFd for Dir<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Root(fd) => *fd,
+            Self::Opened(fd) => fd.as_fd(),
+        }
+    }
+}
+
+/// A tree that is being served.
+pub struct ServedTree {
+    /// `O_PATH` descriptor.
+    root: OwnedFd,
+    writable: bool,
+}
+
+impl ServedTree {
+    pub fn open(tree: &Tree, options: ConfineOptions) -> std::result::Result<Self, Error> {
+        let failed = |source| Error::OpenTree { path: tree.host_path.clone(), source };
+        let root = match options.detach_mounts.then(|| Self::detach(tree)).transpose()?.flatten() {
+            Some(root) => root,
+            None => rustix::fs::open(
+                &tree.host_path,
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(failed)?,
+        };
+        Ok(Self { root, writable: tree.writable })
+    }
+
+    /// A detached copy of the mounts below the tree, where the host allows it: what is not in the tree is then out
+    /// of reach even for a gofer that runs foreign code, and the kernel itself refuses writes, devices and set-uid bits.
+    fn detach(tree: &Tree) -> std::result::Result<Option<OwnedFd>, Error> {
+        let path = CString::new(tree.host_path.as_os_str().as_bytes())
+            .map_err(|_| Error::BadPath { path: tree.host_path.clone() })?;
+        let read_only = if tree.writable { 0 } else { MOUNT_READ_ONLY };
+        let copy = clone_mount_tree(&path).and_then(|copy| {
+            let attributes = MOUNT_NO_SUID | MOUNT_NO_DEVICES | read_only;
+            restrict_mount_tree(&copy, attributes).map(|()| copy)
+        });
+        match copy {
+            Ok(copy) => {
+                let attr = attr_of(&copy).map_err(|_| rustix::io::Errno::NOTDIR);
+                match attr {
+                    Ok(attr) if attr.is_dir() => Ok(Some(copy)),
+                    _ => Err(Error::OpenTree {
+                        path: tree.host_path.clone(),
+                        source: rustix::io::Errno::NOTDIR,
+                    }),
+                }
+            }
+            Err(reason) => {
+                tracing::debug!(path = %tree.host_path.display(), %reason, "mounts are not detached");
+                Ok(None)
+            }
+        }
+    }
+
+    pub const fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Where `path`'s last step starts, and that step. Only very long paths need more than one call.
+    fn descend<'p>(&self, mut path: TreePath<'p>) -> Result<(Dir<'_>, TreePath<'p>)> {
+        let mut dir = Dir::Root(self.root.as_fd());
+        while path.bytes().len() > HOST_PATH_MAX {
+            let (head, rest) = path.split_within(HOST_PATH_MAX).ok_or(Errno::ENAMETOOLONG)?;
+            dir = Dir::Opened(resolve(&dir, head.bytes(), DIRECTORY)?);
+            path = rest;
+        }
+        Ok((dir, path))
+    }
+
+    /// The directory at `path`.
+    pub fn dir(&self, path: TreePath<'_>) -> Result<Dir<'_>> {
+        if path.is_root() {
+            return Ok(Dir::Root(self.root.as_fd()));
+        }
+        let (from, rest) = self.descend(path)?;
+        resolve(&from, rest.bytes(), DIRECTORY).map(Dir::Opened)
+    }
+
+    /// The directory that holds the last name of `path`, and that name; "." in itself for the root. A name is one
+    /// component, so a call with it that does not follow links stays in the tree.
+    pub fn place<'p>(&self, path: TreePath<'p>) -> Result<(Dir<'_>, &'p [u8])> {
+        match path.split_last() {
+            None => Ok((Dir::Root(self.root.as_fd()), b".")),
+            Some((dir, name)) => Ok((self.dir(dir)?, name.bytes())),
+        }
+    }
+
+    /// As [`Self::place`], for an operation on a directory entry, which the root is not.
+    pub fn entry<'p>(&self, path: TreePath<'p>) -> Result<(Dir<'_>, &'p [u8])> {
+        let (dir, name) = path.split_last().ok_or(Errno::EBUSY)?;
+        Ok((self.dir(dir)?, name.bytes()))
+    }
+
+    /// An `O_PATH` descriptor of the object at `path`, a symbolic link included.
+    pub fn object(&self, path: TreePath<'_>) -> Result<OwnedFd> {
+        let (from, rest) = self.descend(path)?;
+        let bytes = if rest.is_root() { b"." } else { rest.bytes() };
+        resolve(&from, bytes, PLACE)
+    }
+
+    /// Opens the regular file or directory at `path`. Anything else is refused before it is opened, because opening
+    /// may block (fifos) or act (devices).
+    pub fn open_object(&self, path: TreePath<'_>, access: OFlags) -> Result<(OwnedFd, Attr)> {
+        refuse_unopenable(&attr_of(self.object(path)?)?, access)?;
+        let (from, rest) = self.descend(path)?;
+        let bytes = if rest.is_root() { b"." } else { rest.bytes() };
+        // Were the object exchanged meanwhile, these flags keep the call from blocking and from acting.
+        let careful = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = resolve(&from, bytes, access | careful)?;
+        let attr = attr_of(&fd)?;
+        refuse_unopenable(&attr, access)?;
+        Ok((fd, attr))
+    }
+}
+
+/// `ELOOP` for a link, `EISDIR` for writing to a directory, `ENXIO` for what is no file, as open(2) says for a
+/// socket.
+fn refuse_unopenable(attr: &Attr, access: OFlags) -> Result<()> {
+    match attr.file_type() {
+        FileType::Regular => Ok(()),
+        FileType::Directory if access.intersects(OFlags::RWMODE | OFlags::TRUNC) => {
+            Err(Errno::EISDIR)
+        }
+        FileType::Directory => Ok(()),
+        FileType::Symlink => Err(Errno::ELOOP),
+        FileType::Fifo | FileType::Socket | FileType::Character | FileType::Block => {
+            Err(Errno::ENXIO)
+        }
+    }
+}
+
+/// The one call that opens anything for a request.
+pub fn resolve(from: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
+    resolve_new(from, path, flags, Mode::empty())
+}
+
+/// As [`resolve`], with the mode of a file that `O_CREAT` makes.
+pub fn resolve_new(from: impl AsFd, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+    // EAGAIN: the host renamed or mounted during the walk; see openat2(2). It also means a lease, hence the bound.
+    for _ in 0..16 {
+        match openat2(from.as_fd(), path, flags, mode, RESOLVE) {
+            Err(rustix::io::Errno::AGAIN) => {}
+            other => return other.map_err(errno),
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+/// Attributes of what a descriptor stands for.
+pub fn attr_of(fd: impl AsFd) -> Result<Attr> {
+    attr_at(fd, b"", AtFlags::EMPTY_PATH)
+}
+
+/// Attributes of `name` in `dir`, a symbolic link's own.
+pub fn attr_in(dir: impl AsFd, name: &[u8]) -> Result<Attr> {
+    attr_at(dir, name, AtFlags::empty())
+}
+
+fn attr_at(fd: impl AsFd, name: &[u8], flags: AtFlags) -> Result<Attr> {
+    let flags = flags | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    statx(fd.as_fd(), name, flags, mask).map(|raw| to_attr(&raw)).map_err(errno)
+}
+
+fn to_attr(raw: &Statx) -> Attr {
+    let time =
+        |at: rustix::fs::StatxTimestamp| Timespec { sec: at.tv_sec, nsec: at.tv_nsec.into() };
+    let has_btime = raw.stx_mask & StatxFlags::BTIME.bits() != 0;
+    Attr {
+        dev: makedev(raw.stx_dev_major, raw.stx_dev_minor),
+        ino: raw.stx_ino,
+        mode: raw.stx_mode.into(),
+        nlink: raw.stx_nlink,
+        uid: abi::ids::Uid(raw.stx_uid),
+        gid: abi::ids::Gid(raw.stx_gid),
+        rdev: makedev(raw.stx_rdev_major, raw.stx_rdev_minor),
+        size: raw.stx_size,
+        blksize: raw.stx_blksize,
+        blocks: raw.stx_blocks,
+        atime: time(raw.stx_atime),
+        mtime: time(raw.stx_mtime),
+        ctime: time(raw.stx_ctime),
+        btime: if has_btime { time(raw.stx_btime) } else { Timespec::default() },
+    }
+}
