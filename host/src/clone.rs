@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "clone(2), close_range(2) and _exit(2) have no safe wrapper")]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
 
@@ -39,7 +39,7 @@ pub struct Child {
 /// That of clone(2) (namespaces refused: EPERM, ENOSPC, EUSERS, EINVAL); `Other` when the caller has threads.
 pub fn fork(
     namespaces: Namespaces,
-    keep: &[BorrowedFd<'_>],
+    keep: &[RawFd],
     body: impl FnOnce() -> i32,
 ) -> io::Result<Child> {
     if !is_single_threaded()? {
@@ -72,9 +72,8 @@ fn is_single_threaded() -> io::Result<bool> {
     Ok(std::fs::metadata("/proc/self/task")?.nlink() == 3)
 }
 
-fn close_all_except(keep: &[BorrowedFd<'_>]) {
-    let mut kept: Vec<u32> =
-        keep.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+fn close_all_except(keep: &[RawFd]) {
+    let mut kept: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
     kept.sort_unstable();
     let mut first = 3_u32;
     for fd in kept.into_iter().chain([u32::MAX]) {

@@ -1,0 +1,112 @@
+//! `sandbox doctor`: what this host offers, what is missing, and how to get it.
+
+use std::path::Path;
+
+use host::clone::Namespaces;
+
+use crate::failure::Failure;
+use crate::launch::probe;
+
+/// Says what this host offers to sandboxes, what is missing, and how to get it.
+///
+/// Exit code 0 when programs can be run, 125 when something necessary is missing.
+#[derive(clap::Args)]
+pub struct Args {}
+
+/// One line of the report.
+struct Finding {
+    is_there: bool,
+    is_required: bool,
+    what: &'static str,
+    why: &'static str,
+    remedy: &'static str,
+}
+
+pub fn run(_args: &Args) -> Result<u8, Failure> {
+    let findings = examine();
+    for finding in &findings {
+        let mark = match (finding.is_there, finding.is_required) {
+            (true, _) => "ok     ",
+            (false, true) => "MISSING",
+            (false, false) => "absent ",
+        };
+        println!("{mark}  {:<28} {}", finding.what, finding.why);
+        if !finding.is_there {
+            println!("         {:<28} -> {}", "", finding.remedy);
+        }
+    }
+    if findings.iter().any(|f| f.is_required && !f.is_there) {
+        return Err(Failure::new("this host cannot run sandboxes yet; see MISSING above"));
+    }
+    println!("This host can run sandboxes.");
+    Ok(0)
+}
+
+fn examine() -> Vec<Finding> {
+    let actions = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
+    let actions = actions.unwrap_or_default();
+    let needed = |is_there, what, why, remedy| Finding {
+        is_there,
+        is_required: true,
+        what,
+        why,
+        remedy,
+    };
+    let wall = |is_there, what, why, remedy| Finding {
+        is_there,
+        is_required: false,
+        what,
+        why,
+        remedy,
+    };
+    vec![
+        needed(
+            actions.split_whitespace().any(|action| action == "user_notif"),
+            "seccomp user notification",
+            "how system calls reach the sandbox's kernel",
+            "use Linux 5.19 or newer built with CONFIG_SECCOMP_FILTER",
+        ),
+        needed(
+            actions.split_whitespace().any(|action| action == "trap"),
+            "seccomp trap",
+            "how calls outside patched sites are caught",
+            "use a kernel built with CONFIG_SECCOMP_FILTER",
+        ),
+        needed(
+            probe::can_read_child_memory(),
+            "process_vm_readv",
+            "how the kernel reads its programs' memory",
+            "use a kernel with CONFIG_CROSS_MEMORY_ATTACH; allow the call in the outer container's profile",
+        ),
+        wall(
+            probe::can_enter(Namespaces::USER),
+            "user namespaces",
+            "takes the sandbox's processes out of the host's users",
+            "sysctl user.max_user_namespaces=15000 (Ubuntu: kernel.apparmor_restrict_unprivileged_userns=0)",
+        ),
+        wall(
+            probe::can_enter(Namespaces::USER | Namespaces::PID | Namespaces::MOUNT),
+            "pid and mount namespaces",
+            "nothing outlives the sandbox; its kernel sees no file",
+            "allow user namespaces, or run as root outside of a restricted container",
+        ),
+        wall(
+            probe::can_enter(Namespaces::USER | Namespaces::NET | Namespaces::IPC | Namespaces::UTS),
+            "net, ipc and uts namespaces",
+            "the sandbox's kernel reaches no network of the host",
+            "allow user namespaces, or run as root outside of a restricted container",
+        ),
+        wall(
+            probe::has_landlock(),
+            "Landlock",
+            "a second wall around files",
+            "boot a kernel built with CONFIG_SECURITY_LANDLOCK and lsm=landlock,...",
+        ),
+        wall(
+            Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
+            "cgroup v2",
+            "host-side limits of memory and processes",
+            "mount it: mount -t cgroup2 none /sys/fs/cgroup",
+        ),
+    ]
+}
