@@ -36,7 +36,9 @@ struct Cli {
 fn main() -> ExitCode {
     let result = match Cli::try_parse() {
         Ok(cli) => cmd::dispatch(cli.command),
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+        Err(error)
+            if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) =>
+        {
             print!("{error}");
             Ok(0)
         }

@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod boot;
 pub mod config;
 pub mod control;
 pub mod cx;
@@ -30,6 +31,7 @@ pub mod signal;
 pub mod syscalls;
 pub mod task;
 
+pub use boot::boot;
 pub use cx::Cx;
 pub use error::{Restart, SysError, SysResult};
 pub use kernel::Kernel;

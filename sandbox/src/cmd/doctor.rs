@@ -45,20 +45,10 @@ pub fn run(_args: &Args) -> Result<u8, Failure> {
 fn examine() -> Vec<Finding> {
     let actions = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
     let actions = actions.unwrap_or_default();
-    let needed = |is_there, what, why, remedy| Finding {
-        is_there,
-        is_required: true,
-        what,
-        why,
-        remedy,
-    };
-    let wall = |is_there, what, why, remedy| Finding {
-        is_there,
-        is_required: false,
-        what,
-        why,
-        remedy,
-    };
+    let needed =
+        |is_there, what, why, remedy| Finding { is_there, is_required: true, what, why, remedy };
+    let wall =
+        |is_there, what, why, remedy| Finding { is_there, is_required: false, what, why, remedy };
     vec![
         needed(
             actions.split_whitespace().any(|action| action == "user_notif"),
@@ -91,7 +81,9 @@ fn examine() -> Vec<Finding> {
             "allow user namespaces, or run as root outside of a restricted container",
         ),
         wall(
-            probe::can_enter(Namespaces::USER | Namespaces::NET | Namespaces::IPC | Namespaces::UTS),
+            probe::can_enter(
+                Namespaces::USER | Namespaces::NET | Namespaces::IPC | Namespaces::UTS,
+            ),
             "net, ipc and uts namespaces",
             "the sandbox's kernel reaches no network of the host",
             "allow user namespaces, or run as root outside of a restricted container",

@@ -60,8 +60,7 @@ pub struct Args {
     #[arg(
         value_names = ["PROGRAM", "ARGS"],
         required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true
+        trailing_var_arg = true
     )]
     pub command: Vec<OsString>,
 }

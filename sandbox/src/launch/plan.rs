@@ -31,7 +31,6 @@ pub struct Plan {
     pub timeout: Option<Duration>,
     pub hostname: Vec<u8>,
     pub strace: Strace,
-    pub verbose: u8,
 }
 
 /// A host directory or file that the gofer serves.
@@ -86,7 +85,6 @@ impl Plan {
                 Some(None) => Strace::Stderr,
                 Some(Some(file)) => Strace::File(file),
             },
-            verbose: args.verbose,
         })
     }
 }
@@ -102,11 +100,8 @@ struct Layout {
 impl Layout {
     /// The host's (or the given) root under an in-memory overlay, with the kernel's own filesystems on it.
     fn new(root: PathBuf) -> Self {
-        let own = |target: &str, source| MountSpec {
-            target: target.into(),
-            source,
-            read_only: false,
-        };
+        let own =
+            |target: &str, source| MountSpec { target: target.into(), source, read_only: false };
         let mounts = vec![
             own("/", MountSource::Gofer { tree: 0, overlay: true }),
             own("/proc", MountSource::Proc),
@@ -128,8 +123,7 @@ impl Layout {
 
     fn add_mount(&mut self, text: &OsStr) -> Result<(), Failure> {
         let mut parts = text.as_bytes().split(|byte| *byte == b':').map(OsStr::from_bytes);
-        let (source, target, mode, rest) =
-            (parts.next(), parts.next(), parts.next(), parts.next());
+        let (source, target, mode, rest) = (parts.next(), parts.next(), parts.next(), parts.next());
         let shape = || {
             let text = text.to_string_lossy();
             Failure::new(format!("--mount {text}: expected SRC:DST or SRC:DST:ro"))

@@ -13,8 +13,7 @@ pub fn can_enter(namespaces: Namespaces) -> bool {
 /// Whether a process can read the memory of its like, as the sentry reads its guests'.
 pub fn can_read_child_memory() -> bool {
     // The call that needs CONFIG_CROSS_MEMORY_ATTACH shows itself in the symbol table of /proc.
-    std::fs::read_to_string("/proc/kallsyms")
-        .map_or(true, |text| text.contains("process_vm_readv"))
+    std::fs::read_to_string("/proc/kallsyms").map_or(true, |text| text.contains("process_vm_readv"))
 }
 
 /// Whether the kernel has Landlock switched on.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use abi::{Gid, Uid};
+use abi::ids::{Gid, Uid};
 use base::cred::Credentials;
 
 use crate::failure::Failure;
@@ -12,7 +12,8 @@ use crate::failure::Failure;
 pub fn caller() -> Result<Credentials, Failure> {
     let uid = Uid(rustix::process::getuid().as_raw());
     let gid = Gid(rustix::process::getgid().as_raw());
-    let groups = rustix::process::getgroups().map_err(|e| Failure::host("cannot read groups", e))?;
+    let groups =
+        rustix::process::getgroups().map_err(|e| Failure::host("cannot read groups", e))?;
     let groups: Arc<[Gid]> = groups.into_iter().map(|gid| Gid(gid.as_raw())).collect();
     Ok(Credentials::new(uid, gid, groups))
 }

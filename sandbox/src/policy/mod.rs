@@ -17,6 +17,7 @@ pub struct Row {
     pub number: i64,
     /// Alternatives; empty allows the call with any arguments.
     pub when: &'static [&'static [Test]],
+    #[cfg_attr(not(test), expect(dead_code, reason = "for readers and for the test below"))]
     pub reason: &'static str,
 }
 
