@@ -39,8 +39,9 @@ impl Failure {
     pub fn usage(error: &clap::Error) -> Self {
         let text = error.to_string();
         let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
-        let words: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
-        let line = words.join(" ");
+        let is_news = |line: &&str| !line.is_empty() && !line.starts_with("For more information");
+        let words: Vec<&str> = lines.filter(is_news).collect();
+        let line = words.join(" ").replace(" tip: ", "; ");
         let line = line.strip_prefix("error: ").unwrap_or(&line);
         Self::new(format!("{line}; see 'sandbox --help' or 'sandbox run --help'"))
     }
