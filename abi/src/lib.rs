@@ -13,6 +13,7 @@
 //! | `rlimit` | resource limits |
 //! | `signal`, `siginfo` | signal numbers, sets, actions; why one was sent |
 //! | `time` | timespec and friends |
+//! | `mman`, `elf`, `auxv` | memory mapping flags; executables; auxiliary vector |
 //! | `arch` | registers and call numbers of one architecture |
 
 #![no_std]
@@ -23,13 +24,16 @@ mod macros;
 
 pub mod addr;
 pub mod arch;
+pub mod auxv;
 pub mod dirent;
+pub mod elf;
 pub mod epoll;
 pub mod errno;
 pub mod fcntl;
 pub mod futex;
 pub mod ids;
 pub mod ioctl;
+pub mod mman;
 pub mod mount;
 pub mod open;
 pub mod poll;

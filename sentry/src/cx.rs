@@ -12,6 +12,7 @@ use crate::error::{Restart, SysError};
 use crate::kernel::Kernel;
 use crate::mm::Mm;
 use crate::syscalls::args::Render;
+use crate::syscalls::strace::Trace;
 use crate::task::{Blocked, RestartBlock, Thread};
 
 /// The calling thread, its kernel and its registers.
@@ -25,7 +26,7 @@ pub struct Cx<'a> {
     /// See [`Cx::deadline_after`].
     pub restart_deadline: Option<Nanos>,
     /// The line that --strace prints when the call is done; `None` when nobody traces.
-    pub trace: Option<String>,
+    pub trace: Option<Trace>,
 }
 
 impl Cx<'_> {
@@ -57,15 +58,10 @@ impl Cx<'_> {
     }
 
     /// Adds one decoded argument to the --strace line.
-    pub fn trace_arg(&mut self, name: &str, value: &dyn Render) {
+    pub fn trace_arg(&mut self, value: &dyn Render) {
         let mm = self.mm();
-        if let Some(line) = &mut self.trace {
-            if !line.ends_with('(') {
-                line.push_str(", ");
-            }
-            line.push_str(name);
-            line.push_str(": ");
-            value.render(line, &mm);
+        if let Some(trace) = &mut self.trace {
+            trace.arg(value, &mm);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::executor::Executor;
 use crate::executor::reactor::Reactor;
 use crate::executor::timer::{Timers, nanos};
 use crate::lock_order;
+use crate::syscalls::strace::Tracer;
 use crate::task::PidTable;
 
 /// One guest kernel.
@@ -24,6 +25,8 @@ pub struct Kernel {
     pub clock: Arc<dyn Clock>,
     pub tasks: PidTable,
     pub host: HostFacts,
+    /// Where --strace lines go.
+    pub strace: Option<Arc<Tracer>>,
     /// What uname(2) says.
     pub uts: Mutex<Uts, lock_order::Leaf>,
     /// `CLOCK_REALTIME` and `CLOCK_MONOTONIC` when the sandbox started, in nanoseconds.
@@ -48,6 +51,7 @@ pub struct KernelParts {
     pub memory_limit: Option<u64>,
     /// Threads allowed at once.
     pub pids_limit: Option<u32>,
+    pub strace: Option<Arc<Tracer>>,
 }
 
 impl Kernel {
@@ -70,6 +74,7 @@ impl Kernel {
             boot_monotonic_ns: clock.monotonic(),
             clock: Arc::new(clock),
             memory_limit: parts.memory_limit,
+            strace: parts.strace,
         }))
     }
 

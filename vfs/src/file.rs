@@ -44,6 +44,9 @@ pub trait UserMemory {
     fn write(&self, addr: UserAddr, bytes: &[u8]) -> Result<()>;
 }
 
+/// Position that `read` and `write` get from a file that [keeps its own](FileOps::keeps_position).
+pub const CURRENT_POSITION: u64 = u64::MAX;
+
 /// Origin of an lseek(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whence {
@@ -83,6 +86,12 @@ pub trait FileOps: Send + Sync + Any {
     /// False for pipes, sockets, ttys: lseek, pread and pwrite give `ESPIPE` and there is no position.
     fn is_seekable(&self) -> bool {
         true
+    }
+
+    /// True when the position lives elsewhere (a host description that others share): read(2) and write(2) then pass
+    /// [`CURRENT_POSITION`], and lseek(2) passes every origin to `seek` and takes its answer as it is.
+    fn keeps_position(&self) -> bool {
+        false
     }
 
     /// New absolute position for the origins that need the file: `End`, `Data`, `Hole`. Default: from `attr`.

@@ -5,10 +5,12 @@
 //! | --- | --- |
 //! | `table` | one row per call |
 //! | `args` | from argument words to types, and their rendering for --strace |
+//! | `strace` | one decoded line per call |
 //! | `dispatch` | from registers to a handler |
 //! | `identity` | getpid and its kin |
 
 pub mod args;
 pub mod dispatch;
 mod identity;
+pub mod strace;
 pub mod table;

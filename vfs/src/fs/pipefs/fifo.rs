@@ -40,13 +40,17 @@ pub struct FifoWait {
 /// # Errors
 /// `ENXIO`: `O_WRONLY | O_NONBLOCK` and nobody reads.
 pub fn open(dev: u64, ino: u64, flags: OpenFlags) -> Result<FifoOpen> {
-    let pipe = find((dev, ino));
+    open_pipe(&find((dev, ino)), flags)
+}
+
+/// The same for a pipe at hand.
+pub(super) fn open_pipe(pipe: &Arc<Pipe>, flags: OpenFlags) -> Result<FifoOpen> {
     let nonblocking = flags.contains(OpenFlags::NONBLOCK);
     let (reads, writes) = (flags.reads(), flags.writes());
     if writes && !reads && nonblocking && pipe.state.lock().readers == 0 {
         return Err(Errno::ENXIO);
     }
-    let mut end = PipeEnd::new(Arc::clone(&pipe), reads, writes);
+    let mut end = PipeEnd::new(Arc::clone(pipe), reads, writes);
     // Whoever waits for us looks at the counters.
     pipe.queue.notify(abi::poll::PollEvents::all());
     let (readers, writers, readers_ever, writers_ever) = {

@@ -8,9 +8,11 @@
 //! | --- | --- |
 //! | `ring` | the bytes and what fits |
 //! | `pipe` | shared state and the ends as files |
+//! | `inode` | the inode behind a pipe |
 //! | `fifo` | open(2) of a FIFO, and the wait for the peer |
 
 mod fifo;
+mod inode;
 mod pipe;
 mod ring;
 #[cfg(test)]
@@ -18,16 +20,29 @@ mod tests;
 
 use std::sync::Arc;
 
+use base::cred::Credentials;
+
 pub use fifo::{FifoOpen, FifoWait, open as open_fifo};
+pub use inode::PipeInode;
 pub use pipe::{PIPE_MAX_SIZE, Pipe, PipeEnd};
 
 use crate::file::FileOps;
+use crate::inode::Inode;
 
-/// Read end and write end of a new pipe.
+/// A new pipe, ready to become two file descriptions.
+pub struct NewPipe {
+    pub inode: Arc<dyn Inode>,
+    pub read_end: Arc<dyn FileOps>,
+    pub write_end: Arc<dyn FileOps>,
+}
+
+/// Makes a pipe that belongs to `cred`.
 #[must_use]
-pub fn pair() -> (Arc<dyn FileOps>, Arc<dyn FileOps>) {
+pub fn new_pipe(cred: &Credentials) -> NewPipe {
     let pipe = Pipe::new(None);
-    let read_end = PipeEnd::new(Arc::clone(&pipe), true, false);
-    let write_end = PipeEnd::new(pipe, false, true);
-    (Arc::new(read_end), Arc::new(write_end))
+    NewPipe {
+        inode: PipeInode::new(Arc::clone(&pipe), cred),
+        read_end: Arc::new(PipeEnd::new(Arc::clone(&pipe), true, false)),
+        write_end: Arc::new(PipeEnd::new(pipe, false, true)),
+    }
 }
