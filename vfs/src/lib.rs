@@ -8,10 +8,12 @@
 //! | `file` | file descriptions and the trait behind them |
 //! | `filesystem` | the trait of a mounted filesystem |
 //! | `fs` | the filesystems |
+//! | `anon` | files without a path: eventfd, timerfd, epoll, inotify |
 //! | `context` | who asks: credentials, root, cwd, umask, identity |
 
 #![forbid(unsafe_code)]
 
+pub mod anon;
 pub mod context;
 pub mod dentry;
 pub mod file;

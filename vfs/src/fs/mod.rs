@@ -2,10 +2,14 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | `kernfs` | building blocks of synthetic filesystems |
+//! | `devfs` | /dev |
 //! | `pipefs` | pipes and FIFOs |
 //! | `anonfs` | inodes of files without a path |
 //! | `hostfile` | donated host descriptors |
 
 pub mod anonfs;
+pub mod devfs;
 pub mod hostfile;
+pub mod kernfs;
 pub mod pipefs;

@@ -1,0 +1,11 @@
+//! Files without a path that know no task. See eventfd(2), timerfd_create(2), epoll(7).
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `eventfd` | a counter to wait for |
+//! | `timers` | how the sentry's timers reach us: a trait |
+//! | `timerfd` | a timer to wait for |
+
+pub mod eventfd;
+pub mod timerfd;
+pub mod timers;
