@@ -50,20 +50,18 @@ pub fn fork(
     // SAFETY: without CLONE_VM and with a null stack this is fork(2): the child gets a copy of everything. The
     // process is single-threaded (1), `pidfd` outlives the call, and the child does not return from here (2).
     let pid = unsafe { libc::syscall(libc::SYS_clone, i64::from(flags), 0, &raw mut pidfd, 0, 0) };
-    match i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        _ if pid < 0 => Err(io::Error::last_os_error()),
-        None => {
-            close_all_except(keep);
-            let code = body();
-            // SAFETY: ends the process without running the parent's exit handlers; always sound.
-            unsafe { libc::_exit(code) }
-        }
-        Some(pid) => {
-            // SAFETY: the kernel stored a new descriptor there that nobody else knows.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Child { pid, pidfd })
-        }
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
     }
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        close_all_except(keep);
+        let code = body();
+        // SAFETY: ends the process without running the parent's exit handlers; always sound.
+        unsafe { libc::_exit(code) }
+    };
+    // SAFETY: the kernel stored a new descriptor there that nobody else knows.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Child { pid, pidfd })
 }
 
 /// True when this process has one thread: its task directory links itself, its parent and one entry.

@@ -1,8 +1,8 @@
 //! What the sentry's process gives up before it boots: files, users, capabilities. Its filter of host calls comes
 //! later (`policy`), once the platform has made its first guest process, which must not inherit it.
 //!
-//! Each wall is used when the host offers it. What may not fail: an uid that is not root's and no capabilities
-//! when started by root, and that no privileges can be gained.
+//! Each wall is used when the host offers it. What may not fail: giving up all capabilities and the chance to gain
+//! any.
 
 use std::path::Path;
 
@@ -50,7 +50,10 @@ pub fn enter(namespaces: Namespaces, identity: Identity) -> Result<(), String> {
     // Before files are gone, and before the identity changes (which would be in the way of both).
     let is_empty_view = namespaces.contains(Namespaces::MOUNT)
         && empty_root().inspect_err(|e| tracing::debug!(error = %e, "no empty root")).is_ok();
-    become_user(identity).map_err(|e| format!("the sentry cannot give up its user: {e}"))?;
+    // A container's root may lack the right to change, or a user to change to.
+    if let Err(error) = become_user(identity) {
+        tracing::debug!(%error, "the sentry keeps the caller's user, without capabilities");
+    }
     drop_capabilities().map_err(|e| format!("the sentry cannot give up capabilities: {e}"))?;
     // A changed identity makes a process undumpable, but it must read its children's memory; and it resets
     // the death signal.
