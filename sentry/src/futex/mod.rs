@@ -1,0 +1,27 @@
+//! Futexes: wait queues that are named by a word of guest memory. See futex(2), futex(7).
+//!
+//! How Linux does it: waiters hang in hash buckets by key; a waiter takes the bucket's lock, reads the word again,
+//! and sleeps only if it still holds the expected value; a waker changes the word first and takes the lock after.
+//! So no wake-up is lost. A key is (address space, address) for private futexes and (object, offset) for memory
+//! that several address spaces share. Here it is the same; the word is read through the sentry's copy of guest memory,
+//! and a waiter is a future that leaves its queue when it is dropped.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `table` | buckets, waiters, wake and requeue |
+//! | `wake_op` | the encoded operation of FUTEX_WAKE_OP |
+
+mod table;
+mod wake_op;
+
+pub use table::{FutexTable, Wait, Woken};
+pub use wake_op::WakeOp;
+
+/// What a futex word is known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// Memory of one address space: its id and the word's address.
+    Private { space: u64, addr: u64 },
+    /// Memory that several address spaces may share: identity of the object and the word's place in it.
+    Shared { object: u64, offset: u64 },
+}
