@@ -12,6 +12,7 @@ use crate::config::HostFacts;
 use crate::executor::Executor;
 use crate::executor::reactor::Reactor;
 use crate::executor::timer::{Timers, nanos};
+use crate::futex::FutexTable;
 use crate::lock_order;
 use crate::syscalls::strace::Tracer;
 use crate::task::PidTable;
@@ -24,6 +25,7 @@ pub struct Kernel {
     pub reactor: Arc<Reactor>,
     pub clock: Arc<dyn Clock>,
     pub tasks: PidTable,
+    pub futexes: FutexTable,
     pub host: HostFacts,
     /// Where --strace lines go.
     pub strace: Option<Arc<Tracer>>,
@@ -68,6 +70,7 @@ impl Kernel {
             reactor: Arc::clone(executor.reactor()),
             executor,
             tasks: PidTable::new(parts.pids_limit),
+            futexes: FutexTable::new(),
             host: parts.host,
             uts: Mutex::new(Uts { hostname: parts.hostname, domainname: b"(none)".to_vec() }),
             boot_realtime_ns: clock.realtime(),

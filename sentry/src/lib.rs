@@ -24,6 +24,7 @@ pub mod control;
 pub mod cx;
 pub mod error;
 pub mod executor;
+pub mod futex;
 pub mod kernel;
 pub mod lock_order;
 pub mod mm;

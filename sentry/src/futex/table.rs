@@ -162,7 +162,8 @@ impl FutexTable {
     /// The tid of the oldest PI waiter of `key`, taken out of the queue but not woken yet, and whether others stay.
     pub fn choose_pi(&self, key: &Key) -> Option<(Chosen, bool)> {
         let mut bucket = self.bucket(key).lock();
-        let is_ours = |waiter: &&Arc<Waiter>| waiter.pi_tid.is_some() && waiter.state.lock().key == *key;
+        let is_ours =
+            |waiter: &&Arc<Waiter>| waiter.pi_tid.is_some() && waiter.state.lock().key == *key;
         let waiter = Arc::clone(bucket.waiters.iter().find(is_ours)?);
         bucket.remove(&waiter);
         let others = bucket.waiters.iter().any(|other| is_ours(&other));
@@ -172,7 +173,10 @@ impl FutexTable {
     /// True when a PI waiter waits for `key`.
     pub fn has_pi_waiter(&self, key: &Key) -> bool {
         let bucket = self.bucket(key).lock();
-        bucket.waiters.iter().any(|waiter| waiter.pi_tid.is_some() && waiter.state.lock().key == *key)
+        bucket
+            .waiters
+            .iter()
+            .any(|waiter| waiter.pi_tid.is_some() && waiter.state.lock().key == *key)
     }
 
     /// Puts a chosen waiter back to the front of its queue.
