@@ -1,30 +1,182 @@
 //! A guest's address space: the rules. The host does the pages.
 //!
+//! Linux keeps VMAs and page tables together; here the VMA tree ([`vma`]) is ours and decides every mapping, limit and
+//! errno, and the host process behind [`platform::AddressSpace`] executes the resulting mmap, munmap, mprotect... on
+//! our order ([`platform::HostOp`]). Faults, copy-on-write and fork of pages are the host's, at native speed.
+//!
+//! Every change of the layout is a [`Plan`]: checked and applied to the tree under the state lock, then executed by
+//! the host, undone in the tree when the host refuses. Who is alone in the address space defers the host's part to
+//! the way back to the guest; with several users the layout lock is held until the host is done, so that an address
+//! is never given out twice.
+//!
 //! | module | what |
 //! | --- | --- |
+//! | `vma` | the tree: split, merge, totals, free ranges |
+//! | `state` | what the state lock guards; plans and their undoing; limits |
+//! | `map`, `unmap`, `protect`, `remap`, `brk`, `advise`, `lock` | one plan per call of that name |
+//! | `query` | mincore, msync, lookups for others |
+//! | `fault` | what a fault means by our tree |
+//! | `maps_view` | what /proc tells |
 //! | `user_copy` | the one reader and writer of guest pointers |
 
+mod advise;
+mod brk;
+mod fault;
+mod lock;
+mod map;
+mod maps_view;
+mod protect;
+mod query;
+mod remap;
+mod state;
+#[cfg(test)]
+mod tests;
+mod unmap;
 mod user_copy;
+mod vma;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use platform::AddressSpace;
+use abi::{Errno, Result};
+use base::lock::Mutex;
+use platform::{AddressSpace, Context, PlatformError};
 
+use crate::lock_order;
+
+pub use fault::FaultVerdict;
+pub use map::MapRequest;
+pub use maps_view::{MapLine, MemoryStat};
+pub use query::SharedKey;
+pub use state::{Bounds, ImageInfo, Limits, MmState, Plan};
 pub use user_copy::{UserCStr, UserRef, UserSink, UserSlice, UserSource};
+pub use vma::{Content, Vma, VmaFlags, VmaTree, page_range};
 
 /// One address space; shared by threads and vfork children.
 pub struct Mm {
     space: Arc<dyn AddressSpace>,
+    /// Guest threads that run in it. Only a user makes more users, so one that sees 1 is alone.
+    users: AtomicU32,
+    /// Held over a change's host part when there are several users, and over fork.
+    layout: async_lock::Mutex<()>,
+    state: Mutex<MmState, lock_order::MmState>,
+}
+
+/// Keeps the layout of an address space as it is; for the time of a host fork.
+pub struct LayoutGuard<'a> {
+    _guard: async_lock::MutexGuard<'a, ()>,
 }
 
 impl Mm {
+    /// An address space whose mappings `state` describes; the caller is its one user.
     #[must_use]
-    pub fn new(space: Arc<dyn AddressSpace>) -> Arc<Self> {
-        Arc::new(Self { space })
+    pub fn new(space: Arc<dyn AddressSpace>, state: MmState) -> Arc<Self> {
+        Arc::new(Self {
+            space,
+            users: AtomicU32::new(1),
+            layout: async_lock::Mutex::new(()),
+            state: Mutex::new(state),
+        })
     }
 
     /// Host side of this address space.
     pub fn space(&self) -> &Arc<dyn AddressSpace> {
         &self.space
+    }
+
+    /// Another thread (CLONE_VM, vfork included) is about to run here. Before it is made.
+    pub fn add_user(&self) {
+        self.users.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A thread left: it ended or went to another address space. Returns true for the last one.
+    pub fn remove_user(&self) -> bool {
+        self.users.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// How many threads run here.
+    pub fn users(&self) -> u32 {
+        self.users.load(Ordering::Acquire)
+    }
+
+    /// Stops layout changes until the guard is dropped.
+    pub async fn lock_layout(&self) -> LayoutGuard<'_> {
+        LayoutGuard { _guard: self.layout.lock().await }
+    }
+
+    /// The description of a copy of this address space that the host just made as `space`. Take the layout guard
+    /// before the host's fork.
+    #[must_use]
+    pub fn forked(&self, space: Arc<dyn AddressSpace>, _layout: &LayoutGuard<'_>) -> Arc<Self> {
+        let state = self.state.lock().forked();
+        Self::new(space, state)
+    }
+
+    /// Reads or changes the state; no host call, no await.
+    pub fn with_state<R>(&self, f: impl FnOnce(&mut MmState) -> R) -> R {
+        f(&mut self.state.lock())
+    }
+
+    /// Makes a change: plans it on the tree, has the host execute it. At most one per system call.
+    ///
+    /// # Errors
+    /// Of the plan; `ENOMEM` (or what the host says) when the host refuses, with the tree as before.
+    pub async fn change(
+        &self,
+        context: &mut dyn Context,
+        plan: impl FnOnce(&mut MmState) -> Result<Plan>,
+    ) -> Result<u64> {
+        if self.users() <= 1 {
+            return self.change_alone(context, plan);
+        }
+        let _layout = self.layout.lock().await;
+        let plan = self.with_state(|state| {
+            state.forget_deferred();
+            plan(state)
+        })?;
+        if plan.ops.is_empty() {
+            return plan.value;
+        }
+        match context.execute(plan.ops.to_vec()).await {
+            Ok(Ok(())) => plan.value,
+            Ok(Err((index, errno))) => {
+                let value = plan.value;
+                self.with_state(|state| state.undo(plan.undo, index, errno)).unwrap_or(value)
+            }
+            Err(PlatformError::Exhausted(errno)) => {
+                let value = plan.value;
+                self.with_state(|state| state.undo(plan.undo, 0, errno)).unwrap_or(value)
+            }
+            // The next resume tells why; no guest code sees this answer.
+            Err(PlatformError::Died(_) | PlatformError::Broken(_)) => Err(Errno::EFAULT),
+        }
+    }
+
+    /// Nobody else runs here: the host's part can wait until the way back to the guest.
+    fn change_alone(
+        &self,
+        context: &mut dyn Context,
+        plan: impl FnOnce(&mut MmState) -> Result<Plan>,
+    ) -> Result<u64> {
+        let (value, ops) = self.with_state(|state| {
+            state.forget_deferred();
+            let plan = plan(state)?;
+            state.remember_deferred(plan.undo);
+            Ok::<_, Errno>((plan.value, plan.ops))
+        })?;
+        for op in ops {
+            context.defer(op);
+        }
+        value
+    }
+
+    /// For [`platform::Event::DeferredFailed`]: takes back what the tree says. `Some` is what the guest finds in its
+    /// return register instead; `None`: the operation did not matter.
+    pub fn deferred_failed(&self, index: usize, errno: Errno) -> Option<u64> {
+        let outcome = self.with_state(|state| match state.take_deferred() {
+            Some(undo) => state.undo(undo, index, errno),
+            None => Some(Err(errno)),
+        });
+        outcome.map(|outcome| outcome.unwrap_or_else(Errno::to_return))
     }
 }
