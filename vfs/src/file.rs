@@ -1,21 +1,17 @@
-//! File descriptions (what open(2) makes) and the trait behind them.
+//! The trait behind file descriptions: what an open file can do.
 
 use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use abi::open::OpenFlags;
 use abi::poll::PollEvents;
 use abi::stat::FileType;
 use abi::{Errno, Result, UserAddr};
-use base::lock::Mutex;
 use base::{Sink, Source, WaitQueue};
 
 use crate::context::VfsCx;
-use crate::dentry::Path;
-use crate::inode::Inode;
-use crate::lock_order;
+
+pub use crate::description::File;
 
 /// One entry of a directory listing.
 #[derive(Debug, Clone, Copy)]
@@ -71,8 +67,7 @@ pub trait FileOps: Send + Sync + Any {
         Err(Errno::EINVAL)
     }
 
-    /// Writes at `pos` (streams ignore it; with `O_APPEND` in `file.flags()` the end of file counts and
-    /// `File::write` learns the new position through `end_of_append`).
+    /// Writes at `pos` (streams ignore it; with `O_APPEND` in `file.flags()` the end of file counts instead).
     fn write(
         &self,
         _cx: &VfsCx<'_>,
@@ -170,70 +165,3 @@ pub trait FileOps: Send + Sync + Any {
     fn as_any(&self) -> &dyn Any;
 }
 
-/// A file description: shared by dup(2) and fork(2), referred to by descriptors.
-pub struct File {
-    ops: Arc<dyn FileOps>,
-    inode: Arc<dyn Inode>,
-    /// Where it was opened; anonymous files have a path in no mount.
-    path: Path,
-    /// `O_*` status flags and access mode (without creation flags and `O_CLOEXEC`).
-    flags: AtomicU32,
-    pos: Mutex<u64, lock_order::FilePosition>,
-}
-
-impl File {
-    #[must_use]
-    pub fn new(
-        ops: Arc<dyn FileOps>,
-        inode: Arc<dyn Inode>,
-        path: Path,
-        flags: OpenFlags,
-    ) -> Arc<Self> {
-        let kept = flags
-            - (OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::NOCTTY | OpenFlags::TRUNC)
-            - OpenFlags::CLOEXEC;
-        Arc::new(Self { ops, inode, path, flags: AtomicU32::new(kept.bits()), pos: Mutex::new(0) })
-    }
-
-    pub fn ops(&self) -> &dyn FileOps {
-        &*self.ops
-    }
-
-    pub fn inode(&self) -> &Arc<dyn Inode> {
-        &self.inode
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub fn flags(&self) -> OpenFlags {
-        OpenFlags::from_bits_retain(self.flags.load(Ordering::Relaxed))
-    }
-
-    /// fcntl(F_SETFL): only `O_APPEND`, `O_ASYNC`, `O_DIRECT`, `O_NOATIME`, `O_NONBLOCK` change.
-    pub fn set_status_flags(&self, new: OpenFlags) {
-        let settable = OpenFlags::APPEND
-            | OpenFlags::ASYNC
-            | OpenFlags::DIRECT
-            | OpenFlags::NOATIME
-            | OpenFlags::NONBLOCK;
-        let kept = self.flags() - settable;
-        self.flags.store((kept | (new & settable)).bits(), Ordering::Relaxed);
-    }
-
-    pub fn is_nonblocking(&self) -> bool {
-        self.flags().contains(OpenFlags::NONBLOCK)
-    }
-
-    /// The position lock; held over a whole read or write as Linux does (f_pos_lock).
-    pub fn position(&self) -> &Mutex<u64, lock_order::FilePosition> {
-        &self.pos
-    }
-}
-
-impl std::fmt::Debug for File {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "File({:?})", self.flags())
-    }
-}

@@ -128,7 +128,15 @@ pub trait Inode: Send + Sync + Any {
         Err(Errno::ENOTDIR)
     }
 
-    /// `EEXIST` when the name is taken.
+    /// Looks several components up at once: `names[0]` here, `names[1]` in what it is, and so on. Answers the inodes
+    /// of a prefix of `names`, at least one; it may stop anywhere, and does at anything but a directory. For
+    /// filesystems whose lookups are round trips.
+    fn lookup_many(&self, cx: &VfsCx<'_>, names: &[&[u8]]) -> Result<Vec<Arc<dyn Inode>>> {
+        let name = names.first().ok_or(Errno::ENOENT)?;
+        Ok(vec![self.lookup(cx, name)?])
+    }
+
+    /// `EEXIST` when the name is taken. The caller has just looked `name` up and found nothing.
     fn create(&self, _name: &[u8], _node: NewNode<'_>, _own: Ownership) -> Result<Arc<dyn Inode>> {
         Err(Errno::EPERM)
     }
@@ -177,8 +185,13 @@ pub trait Inode: Send + Sync + Any {
 
     // Opening.
 
-    /// Opens an object of any type but symlink, and but fifo and socket, which `ops` handles unless the
-    /// filesystem overrides. `flags` carries the access mode, `O_TRUNC` was already done.
+    /// True for a FIFO or socket that `open` handles itself, such as a pipe behind /proc/PID/fd/N.
+    fn opens_itself(&self) -> bool {
+        false
+    }
+
+    /// Opens an object of any type but symlink, and but FIFO and socket, which `ops` handles unless
+    /// [`Self::opens_itself`]. `flags` carries the access mode, `O_TRUNC` was already done.
     fn open(self: Arc<Self>, cx: &VfsCx<'_>, flags: OpenFlags) -> Result<Arc<dyn FileOps>>;
 
     // Extended attributes; see xattr(7).

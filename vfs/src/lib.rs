@@ -5,7 +5,13 @@
 //! | module | what |
 //! | --- | --- |
 //! | `inode` | the trait of a filesystem object |
-//! | `file` | file descriptions and the trait behind them |
+//! | `file`, `description` | the trait of an open file; file descriptions, which add position and flags |
+//! | `dentry`, `path` | the cache of names; places and the walk to them |
+//! | `mount`, `mount_namespace` | filesystems at places |
+//! | `ops` | what system calls do with paths: open, create, rename, attributes |
+//! | `file_table` | descriptors |
+//! | `record_lock` | flock(2), POSIX and open-file-description locks |
+//! | `notify` | who is told about changes (inotify) |
 //! | `filesystem` | the trait of a mounted filesystem |
 //! | `fs` | the filesystems |
 //! | `anon` | files without a path: eventfd, timerfd, epoll, inotify |
@@ -16,14 +22,28 @@
 pub mod anon;
 pub mod context;
 pub mod dentry;
+pub mod description;
 pub mod file;
+pub mod file_table;
 pub mod filesystem;
 pub mod fs;
 pub mod inode;
 pub mod lock_order;
+pub mod mount;
+pub mod mount_namespace;
+mod name_hash;
+pub mod notify;
+pub mod ops;
+pub mod path;
+mod path_text;
+pub mod record_lock;
 
 pub use context::{Caller, FsContext, VfsCx};
 pub use dentry::Path;
 pub use file::{File, FileOps};
+pub use file_table::FdTable;
 pub use filesystem::FileSystem;
 pub use inode::Inode;
+pub use mount::{Mount, MountFlags};
+pub use mount_namespace::MountNamespace;
+pub use path::LookupFlags;

@@ -1,5 +1,17 @@
 //! Lock levels of this crate, outermost first.
 
+// Held around whole operations of a filesystem, which may ask the layer above (procfs asks about tasks): so they
+// come before everybody's.
+base::lock_levels! {
+    base = 900;
+    /// Position of a file description.
+    FilePosition,
+    /// Renames between directories of one filesystem.
+    Renames,
+    /// Changes of a directory's entries. Nested: ancestor first, else by address.
+    DirectoryOps,
+}
+
 base::lock_levels! {
     base = 2000;
     /// Mount tree of a namespace.
@@ -8,16 +20,20 @@ base::lock_levels! {
     FsContexts,
     /// Descriptor table.
     FileTable,
-    /// Position of a file description.
-    FilePosition,
-    /// Children of a dentry, its name and parent. Nested: ancestor first.
+    /// Children of a dentry.
     Dentries,
+    /// Name and parent of a dentry.
+    DentryPlace,
     /// An overlay's inode; it calls into the layers below it.
     OverlayInode,
     /// State of a filesystem's inode.
     InodeState,
     /// State of an open file (pipe, eventfd, tty...).
     FileState,
+    /// Watches of inodes.
+    Watches,
+    /// Record locks of an inode, and the table of such inodes.
+    RecordLocks,
     /// FIFOs that are open somewhere, by device and inode.
     FifoTable,
 }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `kernfs` | building blocks of synthetic filesystems |
 //! | `devfs` | /dev |
+//! | `nullfs` | an empty directory; home of anonymous paths |
 //! | `pipefs` | pipes and FIFOs |
 //! | `anonfs` | inodes of files without a path |
 //! | `hostfile` | donated host descriptors |
@@ -12,4 +13,5 @@ pub mod anonfs;
 pub mod devfs;
 pub mod hostfile;
 pub mod kernfs;
+pub mod nullfs;
 pub mod pipefs;

@@ -1,0 +1,216 @@
+//! Descriptor tables. See open(2), dup(2), close_range(2).
+
+use std::sync::Arc;
+
+use abi::ids::Fd;
+use abi::open::OpenFlags;
+use abi::{Errno, Result};
+use base::lock::Mutex;
+
+use crate::file::File;
+use crate::lock_order;
+
+/// Descriptors of a process (or of several, CLONE_FILES).
+#[derive(Default)]
+pub struct FdTable {
+    inner: Mutex<Slots, lock_order::FileTable>,
+}
+
+#[derive(Clone)]
+struct Slot {
+    file: Arc<File>,
+    cloexec: bool,
+}
+
+#[derive(Default, Clone)]
+struct Slots {
+    list: Vec<Option<Slot>>,
+    /// No slot below is free.
+    lowest_free: usize,
+}
+
+impl Slots {
+    fn get(&self, fd: Fd) -> Result<&Slot> {
+        let at = usize::try_from(fd.0).map_err(|_| Errno::EBADF)?;
+        self.list.get(at).and_then(Option::as_ref).ok_or(Errno::EBADF)
+    }
+
+    fn get_mut(&mut self, fd: Fd) -> Result<&mut Slot> {
+        let at = usize::try_from(fd.0).map_err(|_| Errno::EBADF)?;
+        self.list.get_mut(at).and_then(Option::as_mut).ok_or(Errno::EBADF)
+    }
+
+    fn find_free(&self, from: usize) -> usize {
+        let from = from.max(self.lowest_free);
+        let tail = self.list.get(from..).unwrap_or_default();
+        tail.iter().position(Option::is_none).map_or(self.list.len().max(from), |at| from + at)
+    }
+
+    fn put(&mut self, at: usize, slot: Slot) -> Option<Slot> {
+        if at >= self.list.len() {
+            self.list.resize_with(at + 1, || None);
+        }
+        let old = self.list[at].replace(slot);
+        if at == self.lowest_free {
+            self.lowest_free = at + 1;
+        }
+        old
+    }
+
+    fn take(&mut self, at: usize) -> Option<Slot> {
+        let old = self.list.get_mut(at)?.take();
+        if old.is_some() {
+            self.lowest_free = self.lowest_free.min(at);
+        }
+        old
+    }
+}
+
+impl FdTable {
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Puts `file` at the lowest free descriptor that is at least `lowest` and below `limit` (RLIMIT_NOFILE).
+    ///
+    /// # Errors
+    /// `EMFILE`; `EINVAL` when `lowest` itself is out of bounds, as F_DUPFD says.
+    pub fn install(&self, file: Arc<File>, cloexec: bool, lowest: Fd, limit: u64) -> Result<Fd> {
+        let limit = usize::try_from(limit.min(i32::MAX as u64)).map_err(|_| Errno::EMFILE)?;
+        let from = usize::try_from(lowest.0).map_err(|_| Errno::EINVAL)?;
+        if from > 0 && from >= limit {
+            return Err(Errno::EINVAL);
+        }
+        let mut slots = self.inner.lock();
+        let at = slots.find_free(from);
+        if at >= limit {
+            // The file goes after the lock: its end may call anything.
+            drop(slots);
+            return Err(Errno::EMFILE);
+        }
+        slots.put(at, Slot { file, cloexec });
+        i32::try_from(at).map(Fd).map_err(|_| Errno::EMFILE)
+    }
+
+    /// The open file; `EBADF` also for a descriptor made with `O_PATH`, which only some calls accept.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn get(&self, fd: Fd) -> Result<Arc<File>> {
+        let file = self.get_path_ok(fd)?;
+        if file.flags().contains(OpenFlags::PATH) { Err(Errno::EBADF) } else { Ok(file) }
+    }
+
+    /// As [`Self::get`], also for `O_PATH` descriptors (fstat, fchdir, dup, the *at calls...).
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn get_path_ok(&self, fd: Fd) -> Result<Arc<File>> {
+        self.inner.lock().get(fd).map(|slot| Arc::clone(&slot.file))
+    }
+
+    /// Takes the descriptor away and returns its file: the caller drops POSIX record locks, then the file.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn close(&self, fd: Fd) -> Result<Arc<File>> {
+        let at = usize::try_from(fd.0).map_err(|_| Errno::EBADF)?;
+        self.inner.lock().take(at).map(|slot| slot.file).ok_or(Errno::EBADF)
+    }
+
+    /// Makes `new` the same file as `old`; returns what `new` was before. With `old == new` only checks `old`
+    /// (dup2(2); dup3(2)'s EINVAL is the caller's).
+    ///
+    /// # Errors
+    /// `EBADF` when `old` is closed or `new` is out of `limit`.
+    pub fn dup_to(&self, old: Fd, new: Fd, cloexec: bool, limit: u64) -> Result<Option<Arc<File>>> {
+        let at = usize::try_from(new.0).map_err(|_| Errno::EBADF)?;
+        let mut slots = self.inner.lock();
+        let file = Arc::clone(&slots.get(old)?.file);
+        if at as u64 >= limit {
+            return Err(Errno::EBADF);
+        }
+        if old == new {
+            return Ok(None);
+        }
+        Ok(slots.put(at, Slot { file, cloexec }).map(|slot| slot.file))
+    }
+
+    /// Closes `first..=last` and returns the files.
+    #[must_use]
+    pub fn close_range(&self, first: u32, last: u32) -> Vec<Arc<File>> {
+        let mut slots = self.inner.lock();
+        let end = slots.list.len().min(last as usize + 1);
+        (first as usize..end).filter_map(|at| slots.take(at)).map(|slot| slot.file).collect()
+    }
+
+    /// CLOSE_RANGE_CLOEXEC.
+    pub fn set_cloexec_range(&self, first: u32, last: u32) {
+        let mut slots = self.inner.lock();
+        let end = slots.list.len().min(last as usize + 1);
+        for slot in slots.list.get_mut(first as usize..end).into_iter().flatten().flatten() {
+            slot.cloexec = true;
+        }
+    }
+
+    /// # Errors
+    /// `EBADF`.
+    pub fn is_cloexec(&self, fd: Fd) -> Result<bool> {
+        self.inner.lock().get(fd).map(|slot| slot.cloexec)
+    }
+
+    /// # Errors
+    /// `EBADF`.
+    pub fn set_cloexec(&self, fd: Fd, cloexec: bool) -> Result<()> {
+        self.inner.lock().get_mut(fd)?.cloexec = cloexec;
+        Ok(())
+    }
+
+    /// For execve: closes what is marked and returns the files.
+    #[must_use]
+    pub fn close_on_exec(&self) -> Vec<Arc<File>> {
+        self.take_where(|slot| slot.cloexec)
+    }
+
+    /// For exit: empties the table.
+    #[must_use]
+    pub fn close_all(&self) -> Vec<Arc<File>> {
+        self.take_where(|_| true)
+    }
+
+    fn take_where(&self, wanted: impl Fn(&Slot) -> bool) -> Vec<Arc<File>> {
+        let mut slots = self.inner.lock();
+        let mut taken = Vec::new();
+        for at in 0..slots.list.len() {
+            if slots.list[at].as_ref().is_some_and(&wanted) {
+                taken.extend(slots.take(at).map(|slot| slot.file));
+            }
+        }
+        taken
+    }
+
+    /// An independent copy, for fork and CLOSE_RANGE_UNSHARE.
+    #[must_use]
+    pub fn duplicate(&self) -> Arc<Self> {
+        Arc::new(Self { inner: Mutex::new(self.inner.lock().clone()) })
+    }
+
+    /// The open descriptors in rising order, for /proc/PID/fd.
+    #[must_use]
+    pub fn list(&self) -> Vec<(Fd, Arc<File>)> {
+        let slots = self.inner.lock();
+        let open = slots.list.iter().enumerate();
+        open.filter_map(|(at, slot)| {
+            let fd = Fd(i32::try_from(at).ok()?);
+            slot.as_ref().map(|slot| (fd, Arc::clone(&slot.file)))
+        })
+        .collect()
+    }
+
+    /// Slots in use at most: FDSize of /proc/PID/status.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.inner.lock().list.len().next_multiple_of(64).max(64)
+    }
+}
