@@ -11,7 +11,8 @@
 //! | `fcntl`, `xattr`, `mount` | commands and flags of these calls |
 //! | `epoll`, `futex`, `sysinfo` | structs and flags of these calls |
 //! | `rlimit` | resource limits |
-//! | `signal`, `siginfo` | signal numbers, sets, actions; why one was sent |
+//! | `signal`, `siginfo`, `sigframe` | numbers, sets, actions; why a signal was sent; handler frames |
+//! | `clone` | flags and structs of clone, wait |
 //! | `time` | timespec and friends |
 //! | `mman`, `elf`, `auxv` | memory mapping flags; executables; auxiliary vector |
 //! | `arch` | registers and call numbers of one architecture |
@@ -25,6 +26,7 @@ mod macros;
 pub mod addr;
 pub mod arch;
 pub mod auxv;
+pub mod clone;
 pub mod dirent;
 pub mod elf;
 pub mod epoll;
@@ -38,6 +40,7 @@ pub mod mount;
 pub mod open;
 pub mod poll;
 pub mod rlimit;
+pub mod sigframe;
 pub mod siginfo;
 pub mod signal;
 pub mod stat;

@@ -9,12 +9,18 @@
 //! | --- | --- |
 //! | `queue` | pending signals with their siginfo |
 //! | `action` | dispositions and default actions |
+//! | `deliver` | what a thread does with its signals before guest code runs |
+//! | `frame` | handler frames and sigreturn |
+//! | `stop` | stopping and continuing a process |
 //! | `send` | from a sender to the thread that will handle it |
 //! | `wakes` | whom to wake once the locks are released |
 
 pub mod action;
+mod deliver;
+pub mod frame;
 pub mod queue;
 pub mod send;
+mod stop;
 mod wakes;
 
 use std::sync::Arc;
@@ -23,6 +29,7 @@ use abi::ids::Tid;
 use abi::signal::{SS_DISABLE, SigSet, SigStack, Signal};
 
 pub use action::{Actions, DefaultAction};
+pub use deliver::{Flow, Interrupted, deliver, end_group, force_segv};
 pub use queue::Queue;
 pub use send::{send_to_group, send_to_thread};
 pub use wakes::Wakes;
@@ -40,6 +47,8 @@ pub struct ThreadSignals {
     pub waiting: SigSet,
     pub queue: Queue,
     pub stack: SigStack,
+    /// The last processor exception, which every frame shows.
+    pub trap: frame::Trap,
 }
 
 impl Default for ThreadSignals {
@@ -58,6 +67,7 @@ impl ThreadSignals {
             waiting: SigSet::EMPTY,
             queue: Queue::default(),
             stack: SigStack { flags: SS_DISABLE, ..SigStack::default() },
+            trap: frame::Trap::default(),
         }
     }
 }
@@ -93,6 +103,8 @@ pub struct GroupSignals {
     pub exec: Option<Tid>,
     /// The process is to stop, by this signal.
     pub stop: Option<Signal>,
+    /// Counts the stops, so that a thread can tell one from the next.
+    pub stop_generation: u64,
     /// Threads that stand still because of `stop`.
     pub stopped: usize,
     /// A stop that wait4(2) has not reported yet.

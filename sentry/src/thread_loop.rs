@@ -1,0 +1,107 @@
+//! The loop of one guest thread.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use abi::siginfo::SigInfo;
+use abi::signal::Signal;
+use platform::{Context, Event, Fault, PlatformError};
+
+use crate::config::Outcome;
+use crate::cx::Cx;
+use crate::error::SysError;
+use crate::kernel::Kernel;
+use crate::mm::FaultVerdict;
+use crate::signal::frame::Trap;
+use crate::signal::{ExitStatus, Flow, Interrupted, deliver, end_group, send};
+use crate::syscalls::dispatch::dispatch;
+use crate::task::{Thread, exit};
+
+/// Runs a guest thread to its end: run guest code, answer what it did, deliver signals, again.
+pub async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Context>) {
+    thread.run.set_kicker(context.kicker());
+    let mut interrupted = None;
+    let mut is_dead = false;
+    loop {
+        if interrupted.is_some() || thread.run.has_attention() {
+            let flow = deliver(&kernel, &thread, &mut *context, interrupted.take()).await;
+            if flow == Flow::End {
+                break;
+            }
+        }
+        match run_guest(&thread, &mut *context).await {
+            Ok(Event::Syscall) => match syscall(&kernel, &thread, &mut context).await {
+                Ok(call) => interrupted = call,
+                Err(Ended) => break,
+            },
+            Ok(Event::Fault(fault)) => on_fault(&thread, &mut *context, &fault).await,
+            Ok(Event::Interrupted) => {}
+            Ok(Event::DeferredFailed { index, errno }) => {
+                if let Some(value) = thread.mm().deferred_failed(index, errno) {
+                    context.regs_mut().rax = value;
+                }
+            }
+            Err(error) => {
+                on_platform_error(&kernel, &thread, &error);
+                is_dead = true;
+                break;
+            }
+        }
+    }
+    exit::exit_thread(&kernel, &thread, context, is_dead).await;
+}
+
+/// The thread has ended by its own call.
+struct Ended;
+
+async fn run_guest(thread: &Thread, context: &mut dyn Context) -> Result<Event, PlatformError> {
+    thread.run.set_in_guest(true);
+    context.resume();
+    // See `run_state`: who interrupted before the resume took effect is not lost.
+    if thread.run.has_attention() {
+        thread.run.kick();
+    }
+    let event = poll_fn(|cx| context.poll_event(cx)).await;
+    thread.run.set_in_guest(false);
+    event
+}
+
+/// Answers a call in the registers, or says how it was interrupted.
+async fn syscall(
+    kernel: &Arc<Kernel>,
+    thread: &Arc<Thread>,
+    context: &mut Box<dyn Context>,
+) -> Result<Option<Interrupted>, Ended> {
+    let number = context.regs().syscall_number();
+    let mut cx = Cx { kernel, thread, context, number, restart_deadline: None, trace: None };
+    let result = dispatch(&mut cx).await;
+    // The number of the interrupted call, not that of restart_syscall(2).
+    let number = cx.number;
+    match result {
+        Ok(value) => context.regs_mut().rax = value,
+        Err(SysError::Errno(errno)) => context.regs_mut().rax = errno.to_return(),
+        Err(SysError::Restart(restart)) => return Ok(Some(Interrupted { restart, number })),
+        Err(SysError::RegsSet) => {}
+        Err(SysError::Exited) => return Err(Ended),
+    }
+    Ok(None)
+}
+
+/// A processor exception: a VMA that grows, or a signal.
+async fn on_fault(thread: &Arc<Thread>, context: &mut dyn Context, fault: &Fault) {
+    let verdict = thread.mm().judge_fault(context, fault).await;
+    let FaultVerdict::Signal { code, addr } = verdict else { return };
+    let Some(signal) = Signal::new(u64::from(fault.signal)) else { return };
+    let Fault { trapno, err, cr2, .. } = *fault;
+    thread.signals.lock().trap = Trap { trapno, err, cr2 };
+    send::force(thread, SigInfo::fault(signal, code, addr));
+}
+
+/// The host process is gone: so is the guest's, as by SIGKILL (the host's out-of-memory killer looks like that too).
+fn on_platform_error(kernel: &Kernel, thread: &Thread, error: &PlatformError) {
+    if let PlatformError::Broken(message) = error {
+        kernel.executor.end(Outcome::Failed { code: 125, message: message.clone() });
+    }
+    tracing::info!(tgid = thread.tgid().0, tid = thread.tid().0, %error, "guest process is gone");
+    end_group(thread, ExitStatus::Signaled { signal: Signal::SIGKILL, core: false });
+}
