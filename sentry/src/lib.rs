@@ -31,6 +31,7 @@ pub mod mm;
 pub mod signal;
 pub mod syscalls;
 pub mod task;
+pub mod thread_loop;
 
 pub use boot::boot;
 pub use cx::Cx;

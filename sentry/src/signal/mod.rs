@@ -20,7 +20,7 @@ mod deliver;
 pub mod frame;
 pub mod queue;
 pub mod send;
-mod stop;
+pub mod stop;
 mod wakes;
 
 use std::sync::Arc;
@@ -99,6 +99,8 @@ pub struct GroupSignals {
     pub queue: Queue,
     /// Set once the process is to end; every thread then ends at its next look.
     pub exit: Option<ExitStatus>,
+    /// Exit code of the leader, when it ended by itself.
+    pub leader_exit: u8,
     /// Set while one thread's execve(2) ends all others: that thread's id.
     pub exec: Option<Tid>,
     /// The process is to stop, by this signal.

@@ -48,4 +48,29 @@ impl Thread {
         })
         .await
     }
+
+    /// Waits for `future` unless the thread is to end first: signals wait (vfork(2), execve(2)).
+    ///
+    /// # Errors
+    /// [`Blocked::Interrupted`] when the thread is to end.
+    pub async fn block_killable<T>(&self, future: impl Future<Output = T>) -> Result<T, Blocked> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if let Poll::Ready(value) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(value));
+            }
+            self.run.watch(cx);
+            if self.is_to_end() {
+                return Poll::Ready(Err(Blocked::Interrupted));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// True when the process ends or another thread's execve(2) ends this one.
+    pub fn is_to_end(&self) -> bool {
+        let state = self.group.signals.lock();
+        state.exit.is_some() || state.exec.is_some_and(|survivor| survivor != self.tid())
+    }
 }

@@ -5,16 +5,24 @@
 //! | `thread` | one guest thread |
 //! | `thread_group` | what its threads share |
 //! | `pid_table` | who has which id, who belongs to whom |
+//! | `clone`, `exit`, `wait` | how tasks come and go |
+//! | `dethread` | what execve(2) does to the other threads |
+//! | `session` | process groups and sessions |
 //! | `run_state` | how a thread is interrupted |
 //! | `block` | the one place where a call waits |
 //! | `rlimits` | resource limits |
 
 mod block;
+pub mod clone;
+pub mod dethread;
+pub mod exit;
 mod pid_table;
 pub mod rlimits;
 pub mod run_state;
+pub mod session;
 mod thread;
 mod thread_group;
+pub mod wait;
 
 pub use block::Blocked;
 pub use pid_table::{Links, PID_MAX, PidTable, Tables};

@@ -40,8 +40,10 @@ pub struct Tables {
     pub threads: BTreeMap<Tid, Arc<Thread>>,
     /// Thread groups until they are reaped.
     pub groups: BTreeMap<Tid, Arc<ThreadGroup>>,
-    /// Members of process groups.
+    /// Members of process groups, zombies included.
     pub process_groups: BTreeMap<Tid, Vec<Tid>>,
+    /// Children by parent, oldest first.
+    pub children: BTreeMap<Tid, Vec<Tid>>,
     /// Ids that are promised to a thread being made.
     reserved: std::collections::BTreeSet<Tid>,
 }
@@ -54,6 +56,7 @@ impl PidTable {
             threads: BTreeMap::new(),
             groups: BTreeMap::new(),
             process_groups: BTreeMap::new(),
+            children: BTreeMap::new(),
             reserved: std::collections::BTreeSet::new(),
         };
         let limit = limit.map_or(PID_MAX as usize, |limit| limit as usize);
@@ -140,5 +143,99 @@ impl Tables {
     pub fn insert_thread(&mut self, thread: &Arc<Thread>) {
         self.reserved.remove(&thread.tid());
         self.threads.insert(thread.tid(), Arc::clone(thread));
+    }
+
+    /// Enters a new thread group where its links say.
+    pub fn insert_group(&mut self, group: &Arc<ThreadGroup>) {
+        self.groups.insert(group.tgid, Arc::clone(group));
+        self.process_groups.entry(group.pgid()).or_default().push(group.tgid);
+        self.children.entry(group.parent()).or_default().push(group.tgid);
+    }
+
+    /// Removes a thread group for good: it was reaped.
+    pub fn remove_group(&mut self, group: &Arc<ThreadGroup>) {
+        self.groups.remove(&group.tgid);
+        self.threads.remove(&group.tgid);
+        self.leave_process_group(group);
+        self.leave_parent(group);
+        self.children.remove(&group.tgid);
+    }
+
+    /// Removes a thread that is no leader.
+    pub fn remove_thread(&mut self, tid: Tid) {
+        self.threads.remove(&tid);
+    }
+
+    /// The children of a process, oldest first.
+    pub fn children_of(&self, parent: Tid) -> impl Iterator<Item = &Arc<ThreadGroup>> {
+        let ids = self.children.get(&parent).map_or(&[][..], Vec::as_slice);
+        ids.iter().filter_map(|id| self.groups.get(id))
+    }
+
+    /// The members of a process group.
+    pub fn members_of(&self, pgid: Tid) -> impl Iterator<Item = &Arc<ThreadGroup>> {
+        let ids = self.process_groups.get(&pgid).map_or(&[][..], Vec::as_slice);
+        ids.iter().filter_map(|id| self.groups.get(id))
+    }
+
+    /// Moves a process to another process group.
+    pub fn set_process_group(&mut self, group: &Arc<ThreadGroup>, pgid: Tid) {
+        self.leave_process_group(group);
+        group.set_pgid(pgid);
+        self.process_groups.entry(pgid).or_default().push(group.tgid);
+    }
+
+    /// Gives a process another parent.
+    pub fn set_parent(&mut self, group: &Arc<ThreadGroup>, parent: Tid) {
+        self.leave_parent(group);
+        group.set_parent(parent);
+        self.children.entry(parent).or_default().push(group.tgid);
+    }
+
+    fn leave_process_group(&mut self, group: &ThreadGroup) {
+        remove_member(&mut self.process_groups, group.pgid(), group.tgid);
+    }
+
+    fn leave_parent(&mut self, group: &ThreadGroup) {
+        remove_member(&mut self.children, group.parent(), group.tgid);
+    }
+
+    /// True when no member of the process group has a parent outside it in the same session: nobody who does job
+    /// control for it. See setpgid(2), "orphaned process group".
+    #[must_use]
+    pub fn is_orphaned(&self, pgid: Tid) -> bool {
+        self.is_orphaned_without(pgid, None)
+    }
+
+    /// As [`Tables::is_orphaned`], as if `gone` were no member (it is about to end).
+    #[must_use]
+    pub fn is_orphaned_without(&self, pgid: Tid, gone: Option<Tid>) -> bool {
+        !self.members_of(pgid).any(|member| {
+            if Some(member.tgid) == gone || member.exit_status().is_some() {
+                return false;
+            }
+            let parent = self.groups.get(&member.parent());
+            parent.is_some_and(|parent| {
+                parent.pgid() != pgid
+                    && parent.sid() == member.sid()
+                    && parent.exit_status().is_none()
+                    && Some(parent.tgid) != gone
+            })
+        })
+    }
+
+    /// True when some member of the process group is stopped.
+    #[must_use]
+    pub fn has_stopped_member(&self, pgid: Tid) -> bool {
+        self.members_of(pgid).any(|member| member.signals.lock().stop.is_some())
+    }
+}
+
+fn remove_member(sets: &mut BTreeMap<Tid, Vec<Tid>>, key: Tid, member: Tid) {
+    if let Some(members) = sets.get_mut(&key) {
+        members.retain(|other| *other != member);
+        if members.is_empty() {
+            sets.remove(&key);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! One guest thread.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use abi::UserAddr;
 use abi::ids::Tid;
@@ -10,6 +10,7 @@ use base::WaitQueue;
 use base::clock::Nanos;
 use base::cred::Credentials;
 use base::lock::Mutex;
+use vfs::file_table::FdTable;
 use vfs::{Caller, FsContext, VfsCx};
 
 use crate::lock_order;
@@ -32,6 +33,8 @@ pub struct Thread {
     pub start_ns: Nanos,
     /// Told when this thread, as a vfork child, has exec'd or exited; and when it has ended.
     pub released: WaitQueue,
+    /// Set before `released` is told.
+    is_released: AtomicBool,
     /// Time in the sentry on this thread's behalf, in nanoseconds; its own counter, nothing depends on its order.
     pub system_ns: AtomicU64,
 }
@@ -42,6 +45,7 @@ pub struct Parts {
     pub cred: Arc<Credentials>,
     pub mm: Arc<Mm>,
     pub fs: Arc<FsContext>,
+    pub files: Arc<FdTable>,
 }
 
 /// What a thread holds: credentials for ever, the rest until it ends.
@@ -50,9 +54,11 @@ struct Held {
     shares: Option<Shares>,
 }
 
-struct Shares {
-    mm: Arc<Mm>,
-    fs: Arc<FsContext>,
+/// What clone(2) can share and the end of the thread lets go of.
+pub(super) struct Shares {
+    pub mm: Arc<Mm>,
+    pub fs: Arc<FsContext>,
+    pub files: Arc<FdTable>,
 }
 
 /// Small attributes of a thread.
@@ -76,6 +82,8 @@ pub struct Attrs {
     pub timer_slack_ns: u64,
     /// I/O priority of ioprio_set(2).
     pub io_priority: u16,
+    /// What exit(2) was given.
+    pub exit_code: u8,
     /// What restart_syscall(2) goes on with.
     pub restart_block: Option<RestartBlock>,
 }
@@ -110,6 +118,7 @@ impl Attrs {
             affinity,
             timer_slack_ns: 50_000,
             io_priority: 0,
+            exit_code: 0,
             restart_block: None,
         }
     }
@@ -130,8 +139,8 @@ impl Thread {
         attrs: Attrs,
         signals: ThreadSignals,
     ) -> Arc<Self> {
-        let Parts { cred, mm, fs } = parts;
-        let held = Held { cred, shares: Some(Shares { mm, fs }) };
+        let Parts { cred, mm, fs, files } = parts;
+        let held = Held { cred, shares: Some(Shares { mm, fs, files }) };
         Arc::new(Self {
             tid: AtomicI32::new(tid.0),
             group,
@@ -141,6 +150,7 @@ impl Thread {
             attrs: Mutex::new(attrs),
             start_ns: crate::executor::timer::monotonic(),
             released: WaitQueue::new(),
+            is_released: AtomicBool::new(false),
             system_ns: AtomicU64::new(0),
         })
     }
@@ -213,13 +223,42 @@ impl Thread {
             cred: Arc::clone(&parts.cred),
             mm: Arc::clone(&shares.mm),
             fs: Arc::clone(&shares.fs),
+            files: Arc::clone(&shares.files),
         }
     }
 
+    /// The descriptor table of a thread that has not ended.
+    pub fn files(&self) -> Arc<FdTable> {
+        self.files_if_alive().expect("only a thread that has not ended asks for its own files")
+    }
+
+    /// `None` once the thread has ended.
+    pub fn files_if_alive(&self) -> Option<Arc<FdTable>> {
+        self.parts.lock().shares.as_ref().map(|shares| Arc::clone(&shares.files))
+    }
+
+    /// Takes another descriptor table (unshare, execve); the old one is closed when nobody else has it.
+    pub fn set_files(&self, files: Arc<FdTable>) {
+        let mut parts = self.parts.lock();
+        let old = parts.shares.as_mut().map(|shares| std::mem::replace(&mut shares.files, files));
+        drop(parts);
+        drop(old);
+    }
+
     /// Lets go of memory, files and directories at the end of the thread.
-    pub(super) fn drop_shares(&self) {
-        let shares = self.parts.lock().shares.take();
-        drop(shares);
+    pub(super) fn take_shares(&self) -> Option<Shares> {
+        self.parts.lock().shares.take()
+    }
+
+    /// Tells a parent that waits in vfork(2), and whoever waits for the thread's end.
+    pub fn release(&self) {
+        self.is_released.store(true, Ordering::Release);
+        self.released.notify(abi::poll::PollEvents::IN);
+    }
+
+    /// See [`Thread::release`].
+    pub fn is_released(&self) -> bool {
+        self.is_released.load(Ordering::Acquire)
     }
 
     /// Runs `f` with this thread as the filesystems see it.

@@ -1,6 +1,6 @@
 //! What the threads of a process share.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use abi::ids::Tid;
@@ -8,9 +8,10 @@ use abi::rlimit::{Resource, Rlimit};
 use base::WaitQueue;
 use base::clock::Nanos;
 use base::lock::Mutex;
+use platform::AddressSpace;
 
 use crate::lock_order;
-use crate::signal::{Actions, GroupSignals};
+use crate::signal::{Actions, ExitStatus, GroupSignals};
 use crate::task::rlimits::Rlimits;
 use crate::task::{Links, Thread};
 
@@ -25,8 +26,12 @@ pub struct ThreadGroup {
     is_subreaper: AtomicBool,
     /// Signal to the parent at the end; 0 is none.
     exit_signal: AtomicI32,
+    /// The thread that made it, for PR_SET_PDEATHSIG.
+    creator: Tid,
     /// Has called execve since it was forked: setpgid(2) by the parent then fails.
     has_execed: AtomicBool,
+    /// Set once, under the pid table's lock, when the last thread has ended: the process is a zombie.
+    exit_status: OnceLock<ExitStatus>,
     pub start_ns: Nanos,
     /// Threads, shared signal queue, stop and exit state.
     pub signals: Mutex<GroupSignals, lock_order::Signals>,
@@ -37,6 +42,8 @@ pub struct ThreadGroup {
     pub usage: Mutex<Accounts, lock_order::Leaf>,
     /// Told (`IN`) when a child changed its state: waited for by wait4(2).
     pub child_events: WaitQueue,
+    /// Told when one of its threads has ended: waited for by the one that runs execve(2).
+    pub thread_exits: WaitQueue,
     /// Told (`IN`) when a signal was queued: what signalfds poll.
     pub signal_events: WaitQueue,
     /// Told (`IN`) when this process has become a zombie: what pidfds poll.
@@ -75,6 +82,17 @@ pub struct Accounts {
 }
 
 impl Rusage {
+    /// Of a live address space, as the host accounts it.
+    pub fn of_space(space: &dyn AddressSpace) -> Self {
+        let usage = space.usage();
+        Self {
+            user_ns: usage.user_ns,
+            system_ns: usage.system_ns,
+            max_rss_bytes: usage.resident_bytes,
+            ..Self::default()
+        }
+    }
+
     /// Adds times, takes the larger resident set.
     pub fn add(&mut self, other: &Self) {
         self.user_ns = self.user_ns.saturating_add(other.user_ns);
@@ -93,6 +111,7 @@ pub struct NewGroup {
     pub tgid: Tid,
     pub links: Links,
     pub exit_signal: i32,
+    pub creator: Tid,
     pub limits: Rlimits,
     pub image: Image,
     pub actions: Arc<Mutex<Actions, lock_order::SignalActions>>,
@@ -108,7 +127,9 @@ impl ThreadGroup {
             sid: AtomicI32::new(new.links.sid.0),
             is_subreaper: AtomicBool::new(false),
             exit_signal: AtomicI32::new(new.exit_signal),
+            creator: new.creator,
             has_execed: AtomicBool::new(false),
+            exit_status: OnceLock::new(),
             start_ns: crate::executor::timer::monotonic(),
             signals: Mutex::default(),
             actions: new.actions,
@@ -116,6 +137,7 @@ impl ThreadGroup {
             image: Mutex::new(new.image),
             usage: Mutex::default(),
             child_events: WaitQueue::new(),
+            thread_exits: WaitQueue::new(),
             signal_events: WaitQueue::new(),
             exit_events: WaitQueue::new(),
         })
@@ -124,6 +146,13 @@ impl ThreadGroup {
     /// Id of the parent; 0 for the first process.
     pub fn parent(&self) -> Tid {
         Tid(self.parent.load(Ordering::Relaxed))
+    }
+
+    /// As the tree is now: it may have changed since the group was made. Under the pid table's lock.
+    pub(super) fn set_links(&self, caller: &Self, is_sibling: bool) {
+        self.set_parent(if is_sibling { caller.parent() } else { caller.tgid });
+        self.set_pgid(caller.pgid());
+        self.set_sid(caller.sid());
     }
 
     pub(super) fn set_parent(&self, parent: Tid) {
@@ -162,8 +191,42 @@ impl ThreadGroup {
         self.exit_signal.store(signal, Ordering::Relaxed);
     }
 
+    /// The thread that made it.
+    pub fn creator(&self) -> Tid {
+        self.creator
+    }
+
     pub fn has_execed(&self) -> bool {
         self.has_execed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_has_execed(&self) {
+        self.has_execed.store(true, Ordering::Relaxed);
+    }
+
+    /// How the process ended, once it is a zombie.
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.exit_status.get().copied()
+    }
+
+    pub(super) fn set_exit_status(&self, status: ExitStatus) {
+        // Set by the last thread only, so never twice.
+        let _ = self.exit_status.set(status);
+    }
+
+    /// True once all threads are to end.
+    pub fn is_ending(&self) -> bool {
+        self.signals.lock().exit.is_some()
+    }
+
+    /// Time used by the process so far, without children: what is gone and what runs.
+    pub fn rusage(&self) -> Rusage {
+        let mut usage = self.usage.lock().own;
+        let thread = self.any_thread();
+        if let Some(mm) = thread.and_then(|thread| thread.mm_if_alive()) {
+            usage.add(&Rusage::of_space(&**mm.space()));
+        }
+        usage
     }
 
     /// Soft limit of a resource.
