@@ -1,6 +1,7 @@
 //! The loop of one guest thread.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use abi::siginfo::SigInfo;
@@ -17,8 +18,16 @@ use crate::signal::{ExitStatus, Flow, Interrupted, deliver, end_group, send};
 use crate::syscalls::dispatch::dispatch;
 use crate::task::{Thread, exit};
 
+/// Starts a guest thread that was entered into the pid table.
+pub fn spawn(kernel: &Arc<Kernel>, thread: &Arc<Thread>, context: Box<dyn Context>) {
+    // Boxed, because this future contains itself: a thread's calls make threads.
+    let body: Pin<Box<dyn Future<Output = ()> + Send>> =
+        Box::pin(run(Arc::clone(kernel), Arc::clone(thread), context));
+    kernel.executor.spawn(body);
+}
+
 /// Runs a guest thread to its end: run guest code, answer what it did, deliver signals, again.
-pub async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Context>) {
+async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Context>) {
     thread.run.set_kicker(context.kicker());
     let mut interrupted = None;
     let mut is_dead = false;

@@ -131,11 +131,7 @@ fn place(rsp: &u64, xstate_len: u64, delivery: &Delivery<'_>) -> Option<Place> {
     let wants_alternate = delivery.action.flags & SaFlags::ONSTACK.bits() != 0;
     let was_on = is_on_stack(stack, *rsp);
     let enters = wants_alternate && stack_flags(stack, *rsp) & (SS_ONSTACK | SS_DISABLE) == 0;
-    let top = if enters {
-        stack.sp.checked_add(stack.size)?
-    } else {
-        rsp.checked_sub(RED_ZONE)?
-    };
+    let top = if enters { stack.sp.checked_add(stack.size)? } else { rsp.checked_sub(RED_ZONE)? };
     let xstate = top.checked_sub(xstate_len)? & !63;
     let frame = (xstate.checked_sub(FRAME_SIZE)? & !15).checked_sub(8)?;
     // An overflowing alternate stack must not be left through its bottom.

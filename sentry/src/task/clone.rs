@@ -13,7 +13,7 @@ use base::lock::Mutex;
 use platform::{Context, NewContext, PlatformError};
 
 use crate::cx::Cx;
-use crate::error::{SysError, SysResult};
+use crate::error::SysResult;
 use crate::executor::notify::wait_until;
 use crate::mm::{Mm, UserRef};
 use crate::signal::ThreadSignals;
@@ -33,7 +33,7 @@ pub async fn clone(cx: &mut Cx<'_>, args: &CloneArgs) -> SysResult {
         Ok(child) => finish(cx, flags, args, child).await,
         Err(error) => {
             cx.kernel.tasks.unreserve(tid);
-            Err(error)
+            Err(error.into())
         }
     }
 }
@@ -85,12 +85,7 @@ struct Child {
     context: Box<dyn Context>,
 }
 
-async fn make(
-    cx: &mut Cx<'_>,
-    flags: CloneFlags,
-    args: &CloneArgs,
-    tid: Tid,
-) -> Result<Child, SysError> {
+async fn make(cx: &mut Cx<'_>, flags: CloneFlags, args: &CloneArgs, tid: Tid) -> Result<Child> {
     let new = new_context(cx, flags, args)?;
     let (mm, context) = if flags.contains(CloneFlags::VM) {
         let mm = cx.mm();
@@ -99,7 +94,7 @@ async fn make(
             Ok(context) => (mm, context),
             Err(error) => {
                 mm.remove_user();
-                return Err(platform_errno(&error).into());
+                return Err(platform_errno(&error));
             }
         }
     } else {
@@ -116,7 +111,10 @@ async fn make(
         // As Linux: a bad pointer is the child's loss, not an error of the call.
         let _ = UserRef::new(child_tid).write(&mm, &tid.0);
     }
-    enter(cx, flags, &thread).inspect_err(|_| drop(mm.remove_user()))?;
+    if let Err(errno) = enter(cx, flags, &thread) {
+        mm.remove_user();
+        return Err(errno);
+    }
     Ok(Child { thread, context })
 }
 
@@ -240,23 +238,16 @@ fn enter(cx: &Cx<'_>, flags: CloneFlags, thread: &Arc<Thread>) -> Result<()> {
 }
 
 /// Lets the child run; a vfork parent waits until it has called execve or ended.
-async fn finish(
-    cx: &mut Cx<'_>,
-    flags: CloneFlags,
-    args: &CloneArgs,
-    child: Child,
-) -> SysResult {
+async fn finish(cx: &mut Cx<'_>, flags: CloneFlags, args: &CloneArgs, child: Child) -> SysResult {
     let Child { thread, context } = child;
     let tid = thread.tid();
     if flags.contains(CloneFlags::PARENT_SETTID) {
         let _ = UserRef::new(UserAddr(args.parent_tid)).write(&cx.mm(), &tid.0);
     }
-    let kernel = Arc::clone(cx.kernel);
-    cx.kernel.executor.spawn(thread_loop::run(kernel, Arc::clone(&thread), context));
+    thread_loop::spawn(cx.kernel, &thread, context);
     if flags.contains(CloneFlags::VFORK) {
-        let released = wait_until(&thread.released, PollEvents::IN, || {
-            thread.is_released().then_some(())
-        });
+        let released =
+            wait_until(&thread.released, PollEvents::IN, || thread.is_released().then_some(()));
         // Only the end of the process ends this wait; the loop notices that.
         let _ = cx.thread.block_killable(released).await;
     }

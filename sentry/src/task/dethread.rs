@@ -11,9 +11,9 @@ use crate::error::SysError;
 use crate::executor::notify::wait_until;
 use crate::kernel::Kernel;
 use crate::signal::Wakes;
+use crate::task::Thread;
 use crate::task::exit::release_memory_users;
 use crate::task::thread_group::Rusage;
-use crate::task::Thread;
 
 /// Ends all other threads of the caller's process and waits until they are gone. The caller then has the process's id.
 ///

@@ -55,11 +55,7 @@ pub async fn exit_thread(
 }
 
 /// What a thread leaves behind in memory that others use: robust futexes and its id word.
-pub async fn release_memory_users(
-    kernel: &Kernel,
-    thread: &Thread,
-    context: &mut dyn Context,
-) {
+pub async fn release_memory_users(kernel: &Kernel, thread: &Thread, context: &mut dyn Context) {
     let mm = thread.mm();
     let (robust, clear_tid) = {
         let mut attrs = thread.attrs.lock();
@@ -243,8 +239,8 @@ fn end_group(
 /// A process group that has stopped members and now nobody to continue them gets SIGHUP and SIGCONT.
 fn release_orphans(tables: &Tables, ending: &ThreadGroup, pgid: Tid, wakes: &mut Wakes) {
     let parent = tables.groups.get(&ending.parent());
-    let ends_control = parent
-        .is_some_and(|parent| parent.pgid() != ending.pgid() && parent.sid() == ending.sid());
+    let ends_control =
+        parent.is_some_and(|parent| parent.pgid() != ending.pgid() && parent.sid() == ending.sid());
     if ends_control {
         hang_up_if_orphaned(tables, pgid, ending.tgid, wakes);
     }
@@ -305,8 +301,7 @@ fn tell_parent(
     let exit_signal = u64::try_from(group.exit_signal()).ok().and_then(Signal::new);
     let is_child_signal = exit_signal == Some(Signal::SIGCHLD);
     let is_reaped = is_child_signal && parent.actions.lock().reaps_children();
-    let is_ignored =
-        is_child_signal && parent.actions.lock().get(Signal::SIGCHLD).is_ignore();
+    let is_ignored = is_child_signal && parent.actions.lock().get(Signal::SIGCHLD).is_ignore();
     if let Some(signal) = exit_signal
         && !is_ignored
     {
@@ -318,12 +313,7 @@ fn tell_parent(
     wakes.tell(&parent.child_events);
 }
 
-fn child_info(
-    tables: &Tables,
-    group: &ThreadGroup,
-    signal: Signal,
-    status: ExitStatus,
-) -> SigInfo {
+fn child_info(tables: &Tables, group: &ThreadGroup, signal: Signal, status: ExitStatus) -> SigInfo {
     let (code, value) = child_code(status);
     let uid = tables.threads.get(&group.tgid).map(|thread| thread.cred().ruid).unwrap_or_default();
     let usage = group.usage.lock().own;

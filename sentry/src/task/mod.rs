@@ -6,6 +6,7 @@
 //! | `thread_group` | what its threads share |
 //! | `pid_table` | who has which id, who belongs to whom |
 //! | `clone`, `exit`, `wait` | how tasks come and go |
+//! | `first` | the sandbox's first process |
 //! | `dethread` | what execve(2) does to the other threads |
 //! | `session` | process groups and sessions |
 //! | `run_state` | how a thread is interrupted |
@@ -16,6 +17,7 @@ mod block;
 pub mod clone;
 pub mod dethread;
 pub mod exit;
+mod first;
 mod pid_table;
 pub mod rlimits;
 pub mod run_state;
@@ -25,6 +27,7 @@ mod thread_group;
 pub mod wait;
 
 pub use block::Blocked;
+pub use first::{FirstProcess, make_first, start_first};
 pub use pid_table::{Links, PID_MAX, PidTable, Tables};
 pub use rlimits::Rlimits;
 pub use thread::{Attrs, Parts, RestartBlock, Thread};

@@ -1,7 +1,7 @@
 //! What the threads of a process share.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use abi::ids::Tid;
 use abi::rlimit::{Resource, Rlimit};
