@@ -36,4 +36,8 @@ base::lock_levels! {
     RecordLocks,
     /// FIFOs that are open somewhere, by device and inode.
     FifoTable,
+    /// Bounds of a gofer filesystem's caches.
+    GoferCaches,
+    /// A connection to the gofer, for one round trip. A leaf.
+    GoferConnection,
 }

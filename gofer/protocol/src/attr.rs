@@ -1,8 +1,10 @@
 //! Attributes, attribute changes and filesystem figures as fields.
 
 use abi::ids::{Gid, Uid};
-use abi::stat::Attr;
+use abi::stat::{Attr, makedev};
 use abi::time::Timespec;
+
+use rustix::fs::{Stat, Statx, StatxFlags};
 
 use crate::wire::{DecodeError, Decoded, Put, Reader};
 
@@ -204,4 +206,50 @@ pub fn figures(input: &mut Reader<'_>) -> Decoded<FsFigures> {
         files_free: input.u64()?,
         name_max: input.u64()?,
     })
+}
+
+/// The host's answer in kernel form.
+#[must_use]
+pub fn from_statx(raw: &Statx) -> Attr {
+    let time =
+        |at: rustix::fs::StatxTimestamp| Timespec { sec: at.tv_sec, nsec: at.tv_nsec.into() };
+    let has_btime = raw.stx_mask & StatxFlags::BTIME.bits() != 0;
+    Attr {
+        dev: makedev(raw.stx_dev_major, raw.stx_dev_minor),
+        ino: raw.stx_ino,
+        mode: raw.stx_mode.into(),
+        nlink: raw.stx_nlink,
+        uid: Uid(raw.stx_uid),
+        gid: Gid(raw.stx_gid),
+        rdev: makedev(raw.stx_rdev_major, raw.stx_rdev_minor),
+        size: raw.stx_size,
+        blksize: raw.stx_blksize,
+        blocks: raw.stx_blocks,
+        atime: time(raw.stx_atime),
+        mtime: time(raw.stx_mtime),
+        ctime: time(raw.stx_ctime),
+        btime: if has_btime { time(raw.stx_btime) } else { Timespec::default() },
+    }
+}
+
+/// What fstat(2) on a donated descriptor says; it knows no creation time.
+#[must_use]
+pub fn from_stat(raw: &Stat, btime: Timespec) -> Attr {
+    let time = |sec: i64, nsec: u64| Timespec { sec, nsec: i64::try_from(nsec).unwrap_or(0) };
+    Attr {
+        dev: raw.st_dev,
+        ino: raw.st_ino,
+        mode: raw.st_mode,
+        nlink: u32::try_from(raw.st_nlink).unwrap_or(u32::MAX),
+        uid: Uid(raw.st_uid),
+        gid: Gid(raw.st_gid),
+        rdev: raw.st_rdev,
+        size: u64::try_from(raw.st_size).unwrap_or(0),
+        blksize: u32::try_from(raw.st_blksize).unwrap_or(4096),
+        blocks: u64::try_from(raw.st_blocks).unwrap_or(0),
+        atime: time(raw.st_atime, raw.st_atime_nsec),
+        mtime: time(raw.st_mtime, raw.st_mtime_nsec),
+        ctime: time(raw.st_ctime, raw.st_ctime_nsec),
+        btime,
+    }
 }

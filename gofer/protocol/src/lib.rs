@@ -37,6 +37,11 @@ pub use reply::{DirItem, Listing, ReplyHead, TreeInfo, Walked, Welcome};
 pub use request::{NodeKind, Op, Request, SyncScope};
 pub use wire::DecodeError;
 
+/// How messages travel, for both sides.
+pub mod transport {
+    pub use host::scm_rights::{receive, send};
+}
+
 /// Version of the messages; both sides must agree.
 pub const VERSION: u32 = 1;
 /// Bytes of the longest message.

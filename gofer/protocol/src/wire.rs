@@ -86,6 +86,12 @@ impl<'a> Reader<'a> {
         self.0.is_empty()
     }
 
+    /// Everything that is left.
+    #[must_use]
+    pub const fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
     /// The message must end here.
     pub fn finish(self) -> Decoded<()> {
         if self.is_empty() { Ok(()) } else { Err(DecodeError::Trailing) }

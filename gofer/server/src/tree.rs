@@ -4,14 +4,14 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use abi::stat::{Attr, FileType, makedev};
-use abi::time::Timespec;
+use abi::stat::{Attr, FileType};
 use abi::{Errno, Result};
 use gofer_protocol::TreePath;
+use gofer_protocol::attr::from_statx;
 use host::namespace::{
     MOUNT_NO_DEVICES, MOUNT_NO_SUID, MOUNT_READ_ONLY, clone_mount_tree, restrict_mount_tree,
 };
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat2, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 
 use crate::{ConfineOptions, Error, Tree};
 
@@ -205,27 +205,5 @@ pub fn attr_in(dir: impl AsFd, name: &[u8]) -> Result<Attr> {
 fn attr_at(fd: impl AsFd, name: &[u8], flags: AtFlags) -> Result<Attr> {
     let flags = flags | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    statx(fd.as_fd(), name, flags, mask).map(|raw| to_attr(&raw)).map_err(errno)
-}
-
-fn to_attr(raw: &Statx) -> Attr {
-    let time =
-        |at: rustix::fs::StatxTimestamp| Timespec { sec: at.tv_sec, nsec: at.tv_nsec.into() };
-    let has_btime = raw.stx_mask & StatxFlags::BTIME.bits() != 0;
-    Attr {
-        dev: makedev(raw.stx_dev_major, raw.stx_dev_minor),
-        ino: raw.stx_ino,
-        mode: raw.stx_mode.into(),
-        nlink: raw.stx_nlink,
-        uid: abi::ids::Uid(raw.stx_uid),
-        gid: abi::ids::Gid(raw.stx_gid),
-        rdev: makedev(raw.stx_rdev_major, raw.stx_rdev_minor),
-        size: raw.stx_size,
-        blksize: raw.stx_blksize,
-        blocks: raw.stx_blocks,
-        atime: time(raw.stx_atime),
-        mtime: time(raw.stx_mtime),
-        ctime: time(raw.stx_ctime),
-        btime: if has_btime { time(raw.stx_btime) } else { Timespec::default() },
-    }
+    statx(fd.as_fd(), name, flags, mask).map(|raw| from_statx(&raw)).map_err(errno)
 }

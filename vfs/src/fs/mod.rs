@@ -5,6 +5,7 @@
 //! | `kernfs` | building blocks of synthetic filesystems |
 //! | `devfs` | /dev |
 //! | `nullfs` | an empty directory; home of anonymous paths |
+//! | `gofer` | host files through the gofer |
 //! | `pipefs` | pipes and FIFOs |
 //! | `anonfs` | inodes of files without a path |
 //! | `hostfile` | donated host descriptors |
@@ -14,4 +15,5 @@ pub mod devfs;
 pub mod hostfile;
 pub mod kernfs;
 pub mod nullfs;
+pub mod gofer;
 pub mod pipefs;

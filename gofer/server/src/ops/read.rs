@@ -129,7 +129,11 @@ pub fn read_dir(
             return Ok(());
         }
         let attr = if plus && name != b".." { attr_in(&dir, name).ok() } else { None };
-        let kind = attr.map(|attr| attr.file_type()).or_else(|| known_kind(entry.file_type()));
+        // Not every filesystem tells types along with names.
+        let kind = attr
+            .map(|attr| attr.file_type())
+            .or_else(|| known_kind(entry.file_type()))
+            .or_else(|| attr_in(&dir, name).ok().map(|attr| attr.file_type()));
         let (ino, next) = (entry.ino(), entry.next_entry_cookie());
         DirItem { ino, next, kind, name, attr }.encode(out);
     }

@@ -9,11 +9,12 @@ use rustix::fs::{OFlags, XattrFlags};
 
 use crate::tree::{ServedTree, errno};
 
-/// What cannot be opened has no attributes as far as a sandbox is concerned.
+/// What cannot be opened has no attributes as far as a sandbox is concerned. The host would tell them without the
+/// right to read the file, but only by path.
 fn open(tree: &ServedTree, path: TreePath<'_>) -> Result<OwnedFd> {
     match tree.open_object(path, OFlags::RDONLY) {
         Ok((fd, _)) => Ok(fd),
-        Err(Errno::ELOOP | Errno::ENXIO) => Err(Errno::EOPNOTSUPP),
+        Err(Errno::ELOOP | Errno::ENXIO | Errno::EACCES) => Err(Errno::EOPNOTSUPP),
         Err(reason) => Err(reason),
     }
 }

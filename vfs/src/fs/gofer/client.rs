@@ -1,0 +1,171 @@
+//! The connections to a gofer. A request takes any idle one; each carries one request at a time.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use abi::{Errno, Result};
+use base::lock::{Mutex, MutexGuard};
+use gofer_protocol::wire::{Decoded, Reader};
+use gofer_protocol::{
+    MAX_MESSAGE, Op, ReplyHead, Request, TreeInfo, TreePath, VERSION, Welcome, transport,
+};
+
+use crate::lock_order;
+
+/// Told once, with the reason, when the gofer does not answer any more.
+pub type OnBroken = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Why a gofer could not be greeted.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("no connection to a gofer was given")]
+    NoSocket,
+    #[error("the gofer does not answer; it may have failed to start")]
+    Silent,
+    #[error("the gofer refused the greeting: {0}; its version differs from the sentry's")]
+    Refused(Errno),
+}
+
+/// What became of one exchange.
+enum Failure {
+    /// The gofer said no.
+    Refused(Errno),
+    /// It is gone, or talks nonsense.
+    Broken(String),
+}
+
+struct Connection {
+    socket: OwnedFd,
+    seq: u32,
+    request: Vec<u8>,
+    reply: Vec<u8>,
+}
+
+type Slot = Mutex<Connection, lock_order::GoferConnection>;
+
+/// A gofer, as the sentry's filesystems see it.
+pub struct Client {
+    connections: Box<[Slot]>,
+    /// Where those queue who find every connection busy.
+    turn: AtomicUsize,
+    is_broken: AtomicBool,
+    on_broken: OnBroken,
+    trees: Vec<TreeInfo>,
+}
+
+impl Client {
+    /// Greets the gofer at the other end of `sockets`.
+    ///
+    /// # Errors
+    /// When there is none, or one of another version.
+    pub fn connect(
+        sockets: Vec<OwnedFd>,
+        on_broken: OnBroken,
+    ) -> std::result::Result<Arc<Self>, ConnectError> {
+        let connections: Box<[Slot]> = sockets
+            .into_iter()
+            .map(|socket| {
+                let (request, reply) = (Vec::with_capacity(512), vec![0; MAX_MESSAGE]);
+                Mutex::new(Connection { socket, seq: 0, request, reply })
+            })
+            .collect();
+        let first = connections.first().ok_or(ConnectError::NoSocket)?;
+        let hello = Op::Hello { version: VERSION };
+        let welcome = first
+            .lock()
+            .exchange(0, TreePath::ROOT, hello, |fields, _| Welcome::decode(fields))
+            .map_err(|failure| match failure {
+                Failure::Refused(errno) => ConnectError::Refused(errno),
+                Failure::Broken(_) => ConnectError::Silent,
+            })?;
+        Ok(Arc::new(Self {
+            connections,
+            turn: AtomicUsize::new(0),
+            is_broken: AtomicBool::new(false),
+            on_broken,
+            trees: welcome.trees,
+        }))
+    }
+
+    /// The trees it serves, by index.
+    #[must_use]
+    pub fn trees(&self) -> &[TreeInfo] {
+        &self.trees
+    }
+
+    /// One round trip; `read` takes the answer's fields and descriptor.
+    pub(super) fn call<T>(
+        &self,
+        tree: u16,
+        path: &[u8],
+        op: Op<'_>,
+        read: impl FnOnce(Reader<'_>, Option<OwnedFd>) -> Decoded<T>,
+    ) -> Result<T> {
+        let path = TreePath::new(path)?;
+        if self.is_broken.load(Ordering::Relaxed) {
+            return Err(Errno::EIO);
+        }
+        let outcome = self.idle().exchange(tree, path, op, read);
+        match outcome {
+            Ok(value) => Ok(value),
+            Err(Failure::Refused(errno)) => Err(errno),
+            Err(Failure::Broken(reason)) => {
+                // Relaxed: the flag guards nothing but itself; swap makes the one caller.
+                if !self.is_broken.swap(true, Ordering::Relaxed) {
+                    tracing::error!(reason, "the gofer is gone");
+                    (self.on_broken)(&reason);
+                }
+                Err(Errno::EIO)
+            }
+        }
+    }
+
+    /// Low connections first: their gofer threads are warm.
+    fn idle(&self) -> MutexGuard<'_, Connection> {
+        if let Some(connection) = self.connections.iter().find_map(Mutex::try_lock) {
+            return connection;
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.connections.len();
+        self.connections[turn].lock()
+    }
+}
+
+impl Connection {
+    fn exchange<T>(
+        &mut self,
+        tree: u16,
+        path: TreePath<'_>,
+        op: Op<'_>,
+        read: impl FnOnce(Reader<'_>, Option<OwnedFd>) -> Decoded<T>,
+    ) -> std::result::Result<T, Failure> {
+        self.seq = self.seq.wrapping_add(1);
+        Request { seq: self.seq, tree, path, op }.encode(&mut self.request);
+        if self.request.len() > MAX_MESSAGE {
+            return Err(Failure::Refused(Errno::E2BIG));
+        }
+        transport::send(&self.socket, &self.request, None)
+            .map_err(|reason| Failure::Broken(format!("cannot ask it: {reason}")))?;
+        let (length, fd) = transport::receive(&self.socket, &mut self.reply)
+            .map_err(|reason| Failure::Broken(format!("cannot hear it: {reason}")))?;
+        if length == 0 {
+            return Err(Failure::Broken("it ended".to_owned()));
+        }
+        let malformed = |reason| Failure::Broken(format!("malformed reply: {reason}"));
+        let message = self.reply.get(..length).unwrap_or_default();
+        let (head, fields) = ReplyHead::decode(message).map_err(malformed)?;
+        if head.seq != self.seq {
+            return Err(Failure::Broken("a reply to another request".to_owned()));
+        }
+        match head.error {
+            Some(errno) => Err(Failure::Refused(errno)),
+            None => read(fields, fd).map_err(malformed),
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({} connections, {} trees)", self.connections.len(), self.trees.len())
+    }
+}

@@ -1,0 +1,654 @@
+//! Objects of a gofer's tree: lookups, attributes, changes.
+
+use std::any::Any;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+
+use abi::open::OpenFlags;
+use abi::stat::{Attr, FileType};
+use abi::{Errno, Result};
+use base::lock::Mutex;
+use gofer_protocol::wire::{DecodeError, Decoded, Reader};
+use gofer_protocol::{AttrChange, NodeKind, Op, Owner, TimeChange, TreePath, Walked};
+
+use super::client::Client;
+use super::dir::GoferDir;
+use super::errno;
+use super::file::GoferFile;
+use super::fs::Shared;
+use super::known::{Entry, Known};
+use super::open_files::Kept;
+use crate::context::VfsCx;
+use crate::file::FileOps;
+use crate::inode::{CachePolicy, Inode, NewNode, Ownership, RenameFlags, SetAttr, SetTime};
+use crate::lock_order;
+
+/// An object of the host, under the name it was found by.
+pub struct GoferInode {
+    pub(super) shared: Arc<Shared>,
+    kind: FileType,
+    this: Weak<Self>,
+    state: Mutex<State, lock_order::InodeState>,
+}
+
+struct State {
+    /// `None`: the root.
+    parent: Option<Arc<GoferInode>>,
+    name: Box<[u8]>,
+    /// Unlinked, removed or replaced: the name is no longer ours.
+    is_gone: bool,
+    /// Believed in read-only trees; the last news in others.
+    attr: Attr,
+    /// Text of a symbolic link, when known.
+    link: Option<Box<[u8]>>,
+    known: Option<Box<Known>>,
+    /// Donated for reading, kept by the filesystem's cache or an open file.
+    reading: Weak<Kept>,
+    /// Donated for writing too, kept by open files only, so that the host sees a writer no longer than there is one.
+    writing: Weak<OwnedFd>,
+    /// The descriptor that creation gave, for the open that follows.
+    created: Option<Arc<OwnedFd>>,
+}
+
+fn attr_only(mut fields: Reader<'_>, _fd: Option<OwnedFd>) -> Decoded<Attr> {
+    let attr = gofer_protocol::attr::attr(&mut fields)?;
+    fields.finish()?;
+    Ok(attr)
+}
+
+fn attr_and_fd(fields: Reader<'_>, fd: Option<OwnedFd>) -> Decoded<(Attr, OwnedFd)> {
+    let fd = fd.ok_or(DecodeError::Truncated)?;
+    attr_only(fields, None).map(|attr| (attr, fd))
+}
+
+fn done(fields: Reader<'_>, _fd: Option<OwnedFd>) -> Decoded<()> {
+    fields.finish()
+}
+
+fn blob(mut fields: Reader<'_>, _fd: Option<OwnedFd>) -> Decoded<Vec<u8>> {
+    let bytes = fields.blob()?.to_vec();
+    fields.finish()?;
+    Ok(bytes)
+}
+
+const fn owner(own: Ownership) -> Owner {
+    Owner { uid: own.uid, gid: own.gid, mode: own.mode & 0o7777 }
+}
+
+fn time_change(time: SetTime) -> TimeChange {
+    match time {
+        SetTime::Now => TimeChange::Now,
+        SetTime::At(at) => TimeChange::At(at),
+    }
+}
+
+fn is_same_object(a: &Attr, b: &Attr) -> bool {
+    a.dev == b.dev && a.ino == b.ino && a.file_type() == b.file_type()
+}
+
+impl GoferInode {
+    pub(super) fn root(shared: Arc<Shared>, attr: Attr) -> Arc<Self> {
+        Self::new(shared, None, b"", attr)
+    }
+
+    fn new(shared: Arc<Shared>, parent: Option<Arc<Self>>, name: &[u8], attr: Attr) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            shared,
+            kind: attr.file_type(),
+            this: Weak::clone(this),
+            state: Mutex::new(State {
+                parent,
+                name: name.into(),
+                is_gone: false,
+                attr,
+                link: None,
+                known: None,
+                reading: Weak::new(),
+                writing: Weak::new(),
+                created: None,
+            }),
+        })
+    }
+
+    fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    /// Path of this object in its tree, with `names` below it.
+    fn path_to(&self, names: &[&[u8]]) -> Result<Vec<u8>> {
+        // Names are gathered from the inside out. One lock at a time: a rename in between makes a path that is
+        // wrong, as it would have been a moment earlier or later.
+        let mut above = Vec::new();
+        let mut at = self.this.upgrade();
+        while let Some(inode) = at {
+            let state = inode.state.lock();
+            if state.is_gone {
+                return Err(Errno::ENOENT);
+            }
+            if state.parent.is_some() {
+                above.push(state.name.clone());
+            }
+            at = state.parent.clone();
+            drop(state);
+        }
+        let outer = above.iter().rev().map(|name| &name[..]);
+        Ok(outer.chain(names.iter().copied()).collect::<Vec<_>>().join(&b'/'))
+    }
+
+    pub(super) fn path(&self) -> Result<Vec<u8>> {
+        self.path_to(&[])
+    }
+
+    fn ask<T>(
+        &self,
+        op: Op<'_>,
+        read: impl FnOnce(Reader<'_>, Option<OwnedFd>) -> Decoded<T>,
+    ) -> Result<T> {
+        self.client().call(self.shared.tree, &self.path()?, op, read)
+    }
+
+    fn ask_about<T>(
+        &self,
+        name: &[u8],
+        op: Op<'_>,
+        read: impl FnOnce(Reader<'_>, Option<OwnedFd>) -> Decoded<T>,
+    ) -> Result<T> {
+        self.client().call(self.shared.tree, &self.path_to(&[name])?, op, read)
+    }
+
+    // What directories know.
+
+    /// What is known about `name` without asking: `Some(Err(ENOENT))` when it is not there.
+    fn recall(&self, name: &[u8]) -> Option<Result<Arc<Self>>> {
+        if self.shared.is_writable {
+            return None;
+        }
+        let listed = {
+            let state = self.state.lock();
+            let known = state.known.as_ref()?;
+            match known.entries.get(name) {
+                Some(Entry::Absent) => return Some(Err(Errno::ENOENT)),
+                Some(Entry::Inode(inode)) => return inode.upgrade().map(Ok),
+                Some(Entry::Listed(attr)) => **attr,
+                None if known.is_complete => return Some(Err(Errno::ENOENT)),
+                None => return None,
+            }
+        };
+        Some(Ok(self.adopt(name, listed)))
+    }
+
+    /// The inode for an entry that the gofer described.
+    fn adopt(&self, name: &[u8], attr: Attr) -> Arc<Self> {
+        let (inode, is_first) = {
+            let mut state = self.state.lock();
+            let is_first = state.known.is_none();
+            let known = state.known.get_or_insert_default();
+            if let Some(Entry::Inode(held)) = known.entries.get(name)
+                && let Some(inode) = held.upgrade()
+                && inode.kind == attr.file_type()
+            {
+                drop(state);
+                if inode.renew(&attr) {
+                    return inode;
+                }
+                state = self.state.lock();
+            }
+            let parent = self.this.upgrade();
+            let inode = Self::new(Arc::clone(&self.shared), parent, name, attr);
+            let known = state.known.get_or_insert_default();
+            if self.shared.is_writable {
+                known.prune();
+            }
+            let entry = Entry::Inode(Arc::downgrade(&inode));
+            if known.entries.insert(name.into(), entry).is_none() {
+                self.shared.budget.learnt(1);
+            }
+            (inode, is_first)
+        };
+        self.account(is_first);
+        inode
+    }
+
+    /// Takes news about the object; false when they are about another one.
+    fn renew(&self, attr: &Attr) -> bool {
+        let mut state = self.state.lock();
+        let same = !state.is_gone && is_same_object(&state.attr, attr);
+        if same {
+            state.attr = *attr;
+        }
+        same
+    }
+
+    /// Remembers entries that nobody has looked up; only in read-only trees.
+    pub(super) fn learn<'n>(&self, entries: impl Iterator<Item = (&'n [u8], Entry)>) {
+        if self.shared.is_writable {
+            return;
+        }
+        let is_first = {
+            let mut state = self.state.lock();
+            let is_first = state.known.is_none();
+            let known = state.known.get_or_insert_default();
+            let before = known.entries.len();
+            for (name, entry) in entries {
+                known.entries.entry(name.into()).or_insert(entry);
+            }
+            self.shared.budget.learnt(known.entries.len() - before);
+            is_first
+        };
+        self.account(is_first);
+    }
+
+    /// Every entry was learnt: other names do not exist.
+    pub(super) fn knows_all(&self) {
+        if let Some(known) = self.state.lock().known.as_mut() {
+            known.is_complete = true;
+        }
+    }
+
+    fn account(&self, is_first: bool) {
+        if self.shared.is_writable {
+            return;
+        }
+        if is_first {
+            self.shared.budget.enrol(Weak::clone(&self.this));
+        }
+        self.shared.budget.enforce();
+    }
+
+    /// Gives back memory; costs round trips later.
+    pub(super) fn forget_known(&self) {
+        let known = self.state.lock().known.take();
+        if let Some(known) = known {
+            self.shared.budget.forgot(known.entries.len());
+        }
+    }
+
+    fn known_child(&self, name: &[u8]) -> Option<Arc<Self>> {
+        match self.state.lock().known.as_ref()?.entries.get(name)? {
+            Entry::Inode(inode) => inode.upgrade(),
+            Entry::Listed(_) | Entry::Absent => None,
+        }
+    }
+
+    /// Takes `name` out of what is known, and its inode if somebody holds it.
+    fn disown(&self, name: &[u8]) -> Option<Arc<Self>> {
+        let child = self.known_child(name);
+        let mut state = self.state.lock();
+        if let Some(known) = state.known.as_mut()
+            && known.entries.remove(name).is_some()
+        {
+            self.shared.budget.forgot(1);
+        }
+        child
+    }
+
+    /// Puts `child` under `name` here.
+    fn settle(&self, name: &[u8], child: &Arc<Self>) {
+        {
+            let mut place = child.state.lock();
+            place.parent = self.this.upgrade();
+            place.name = name.into();
+        }
+        let mut state = self.state.lock();
+        let known = state.known.get_or_insert_default();
+        if known.entries.insert(name.into(), Entry::Inode(Arc::downgrade(child))).is_none() {
+            self.shared.budget.learnt(1);
+        }
+    }
+
+    /// The object lost this name.
+    fn mark_gone(&self) {
+        let mut state = self.state.lock();
+        state.is_gone = true;
+        state.attr.nlink = state.attr.nlink.saturating_sub(1);
+    }
+
+    /// Asks for several components at once, `names[0]` here and each further one in the one before; answers those that
+    /// exist, up to the first that is no directory.
+    fn walk(&self, names: &[&[u8]]) -> Result<Vec<Arc<Self>>> {
+        let joined = names.join(&b'/');
+        let op = Op::Walk { names: TreePath::new(&joined)? };
+        let walked = self.ask(op, |fields, _| Walked::decode(fields, names.len()))?;
+        let mut found: Vec<Arc<Self>> = Vec::with_capacity(walked.found.len());
+        for (name, attr) in names.iter().zip(&walked.found) {
+            let dir = found.last().map_or(self, |last| &**last);
+            if dir.kind != FileType::Directory {
+                break;
+            }
+            let inode = dir.adopt(name, *attr);
+            found.push(inode);
+        }
+        let last = found.last().map_or(self, |last| &**last);
+        if let Some(text) = walked.link
+            && last.kind == FileType::Symlink
+        {
+            last.state.lock().link = Some(text.into());
+        }
+        if walked.stopped == Some(Errno::ENOENT)
+            && last.kind == FileType::Directory
+            && let Some(missing) = names.get(found.len())
+        {
+            last.learn(std::iter::once((*missing, Entry::Absent)));
+        }
+        if found.is_empty() {
+            return Err(walked.stopped.unwrap_or(Errno::EIO));
+        }
+        Ok(found)
+    }
+
+    // Descriptors.
+
+    /// A descriptor that is at hand, whatever it was opened for.
+    fn any_fd(&self) -> Option<Arc<OwnedFd>> {
+        let state = self.state.lock();
+        let writing = state.created.clone().or_else(|| state.writing.upgrade());
+        writing.or_else(|| state.reading.upgrade().map(|kept| Arc::clone(&kept.fd)))
+    }
+
+    fn fd_for_writing(&self) -> Option<Arc<OwnedFd>> {
+        let state = self.state.lock();
+        state.created.clone().or_else(|| state.writing.upgrade())
+    }
+
+    /// A descriptor for reading: one that is at hand, or a fresh one that is then kept.
+    fn fd_for_reading(&self) -> Result<Arc<OwnedFd>> {
+        {
+            let mut state = self.state.lock();
+            if let Some(kept) = state.reading.upgrade() {
+                return Ok(kept.again());
+            }
+            if let Some(fd) = state.created.take() {
+                state.writing = Arc::downgrade(&fd);
+                return Ok(fd);
+            }
+        }
+        let (attr, fd) = self.ask(Op::Open { flags: OpenFlags::empty() }, attr_and_fd)?;
+        self.expect_same(&attr)?;
+        let kept = Kept::new(Arc::new(fd));
+        let fd = Arc::clone(&kept.fd);
+        {
+            let mut state = self.state.lock();
+            state.attr = attr;
+            state.reading = Arc::downgrade(&kept);
+        }
+        self.shared.open_files.keep(kept);
+        Ok(fd)
+    }
+
+    fn open_for_writing(&self, flags: OpenFlags) -> Result<Arc<OwnedFd>> {
+        if let Some(fd) = self.state.lock().created.take() {
+            self.state.lock().writing = Arc::downgrade(&fd);
+            return Ok(fd);
+        }
+        // Only a descriptor that also reads is shared: it serves either kind of open.
+        let access = OpenFlags::from_bits_retain(flags.bits() & OpenFlags::ACCMODE);
+        if let Some(fd) = self.state.lock().writing.upgrade() {
+            return Ok(fd);
+        }
+        let (attr, fd) = self.ask(Op::Open { flags: access }, attr_and_fd)?;
+        self.expect_same(&attr)?;
+        let fd = Arc::new(fd);
+        let mut state = self.state.lock();
+        state.attr = attr;
+        if access == OpenFlags::RDWR {
+            state.writing = Arc::downgrade(&fd);
+        }
+        drop(state);
+        Ok(fd)
+    }
+
+    /// What was opened must be what was looked up, as far as its kind goes; in a tree that others change it must be the
+    /// very object, or the next lookup will tell.
+    fn expect_same(&self, attr: &Attr) -> Result<()> {
+        if attr.file_type() == self.kind { Ok(()) } else { Err(Errno::ESTALE) }
+    }
+
+    fn make(&self, name: &[u8], node: &NewNode<'_>, own: Ownership) -> Result<Arc<Self>> {
+        let owner = owner(own);
+        let mknod = |kind| Op::Mknod { kind, owner };
+        let op = match *node {
+            NewNode::Regular => {
+                let created = self.ask_about(name, Op::Create { owner }, attr_and_fd)?;
+                let inode = self.adopt(name, created.0);
+                inode.state.lock().created = Some(Arc::new(created.1));
+                return Ok(inode);
+            }
+            NewNode::Directory => Op::Mkdir { owner },
+            NewNode::Symlink(target) => Op::Symlink { target, owner },
+            NewNode::Fifo => mknod(NodeKind::Fifo),
+            NewNode::Socket => mknod(NodeKind::Socket),
+            // Devices of the host are no business of a sandbox.
+            NewNode::Device { .. } => return Err(Errno::EPERM),
+        };
+        let attr = self.ask_about(name, op, attr_only)?;
+        Ok(self.adopt(name, attr))
+    }
+
+    fn of_gofer(inode: &Arc<dyn Inode>) -> Result<&Self> {
+        inode.as_any().downcast_ref::<Self>().ok_or(Errno::EXDEV)
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if self.shared.is_writable { Ok(()) } else { Err(Errno::EROFS) }
+    }
+}
+
+impl Inode for GoferInode {
+    fn attr(&self) -> Result<Attr> {
+        let last = self.state.lock().attr;
+        if !self.shared.is_writable {
+            return Ok(last);
+        }
+        let attr = match self.any_fd() {
+            Some(fd) => {
+                let raw = rustix::fs::fstat(&*fd).map_err(errno)?;
+                gofer_protocol::attr::from_stat(&raw, last.btime)
+            }
+            None => match self.ask(Op::Attr, attr_only) {
+                // It lives on somewhere without a name; the last news are all there is.
+                Err(Errno::ENOENT) if self.state.lock().is_gone => return Ok(last),
+                other => other?,
+            },
+        };
+        self.expect_same(&attr)?;
+        self.state.lock().attr = attr;
+        Ok(attr)
+    }
+
+    fn file_type(&self) -> FileType {
+        self.kind
+    }
+
+    fn set_attr(&self, change: &SetAttr) -> Result<()> {
+        self.check_writable()?;
+        let SetAttr { mode, uid, gid, mut size, atime, mtime } = *change;
+        if let Some(wanted) = size
+            && let Some(fd) = self.fd_for_writing()
+        {
+            rustix::fs::ftruncate(&*fd, wanted).map_err(errno)?;
+            size = None;
+        }
+        let change = AttrChange {
+            mode: mode.map(|mode| mode & 0o7777),
+            uid,
+            gid,
+            size,
+            atime: atime.map(time_change),
+            mtime: mtime.map(time_change),
+        };
+        if change == AttrChange::default() {
+            return Ok(());
+        }
+        let attr = self.ask(Op::SetAttr { change }, attr_only)?;
+        self.expect_same(&attr)?;
+        self.state.lock().attr = attr;
+        Ok(())
+    }
+
+    fn cache_policy(&self) -> CachePolicy {
+        if self.shared.is_writable { CachePolicy::Revalidate } else { CachePolicy::Forever }
+    }
+
+    fn lookup(&self, _cx: &VfsCx<'_>, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        if self.kind != FileType::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        if let Some(known) = self.recall(name) {
+            return known.map(|inode| inode as Arc<dyn Inode>);
+        }
+        let found = self.walk(&[name])?.pop().ok_or(Errno::EIO)?;
+        Ok(found as Arc<dyn Inode>)
+    }
+
+    fn create(&self, name: &[u8], node: NewNode<'_>, own: Ownership) -> Result<Arc<dyn Inode>> {
+        self.check_writable()?;
+        self.make(name, &node, own).map(|inode| inode as Arc<dyn Inode>)
+    }
+
+    fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<()> {
+        self.check_writable()?;
+        let target = Self::of_gofer(target)?;
+        let existing = target.path()?;
+        let op = Op::Link { existing: TreePath::new(&existing)? };
+        self.ask_about(name, op, attr_only)?;
+        Ok(())
+    }
+
+    fn unlink(&self, name: &[u8]) -> Result<()> {
+        self.check_writable()?;
+        self.keep_alive(name);
+        self.ask_about(name, Op::Unlink, done)?;
+        if let Some(child) = self.disown(name) {
+            child.mark_gone();
+        }
+        Ok(())
+    }
+
+    fn rmdir(&self, name: &[u8]) -> Result<()> {
+        self.check_writable()?;
+        self.ask_about(name, Op::Rmdir, done)?;
+        if let Some(child) = self.disown(name) {
+            child.mark_gone();
+        }
+        Ok(())
+    }
+
+    fn rename(
+        &self,
+        old: &[u8],
+        new_dir: &Arc<dyn Inode>,
+        new: &[u8],
+        flags: RenameFlags,
+    ) -> Result<()> {
+        self.check_writable()?;
+        let new_dir = Self::of_gofer(new_dir)?;
+        if flags.contains(RenameFlags::WHITEOUT) {
+            return Err(Errno::EINVAL);
+        }
+        if !flags.contains(RenameFlags::EXCHANGE) {
+            new_dir.keep_alive(new);
+        }
+        let to = new_dir.path_to(&[new])?;
+        let op = Op::Rename { to: TreePath::new(&to)?, flags: flags.bits() };
+        self.ask_about(old, op, done)?;
+        let (moved, replaced) = (self.disown(old), new_dir.disown(new));
+        if let Some(moved) = &moved {
+            new_dir.settle(new, moved);
+        }
+        match replaced {
+            // Two names of one object: rename(2) does nothing then, and both remain.
+            Some(replaced) if moved.as_ref().is_some_and(|moved| Arc::ptr_eq(moved, &replaced)) => {
+            }
+            Some(replaced) if flags.contains(RenameFlags::EXCHANGE) => self.settle(old, &replaced),
+            Some(replaced) => replaced.mark_gone(),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn readlink(&self, _cx: &VfsCx<'_>) -> Result<Vec<u8>> {
+        if self.kind != FileType::Symlink {
+            return Err(Errno::EINVAL);
+        }
+        if let Some(text) = &self.state.lock().link {
+            // A link's text never changes; another link under its name is another inode.
+            return Ok(text.to_vec());
+        }
+        let text = self.ask(Op::ReadLink, blob)?;
+        self.state.lock().link = Some(text.clone().into());
+        Ok(text)
+    }
+
+    fn open(self: Arc<Self>, _cx: &VfsCx<'_>, flags: OpenFlags) -> Result<Arc<dyn FileOps>> {
+        match self.kind {
+            FileType::Directory => Ok(Arc::new(GoferDir::new(self))),
+            FileType::Regular if flags.writes() => {
+                self.check_writable()?;
+                let fd = self.open_for_writing(flags)?;
+                Ok(Arc::new(GoferFile::new(self, fd, true)))
+            }
+            FileType::Regular => {
+                let fd = self.fd_for_reading()?;
+                Ok(Arc::new(GoferFile::new(self, fd, false)))
+            }
+            FileType::Symlink => Err(Errno::ELOOP),
+            // Fifos are ours; sockets cannot be opened; devices of the host are not served.
+            FileType::Fifo | FileType::Socket | FileType::Character | FileType::Block => {
+                Err(Errno::ENXIO)
+            }
+        }
+    }
+
+    fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        self.ask(Op::GetXattr { name }, blob)
+    }
+
+    fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        self.check_writable()?;
+        if value.len() > gofer_protocol::MAX_VALUE {
+            return Err(Errno::E2BIG);
+        }
+        self.ask(Op::SetXattr { name, value, flags }, done)
+    }
+
+    fn list_xattr(&self) -> Result<Vec<u8>> {
+        self.ask(Op::ListXattr, blob)
+    }
+
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        self.check_writable()?;
+        self.ask(Op::RemoveXattr { name }, done)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl GoferInode {
+    /// Before `name` loses its name: an inode that somebody holds gets a descriptor, if it can, to live on through.
+    fn keep_alive(&self, name: &[u8]) {
+        if let Some(child) = self.known_child(name)
+            && child.kind == FileType::Regular
+            && Arc::strong_count(&child) > 2
+            && child.any_fd().is_none()
+        {
+            // Without the right to read it there is no way; its users then get ENOENT.
+            let _ = child.fd_for_reading();
+        }
+    }
+}
+
+impl Drop for GoferInode {
+    fn drop(&mut self) {
+        if let Some(known) = self.state.get_mut().known.take() {
+            self.shared.budget.forgot(known.entries.len());
+        }
+    }
+}
+
+impl std::fmt::Debug for GoferInode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GoferInode({:?})", self.kind)
+    }
+}
