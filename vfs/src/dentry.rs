@@ -399,7 +399,8 @@ impl Drop for Dentry {
     fn drop(&mut self) {
         let mut parent = self.place.get_mut().parent.take();
         while let Some(arc) = parent {
-            parent = Arc::into_inner(arc).and_then(|mut dentry| dentry.place.get_mut().parent.take());
+            parent =
+                Arc::into_inner(arc).and_then(|mut dentry| dentry.place.get_mut().parent.take());
         }
     }
 }
@@ -436,9 +437,8 @@ impl DentryCache {
             considered.extend(queue.pop_front());
             considered
         };
-        considered.retain(|(parent, name)| {
-            parent.upgrade().is_some_and(|parent| !evict(&parent, name))
-        });
+        considered
+            .retain(|(parent, name)| parent.upgrade().is_some_and(|parent| !evict(&parent, name)));
         self.queue.lock().extend(considered);
     }
 }
@@ -450,7 +450,8 @@ fn evict(parent: &Dentry, name: &Name) -> bool {
         None | Some(Child::Absent) => children.map.remove(&**name),
         // New references to a dentry come from this map (locked here) or from other references: one means unused.
         Some(Child::Present(child))
-            if Arc::strong_count(child) == 1 && !child.referenced.swap(false, Ordering::Relaxed) =>
+            if Arc::strong_count(child) == 1
+                && !child.referenced.swap(false, Ordering::Relaxed) =>
         {
             children.map.remove(&**name)
         }

@@ -164,4 +164,3 @@ pub trait FileOps: Send + Sync + Any {
     /// For subsystems to recognise their own (epoll, sockets, signalfd, pidfd...).
     fn as_any(&self) -> &dyn Any;
 }
-

@@ -146,7 +146,13 @@ pub fn emit(inode: &Arc<dyn Inode>, event: &Event<'_>) {
 }
 
 /// An entry of `dir` changed.
-pub(crate) fn entry(dir: &Dentry, name: &[u8], inode: &Arc<dyn Inode>, events: Events, cookie: u32) {
+pub(crate) fn entry(
+    dir: &Dentry,
+    name: &[u8],
+    inode: &Arc<dyn Inode>,
+    events: Events,
+    cookie: u32,
+) {
     if !is_watched() {
         return;
     }

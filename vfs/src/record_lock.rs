@@ -158,10 +158,8 @@ pub fn flock(file: &Arc<File>, kind: Option<LockKind>) -> Result<()> {
             None => Ok(()),
             Some(kind) => {
                 let exclusive = |kind| kind == LockKind::Exclusive;
-                let conflict = state
-                    .flocks
-                    .iter()
-                    .any(|(_, other)| exclusive(kind) || exclusive(*other));
+                let conflict =
+                    state.flocks.iter().any(|(_, other)| exclusive(kind) || exclusive(*other));
                 if conflict {
                     Err(Errno::EAGAIN)
                 } else {

@@ -12,8 +12,8 @@
 
 pub mod anonfs;
 pub mod devfs;
+pub mod gofer;
 pub mod hostfile;
 pub mod kernfs;
 pub mod nullfs;
-pub mod gofer;
 pub mod pipefs;

@@ -74,12 +74,7 @@ fn parent_of_new(
     }
 }
 
-fn make(
-    cx: &VfsCx<'_>,
-    parent: &Parent,
-    node: NewNode<'_>,
-    own: Ownership,
-) -> Result<Path> {
+fn make(cx: &VfsCx<'_>, parent: &Parent, node: NewNode<'_>, own: Ownership) -> Result<Path> {
     let dir = &parent.dir;
     let child = {
         let _ops = dir.dentry.lock_ops();

@@ -60,13 +60,7 @@ pub fn get_xattr(cx: &VfsCx<'_>, path: &Path, name: &[u8]) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// Those of setxattr(2).
-pub fn set_xattr(
-    cx: &VfsCx<'_>,
-    path: &Path,
-    name: &[u8],
-    value: &[u8],
-    flags: u32,
-) -> Result<()> {
+pub fn set_xattr(cx: &VfsCx<'_>, path: &Path, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
     if flags & !3 != 0 {
         return Err(Errno::EINVAL);
     }

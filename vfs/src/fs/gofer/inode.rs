@@ -500,6 +500,21 @@ impl Inode for GoferInode {
         Ok(found as Arc<dyn Inode>)
     }
 
+    fn lookup_many(&self, cx: &VfsCx<'_>, names: &[&[u8]]) -> Result<Vec<Arc<dyn Inode>>> {
+        if self.kind != FileType::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        let first = names.first().ok_or(Errno::ENOENT)?;
+        match self.recall(first) {
+            // The walk goes on from there by itself, and may find more that is known.
+            Some(known) => Ok(vec![known?]),
+            None if names.len() == 1 => Ok(vec![self.lookup(cx, first)?]),
+            None => {
+                Ok(self.walk(names)?.into_iter().map(|inode| inode as Arc<dyn Inode>).collect())
+            }
+        }
+    }
+
     fn create(&self, name: &[u8], node: NewNode<'_>, own: Ownership) -> Result<Arc<dyn Inode>> {
         self.check_writable()?;
         self.make(name, &node, own).map(|inode| inode as Arc<dyn Inode>)
