@@ -35,7 +35,7 @@ use rustix::fs::Mode;
 pub use confine::ConfineOptions;
 use tree::ServedTree;
 
-/// A host directory to serve.
+/// A host directory, or a single file, to serve.
 #[derive(Debug, Clone)]
 pub struct Tree {
     pub host_path: PathBuf,
@@ -56,10 +56,10 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "cannot open {path}: {source}; every tree of a sandbox must be a directory its user may enter"
+        "cannot open {path}: {source}; every tree of a sandbox must be something its user may reach"
     )]
     OpenTree { path: PathBuf, source: rustix::io::Errno },
-    #[error("{path} is served writable but its path holds a NUL byte")]
+    #[error("{path} cannot be served: its path holds a NUL byte")]
     BadPath { path: PathBuf },
     #[error("more than {} trees", u16::MAX)]
     TooManyTrees,

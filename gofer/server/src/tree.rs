@@ -29,6 +29,10 @@ pub fn errno(host: rustix::io::Errno) -> Errno {
     Errno::from_raw(host.raw_os_error())
 }
 
+fn host_errno(errno: Errno) -> rustix::io::Errno {
+    rustix::io::Errno::from_raw_os_error(errno.raw())
+}
+
 /// A directory: the tree's root or an opened one.
 pub enum Dir<'a> {
     Root(BorrowedFd<'a>),
@@ -48,22 +52,31 @@ impl AsFd for Dir<'_> {
 pub struct ServedTree {
     /// `O_PATH` descriptor.
     root: OwnedFd,
+    /// For a tree that is a single file: where to open it.
+    file: Option<(OwnedFd, Vec<u8>)>,
     writable: bool,
 }
 
 impl ServedTree {
     pub fn open(tree: &Tree, options: ConfineOptions) -> std::result::Result<Self, Error> {
         let failed = |source| Error::OpenTree { path: tree.host_path.clone(), source };
-        let root = match options.detach_mounts.then(|| Self::detach(tree)).transpose()?.flatten() {
-            Some(root) => root,
-            None => rustix::fs::open(
-                &tree.host_path,
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-            .map_err(failed)?,
-        };
-        Ok(Self { root, writable: tree.writable })
+        let path = OFlags::PATH | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&tree.host_path, path, Mode::empty()).map_err(failed)?;
+        let attr = attr_of(&root).map_err(|reason| failed(host_errno(reason)))?;
+        let writable = tree.writable;
+        if !attr.is_dir() {
+            // Resolved, so that the parent is the file's own and not that of a link to it.
+            let real = std::fs::canonicalize(&tree.host_path);
+            let real = real.map_err(|_| failed(rustix::io::Errno::NOENT))?;
+            let (Some(dir), Some(name)) = (real.parent(), real.file_name()) else {
+                return Err(failed(rustix::io::Errno::ISDIR));
+            };
+            let dir = rustix::fs::open(dir, path | OFlags::DIRECTORY, Mode::empty());
+            let file = Some((dir.map_err(failed)?, name.as_bytes().to_vec()));
+            return Ok(Self { root, file, writable });
+        }
+        let copy = if options.detach_mounts { Self::detach(tree)? } else { None };
+        Ok(Self { root: copy.unwrap_or(root), file: None, writable })
     }
 
     /// A detached copy of the mounts below the tree, where the host allows it: what is not in the tree is then out
@@ -76,26 +89,21 @@ impl ServedTree {
             let attributes = MOUNT_NO_SUID | MOUNT_NO_DEVICES | read_only;
             restrict_mount_tree(&copy, attributes).map(|()| copy)
         });
-        match copy {
-            Ok(copy) => {
-                let attr = attr_of(&copy).map_err(|_| rustix::io::Errno::NOTDIR);
-                match attr {
-                    Ok(attr) if attr.is_dir() => Ok(Some(copy)),
-                    _ => Err(Error::OpenTree {
-                        path: tree.host_path.clone(),
-                        source: rustix::io::Errno::NOTDIR,
-                    }),
-                }
-            }
-            Err(reason) => {
-                tracing::debug!(path = %tree.host_path.display(), %reason, "mounts are not detached");
-                Ok(None)
-            }
-        }
+        Ok(copy
+            .inspect_err(|reason| {
+                let path = tree.host_path.display();
+                tracing::debug!(%path, %reason, "mounts are not detached");
+            })
+            .ok())
     }
 
     pub const fn is_writable(&self) -> bool {
         self.writable
+    }
+
+    /// True when the tree is a single file.
+    pub const fn is_file(&self) -> bool {
+        self.file.is_some()
     }
 
     pub fn root(&self) -> BorrowedFd<'_> {
@@ -124,11 +132,26 @@ impl ServedTree {
 
     /// The directory that holds the last name of `path`, and that name; "." in itself for the root. A name is one
     /// component, so a call with it that does not follow links stays in the tree.
-    pub fn place<'p>(&self, path: TreePath<'p>) -> Result<(Dir<'_>, &'p [u8])> {
+    pub fn place<'p>(&'p self, path: TreePath<'p>) -> Result<(Dir<'p>, &'p [u8])> {
         match path.split_last() {
-            None => Ok((Dir::Root(self.root.as_fd()), b".")),
+            None => Ok(self.place_of_root()),
             Some((dir, name)) => Ok((self.dir(dir)?, name.bytes())),
         }
+    }
+
+    fn place_of_root(&self) -> (Dir<'_>, &[u8]) {
+        match &self.file {
+            None => (Dir::Root(self.root.as_fd()), b"."),
+            Some((dir, name)) => (Dir::Root(dir.as_fd()), name),
+        }
+    }
+
+    /// Where to open `path` from, and what to open there.
+    fn locate<'p>(&'p self, path: TreePath<'p>) -> Result<(Dir<'p>, &'p [u8])> {
+        if path.is_root() {
+            return Ok(self.place_of_root());
+        }
+        self.descend(path).map(|(dir, rest)| (dir, rest.bytes()))
     }
 
     /// As [`Self::place`], for an operation on a directory entry, which the root is not.
@@ -139,20 +162,18 @@ impl ServedTree {
 
     /// An `O_PATH` descriptor of the object at `path`, a symbolic link included.
     pub fn object(&self, path: TreePath<'_>) -> Result<OwnedFd> {
-        let (from, rest) = self.descend(path)?;
-        let bytes = if rest.is_root() { b"." } else { rest.bytes() };
-        resolve(&from, bytes, PLACE)
+        let (from, rest) = self.locate(path)?;
+        resolve(&from, rest, PLACE)
     }
 
     /// Opens the regular file or directory at `path`. Anything else is refused before it is opened, because opening
     /// may block (fifos) or act (devices).
     pub fn open_object(&self, path: TreePath<'_>, access: OFlags) -> Result<(OwnedFd, Attr)> {
         refuse_unopenable(&attr_of(self.object(path)?)?, access)?;
-        let (from, rest) = self.descend(path)?;
-        let bytes = if rest.is_root() { b"." } else { rest.bytes() };
+        let (from, rest) = self.locate(path)?;
         // Were the object exchanged meanwhile, these flags keep the call from blocking and from acting.
         let careful = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = resolve(&from, bytes, access | careful)?;
+        let fd = resolve(&from, rest, access | careful)?;
         let attr = attr_of(&fd)?;
         refuse_unopenable(&attr, access)?;
         Ok((fd, attr))

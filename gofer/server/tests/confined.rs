@@ -80,7 +80,9 @@ impl Gofer {
 fn a_confined_gofer_serves_and_ends_in_peace() {
     let (ro, rw) = (TempDir::new(), TempDir::new());
     fs::write(ro.path("file"), "read me").unwrap();
-    let gofer = Gofer::start(&[(&ro.0, false), (&rw.0, true)]);
+    let single = ro.path("file");
+    let gofer = Gofer::start(&[(&ro.0, false), (&rw.0, true), (&single, true)]);
+    assert!(gofer.ask(2, "", Op::Open { flags: OpenFlags::RDWR }).unwrap().fd.is_some());
     let owner = Owner {
         uid: Uid(rustix::process::getuid().as_raw()),
         gid: Gid(rustix::process::getgid().as_raw()),

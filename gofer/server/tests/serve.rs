@@ -299,6 +299,27 @@ fn paths_beyond_path_max_work() {
     }
 }
 
+#[test]
+fn a_single_file_can_be_a_tree() {
+    let dir = TempDir::new();
+    fs::write(dir.path("file"), "alone").unwrap();
+    fs::write(dir.path("other"), "hidden").unwrap();
+    let client = Client::to_thread(&[(&dir.path("file"), true)]);
+    assert_eq!(client.ask("", Op::Attr).unwrap().attr().size, 5);
+    let fd = client.ask("", WRITE).unwrap().fd.unwrap();
+    assert_eq!(std::io::read_to_string(fs::File::from(fd)).unwrap(), "alone");
+    let change = AttrChange { mode: Some(0o600), ..AttrChange::default() };
+    assert_eq!(client.ask("", Op::SetAttr { change }).unwrap().attr().mode & 0o777, 0o600);
+    for op in [Op::Attr, READ, Op::Create { owner: owner(0o600) }, Op::Unlink] {
+        assert_eq!(refused(client.ask("other", op)), Some(Errno::ENOTDIR));
+    }
+    assert_eq!(
+        refused(client.ask("", Op::ReadDir { cursor: 0, plus: false })),
+        Some(Errno::ENOTDIR)
+    );
+    assert_eq!(refused(client.ask("", Op::Unlink)), Some(Errno::EBUSY));
+}
+
 /// Somebody on the host exchanges a directory for a link to the outside while requests run.
 #[test]
 fn a_raced_link_never_leads_out() {

@@ -14,7 +14,7 @@ use crate::tree::ServedTree;
 /// unrestricted; without Landlock nothing happens.
 pub fn restrict(trees: &[ServedTree]) -> Result<(), RulesetError> {
     let handled = AccessFs::from_all(ABI::V5);
-    let reading = AccessFs::ReadFile | AccessFs::ReadDir;
+    let reading: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
     // Devices are never made, nothing is executed, and ioctls on devices have no business here.
     let writing: BitFlags<AccessFs> = handled
         & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
@@ -25,6 +25,8 @@ pub fn restrict(trees: &[ServedTree]) -> Result<(), RulesetError> {
         .create()?;
     for tree in trees {
         let rights = if tree.is_writable() { writing } else { reading };
+        // A rule on a single file may only name what can be done to a file.
+        let rights = if tree.is_file() { rights & AccessFs::from_file(ABI::V5) } else { rights };
         rules = rules.add_rule(PathBeneath::new(tree.root(), rights))?;
     }
     let status = rules.restrict_self()?;
