@@ -376,15 +376,15 @@ impl GoferInode {
     }
 
     fn open_for_writing(&self, flags: OpenFlags) -> Result<Arc<OwnedFd>> {
-        if let Some(fd) = self.state.lock().created.take() {
-            self.state.lock().writing = Arc::downgrade(&fd);
-            return Ok(fd);
+        {
+            let mut state = self.state.lock();
+            if let Some(fd) = state.created.take().or_else(|| state.writing.upgrade()) {
+                state.writing = Arc::downgrade(&fd);
+                return Ok(fd);
+            }
         }
         // Only a descriptor that also reads is shared: it serves either kind of open.
         let access = OpenFlags::from_bits_retain(flags.bits() & OpenFlags::ACCMODE);
-        if let Some(fd) = self.state.lock().writing.upgrade() {
-            return Ok(fd);
-        }
         let (attr, fd) = self.ask(Op::Open { flags: access }, attr_and_fd)?;
         self.expect_same(&attr)?;
         let fd = Arc::new(fd);
