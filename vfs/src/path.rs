@@ -64,7 +64,7 @@ pub enum LastKind {
 }
 
 /// A component of a path; short ones live in place.
-pub type NameBuf = SmallVec<[u8; 40]>;
+pub type NameBuf = SmallVec<[u8; 32]>;
 
 /// The directory of a text's last component.
 #[derive(Debug, Clone)]
