@@ -26,6 +26,7 @@ pub mod error;
 pub mod executor;
 pub mod futex;
 pub mod kernel;
+pub mod loader;
 pub mod lock_order;
 pub mod mm;
 pub mod signal;

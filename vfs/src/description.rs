@@ -130,8 +130,7 @@ impl File {
         Ok(count)
     }
 
-    /// write(2), one try. After a partial write more may have been taken from `source` than was written: the count
-    /// tells.
+    /// write(2), one try.
     ///
     /// # Errors
     /// `EBADF` when not open for writing, `EFBIG` beyond the size limits, `EAGAIN`, and the file's own.

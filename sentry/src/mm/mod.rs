@@ -126,14 +126,12 @@ impl Mm {
         context: &mut dyn Context,
         plan: impl FnOnce(&mut MmState) -> Result<Plan>,
     ) -> Result<u64> {
-        if self.users() <= 1 {
+        if self.is_alone() {
             return self.change_alone(context, plan);
         }
         let _layout = self.layout.lock().await;
-        let plan = self.with_state(|state| {
-            state.forget_deferred();
-            plan(state)
-        })?;
+        let (_done, plan) = self.with_state(|state| (state.take_deferred(), plan(state)));
+        let plan = plan?;
         if plan.ops.is_empty() {
             return plan.value;
         }
@@ -152,18 +150,31 @@ impl Mm {
         }
     }
 
-    /// Nobody else runs here: the host's part can wait until the way back to the guest.
-    fn change_alone(
+    /// True when only the calling thread runs here; nobody but itself can change that.
+    pub fn is_alone(&self) -> bool {
+        self.users() <= 1
+    }
+
+    /// As [`Mm::change`] when [`Mm::is_alone`]: nobody sees the time between, so the host's part can wait until the
+    /// way back to the guest.
+    ///
+    /// # Errors
+    /// Of the plan; what the host says comes later, as [`platform::Event::DeferredFailed`].
+    pub fn change_alone(
         &self,
         context: &mut dyn Context,
         plan: impl FnOnce(&mut MmState) -> Result<Plan>,
     ) -> Result<u64> {
-        let (value, ops) = self.with_state(|state| {
-            state.forget_deferred();
-            let plan = plan(state)?;
-            state.remember_deferred(plan.undo);
-            Ok::<_, Errno>((plan.value, plan.ops))
-        })?;
+        // What the last change kept is dropped after the lock: it may hold the last reference to a file.
+        let (_done, planned) = self.with_state(|state| {
+            let done = state.take_deferred();
+            let planned = plan(state).map(|plan| {
+                state.remember_deferred(plan.undo);
+                (plan.value, plan.ops)
+            });
+            (done, planned)
+        });
+        let (value, ops) = planned?;
         for op in ops {
             context.defer(op);
         }

@@ -149,10 +149,6 @@ impl MmState {
         undo.ranges.push((range, before));
     }
 
-    pub(in crate::mm) fn forget_deferred(&mut self) {
-        self.deferred = None;
-    }
-
     pub(in crate::mm) fn remember_deferred(&mut self, undo: Undo) {
         self.deferred = Some(undo);
     }

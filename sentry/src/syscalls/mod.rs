@@ -8,9 +8,12 @@
 //! | `strace` | one decoded line per call |
 //! | `dispatch` | from registers to a handler |
 //! | `identity` | getpid and its kin |
+//! | `mmap`, `exec` | memory mapping; execve |
 
 pub mod args;
 pub mod dispatch;
+mod exec;
 mod identity;
+mod mmap;
 pub mod strace;
 pub mod table;

@@ -6,7 +6,7 @@
 //! Kinds of handlers:
 //! * plain: `fn(cx, args...) -> SysResult`, never blocks;
 //! * `@wait`: `async fn(cx, args...) -> SysResult`, may block;
-//! * `@try module::first, @wait ...`: `first` is a plain function of the same arguments that answers
+//! * `[module::first] @wait ...`: `first` is a plain function of the same arguments that answers
 //!   [`Attempt::Done`] without allocating whenever the call need not block, and otherwise leaves no trace.
 
 use std::future::Future;
@@ -15,7 +15,7 @@ use std::pin::Pin;
 use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::syscalls::args::FromArgs;
-use crate::syscalls::identity;
+use crate::syscalls::{exec, identity, mmap};
 
 /// Argument words of one call.
 pub type Words = [u64; 6];
@@ -60,7 +60,7 @@ pub struct Row {
 }
 
 macro_rules! rows {
-    ($($number:literal => $(@try $tmodule:ident::$tname:ident,)? $(@$kind:ident)?
+    ($($number:literal => $([$tmodule:ident::$tname:ident])? $(@$kind:ident)?
         $module:ident::$name:ident($($arg:ident),*), $support:expr;)*) => {
         /// All calls, by family.
         pub static ROWS: &[Row] = &[$(Row {
@@ -130,12 +130,33 @@ pub fn row(number: u64) -> Option<&'static Row> {
     ROWS.get(usize::from(place).checked_sub(1)?)
 }
 
-use Support::Full;
+use Support::{Full, Partial};
 
 rows! {
     // Identity.
     39 => identity::getpid(), Full;
     186 => identity::gettid(), Full;
+
+    // Memory.
+    9 => [mmap::try_mmap] @wait mmap::mmap(addr, len, prot, flags, fd, offset),
+        Partial("no MAP_HUGETLB, MAP_DROPPABLE, MAP_SYNC");
+    10 => [mmap::try_mprotect] @wait mmap::mprotect(addr, len, prot), Full;
+    11 => [mmap::try_munmap] @wait mmap::munmap(addr, len), Full;
+    12 => [mmap::try_brk] @wait mmap::brk(end), Full;
+    25 => [mmap::try_mremap] @wait mmap::mremap(old, old_len, new_len, flags, new), Full;
+    26 => mmap::msync(addr, len, flags), Full;
+    27 => mmap::mincore(addr, len, vec), Partial("every mapped page counts as resident");
+    28 => [mmap::try_madvise] @wait mmap::madvise(addr, len, advice),
+        Partial("no MADV_REMOVE, MADV_MERGEABLE, MADV_HWPOISON, MADV_GUARD_INSTALL");
+    149 => mmap::mlock(addr, len), Partial("counted, not pinned");
+    150 => mmap::munlock(addr, len), Full;
+    151 => mmap::mlockall(flags), Partial("counted, not pinned");
+    152 => mmap::munlockall(), Full;
+    325 => mmap::mlock2(addr, len, flags), Partial("counted, not pinned");
+
+    // Programs.
+    59 => @wait exec::execve(name, args, env), Full;
+    322 => @wait exec::execveat(dir, name, args, env, flags), Full;
 }
 
 #[cfg(test)]

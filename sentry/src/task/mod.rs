@@ -7,6 +7,7 @@
 //! | `pid_table` | who has which id, who belongs to whom |
 //! | `clone`, `exit`, `wait` | how tasks come and go |
 //! | `first` | the sandbox's first process |
+//! | `exec` | a new program in the same process |
 //! | `dethread` | what execve(2) does to the other threads |
 //! | `session` | process groups and sessions |
 //! | `run_state` | how a thread is interrupted |
@@ -16,6 +17,7 @@
 mod block;
 pub mod clone;
 pub mod dethread;
+pub mod exec;
 pub mod exit;
 mod first;
 mod pid_table;

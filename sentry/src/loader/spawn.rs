@@ -1,0 +1,60 @@
+//! The host's part of loading: a fresh address space, its mappings in one batch, the bytes that go into it.
+
+use std::sync::Arc;
+
+use abi::UserAddr;
+use abi::arch::Registers;
+use platform::{Context, Platform, PlatformError};
+
+use crate::loader::{LoadError, Prepared};
+use crate::mm::Mm;
+
+/// Interrupts enabled, as every user program starts with.
+const INITIAL_FLAGS: u64 = 0x202;
+
+/// A program in its own address space, standing before its first instruction.
+pub struct Loaded {
+    pub context: Box<dyn Context>,
+    pub mm: Arc<Mm>,
+}
+
+impl Prepared {
+    /// Makes the address space. The caller's own is untouched.
+    ///
+    /// # Errors
+    /// `Fatal` when the host refuses a mapping, `Platform` when it cannot make an address space.
+    pub async fn spawn(&mut self, platform: &dyn Platform) -> Result<Loaded, LoadError> {
+        let mut context = platform.spawn().await.map_err(spawn_error)?;
+        let ops = std::mem::take(&mut self.image.ops);
+        if let Err((index, errno)) = context.execute(ops).await.map_err(spawn_error)? {
+            tracing::debug!(index, %errno, "host refused a segment");
+            return Err(LoadError::Fatal);
+        }
+        let space = Arc::clone(context.space());
+        for zero in &self.image.zeroes {
+            let bytes = vec![0; usize::try_from(zero.len).unwrap_or(0)];
+            if space.write(UserAddr(zero.addr), &bytes) != bytes.len() && zero.must {
+                return Err(LoadError::Fatal);
+            }
+        }
+        let stack = &self.stack;
+        if space.write(UserAddr(stack.pointer), &stack.bytes) != stack.bytes.len() {
+            return Err(LoadError::Fatal);
+        }
+        *context.regs_mut() = Registers {
+            rip: self.image.entry,
+            rsp: stack.pointer,
+            rflags: INITIAL_FLAGS,
+            ..Registers::default()
+        };
+        let mm = Mm::new(space, self.image.state.clone());
+        Ok(Loaded { context, mm })
+    }
+}
+
+fn spawn_error(error: PlatformError) -> LoadError {
+    match error {
+        PlatformError::Exhausted(errno) => LoadError::Errno(errno),
+        other => LoadError::Platform(other),
+    }
+}
