@@ -130,7 +130,8 @@ impl File {
         Ok(count)
     }
 
-    /// write(2), one try.
+    /// write(2), one try. After a partial write more may have been taken from `source` than was written: the count
+    /// tells.
     ///
     /// # Errors
     /// `EBADF` when not open for writing, `EFBIG` beyond the size limits, `EAGAIN`, and the file's own.

@@ -1,6 +1,7 @@
 //! The trait of a mounted filesystem.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use abi::Result;
 
@@ -31,4 +32,11 @@ pub trait FileSystem: Send + Sync {
     fn sync(&self) -> Result<()> {
         Ok(())
     }
+}
+
+/// A device number of its own for a filesystem without a device.
+#[must_use]
+pub fn new_dev() -> u64 {
+    static NEXT_MINOR: AtomicU32 = AtomicU32::new(40);
+    abi::stat::makedev(0, NEXT_MINOR.fetch_add(1, Ordering::Relaxed))
 }

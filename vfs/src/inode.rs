@@ -4,7 +4,7 @@
 //! follow symlinks, and are called with valid single-component names (no '/', NUL, "", "." or "..", at most 255 bytes).
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use abi::ids::{Gid, Uid};
 use abi::open::OpenFlags;
@@ -101,6 +101,9 @@ pub struct StatFs {
     pub name_max: u64,
 }
 
+/// A place on an inode where a subsystem may keep what belongs to it (the socket bound to a path, say).
+pub type InodeSlot = OnceLock<Arc<dyn Any + Send + Sync>>;
+
 /// A filesystem object. Defaults refuse as Linux does for an object of another kind.
 pub trait Inode: Send + Sync + Any {
     fn attr(&self) -> Result<Attr>;
@@ -193,6 +196,11 @@ pub trait Inode: Send + Sync + Any {
     /// Opens an object of any type but symlink, and but FIFO and socket, which `ops` handles unless
     /// [`Self::opens_itself`]. `flags` carries the access mode, `O_TRUNC` was already done.
     fn open(self: Arc<Self>, cx: &VfsCx<'_>, flags: OpenFlags) -> Result<Arc<dyn FileOps>>;
+
+    /// `None` for inodes that nothing can be attached to.
+    fn slot(&self) -> Option<&InodeSlot> {
+        None
+    }
 
     // Extended attributes; see xattr(7).
 

@@ -37,6 +37,8 @@ pub mod ops;
 pub mod path;
 mod path_text;
 pub mod record_lock;
+#[cfg(test)]
+mod test_support;
 
 pub use context::{Caller, FsContext, VfsCx};
 pub use dentry::Path;

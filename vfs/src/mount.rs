@@ -41,6 +41,13 @@ impl SuperBlock {
     }
 }
 
+impl Drop for SuperBlock {
+    /// Parents and cached children keep each other.
+    fn drop(&mut self) {
+        self.root.prune();
+    }
+}
+
 /// A filesystem, or a part of one, at a place.
 pub struct Mount {
     id: u64,

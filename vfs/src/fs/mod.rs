@@ -6,6 +6,7 @@
 //! | `devfs` | /dev |
 //! | `nullfs` | an empty directory; home of anonymous paths |
 //! | `gofer` | host files through the gofer |
+//! | `tmpfs` | files in memory |
 //! | `pipefs` | pipes and FIFOs |
 //! | `anonfs` | inodes of files without a path |
 //! | `hostfile` | donated host descriptors |
@@ -17,3 +18,4 @@ pub mod hostfile;
 pub mod kernfs;
 pub mod nullfs;
 pub mod pipefs;
+pub mod tmpfs;

@@ -141,13 +141,21 @@ pub fn chown(cx: &VfsCx<'_>, path: &Path, uid: Option<Uid>, gid: Option<Gid>) ->
 }
 
 /// The permission bits without set-user-id and, where it means execution, set-group-id; `None` when nothing changes.
-pub(crate) fn dropped_set_id(attr: &Attr) -> Option<u32> {
+fn dropped_set_id(attr: &Attr) -> Option<u32> {
     let mut mode = attr.mode & 0o7777;
     mode &= !S_ISUID;
     if mode & 0o010 != 0 {
         mode &= !S_ISGID;
     }
     (mode != attr.mode & 0o7777).then_some(mode)
+}
+
+/// The permission bits that a write by this caller leaves; `None` when nothing changes.
+pub(crate) fn dropped_set_id_bits(cred: &Credentials, mode: u32) -> Option<u32> {
+    if mode & (S_ISUID | S_ISGID) == 0 || cred.has(Caps::FSETID) {
+        return None;
+    }
+    dropped_set_id(&Attr { mode, ..Attr::default() })
 }
 
 /// What a change of data by this caller does to the mode: see inode(7), and file_remove_privs in Linux.

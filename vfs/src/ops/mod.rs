@@ -19,6 +19,7 @@ mod remove;
 mod rename;
 mod xattr;
 
+pub(crate) use attr::dropped_set_id_bits;
 pub use attr::{
     access, allocate, check_exec, chmod, chown, ftruncate, readlink, stat, statfs, truncate,
     utimens,

@@ -1,0 +1,65 @@
+//! What a tmpfs may use.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use abi::{Errno, Result};
+
+/// Pages and inodes in use, and their limits.
+#[derive(Debug)]
+pub(super) struct Quota {
+    page_limit: u64,
+    pages: AtomicU64,
+    inode_limit: u64,
+    inodes: AtomicU64,
+}
+
+fn take(used: &AtomicU64, count: u64, limit: u64) -> Result<()> {
+    let grown = |used: u64| used.checked_add(count).filter(|sum| *sum <= limit);
+    let taken = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown);
+    taken.map(drop).map_err(|_| Errno::ENOSPC)
+}
+
+fn give(used: &AtomicU64, count: u64) {
+    let lowered = |used: u64| Some(used.saturating_sub(count));
+    let _ = used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lowered);
+}
+
+impl Quota {
+    pub(super) fn new(page_limit: u64, inode_limit: u64) -> Self {
+        let (pages, inodes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { page_limit, pages, inode_limit, inodes }
+    }
+
+    pub(super) fn take_pages(&self, count: u64) -> Result<()> {
+        take(&self.pages, count, self.page_limit)
+    }
+
+    pub(super) fn give_pages(&self, count: u64) {
+        give(&self.pages, count);
+    }
+
+    /// Counts pages that are in use already, beyond the limit if need be.
+    pub(super) fn force_pages(&self, count: u64) {
+        self.pages.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn take_inode(&self) -> Result<()> {
+        take(&self.inodes, 1, self.inode_limit)
+    }
+
+    /// Counts the root.
+    pub(super) fn force_inode(&self) {
+        self.inodes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn give_inode(&self) {
+        give(&self.inodes, 1);
+    }
+
+    /// Limit and use of pages, then of inodes.
+    pub(super) fn figures(&self) -> [u64; 4] {
+        let (pages, inodes) =
+            (self.pages.load(Ordering::Relaxed), self.inodes.load(Ordering::Relaxed));
+        [self.page_limit, pages, self.inode_limit, inodes]
+    }
+}
