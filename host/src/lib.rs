@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | `cpu` | which processor this is |
 //! | `chmod` | mode changes through `O_PATH` descriptors |
 //! | `clone` | fork into new namespaces, without exec |
 //! | `namespace` | detached, restricted copies of mount trees |
@@ -12,6 +13,7 @@
 
 pub mod chmod;
 pub mod clone;
+pub mod cpu;
 pub mod namespace;
 pub mod scm_rights;
 pub mod signal;

@@ -6,7 +6,7 @@
 //! back as descriptors (`SCM_RIGHTS`).
 //!
 //! ```text
-//! request  op u16 · tree u16 · seq u32 · path (u16 length, bytes) · fields of the operation
+//! request  op u16 · tree u16 · seq u32 · cpu u16 · path (u16 length, bytes) · fields of the operation
 //! reply    errno u32 (0: done) · seq u32 · fields of the answer            all little-endian
 //! ```
 //!
@@ -34,11 +34,12 @@ mod tests;
 pub use attr::{AttrChange, FsFigures, Owner, TimeChange};
 pub use path::{Name, TreePath};
 pub use reply::{DirItem, Listing, ReplyHead, TreeInfo, Walked, Welcome};
-pub use request::{NodeKind, Op, Request, SyncScope};
+pub use request::{NO_CPU, NodeKind, Op, Request, SyncScope};
 pub use wire::DecodeError;
 
 /// How messages travel, for both sides.
 pub mod transport {
+    pub use host::cpu::current as current_cpu;
     pub use host::scm_rights::{receive, send};
 }
 

@@ -11,11 +11,17 @@ use crate::wire::{DecodeError, Decoded, Put, Reader};
 pub struct Request<'a> {
     /// Comes back with the reply.
     pub seq: u32,
+    /// Where the caller runs and will wait for the reply; a gofer that answers there spares both a wake-up across
+    /// processors. [`NO_CPU`] when unknown; only a hint.
+    pub cpu: u16,
     /// Index of the tree, as in the welcome.
     pub tree: u16,
     pub path: TreePath<'a>,
     pub op: Op<'a>,
 }
+
+/// See [`Request::cpu`].
+pub const NO_CPU: u16 = u16::MAX;
 
 /// Types of object that `Mknod` makes. Devices are no business of a gofer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -299,6 +305,7 @@ impl<'a> Request<'a> {
         out.put_u16(self.op.code());
         out.put_u16(self.tree);
         out.put_u32(self.seq);
+        out.put_u16(self.cpu);
         out.put_blob(self.path.bytes());
         self.op.encode_fields(out);
     }
@@ -308,10 +315,11 @@ impl<'a> Request<'a> {
     pub fn decode(message: &'a [u8]) -> Decoded<Self> {
         let mut input = Reader::new(message);
         let code = input.u16()?;
-        let (tree, seq, path) = (input.u16()?, input.u32()?, input.path()?);
+        let (tree, seq, cpu) = (input.u16()?, input.u32()?, input.u16()?);
+        let path = input.path()?;
         let op = fields(code, &mut input)?;
         input.finish()?;
-        Ok(Self { seq, tree, path, op })
+        Ok(Self { seq, cpu, tree, path, op })
     }
 
     /// The number of a request that could not be decoded as a whole, so that its reply can be matched.

@@ -26,7 +26,7 @@ fn sample_attr() -> Attr {
 }
 
 fn round_trip(op: Op<'_>) {
-    let request = Request { seq: 7, tree: 3, path: TreePath::new(b"usr/lib").unwrap(), op };
+    let request = Request { seq: 7, cpu: 5, tree: 3, path: TreePath::new(b"usr/lib").unwrap(), op };
     let mut message = Vec::new();
     request.encode(&mut message);
     assert_eq!(Request::decode(&message), Ok(request));
@@ -135,7 +135,7 @@ proptest! {
         code in 0u16..26, bytes in prop::collection::vec(any::<u8>(), 0..120)
     ) {
         let mut message = code.to_le_bytes().to_vec();
-        message.extend([0, 0, 1, 0, 0, 0, 1, 0, b'a']);
+        message.extend([0, 0, 1, 0, 0, 0, 0, 0, 1, 0, b'a']);
         message.extend(&bytes);
         if let Ok(request) = Request::decode(&message) {
             let mut again = Vec::new();

@@ -3,16 +3,42 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use abi::{Errno, Result};
-use gofer_protocol::{MAX_MESSAGE, Op, ReplyHead, Request, TreeInfo, VERSION, Welcome};
+use gofer_protocol::{MAX_MESSAGE, NO_CPU, Op, ReplyHead, Request, TreeInfo, VERSION, Welcome};
 use host::scm_rights::{receive, send};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::ops;
 use crate::tree::{ServedTree, attr_of};
+
+/// Keeps the thread on the processor of whom it answers.
+///
+/// Both sides take turns, so one processor is enough for them, and a wake-up on the same one costs a third of one that
+/// must rouse another (measured: 14 µs against 23-64 µs a round trip on a 2-processor VM).
+#[derive(Default)]
+struct Follower {
+    at: Option<u16>,
+}
+
+impl Follower {
+    fn follow(&mut self, cpu: u16) {
+        if cpu == NO_CPU || self.at == Some(cpu) || usize::from(cpu) >= CpuSet::MAX_CPU {
+            return;
+        }
+        self.at = Some(cpu);
+        let mut one = CpuSet::new();
+        one.set(cpu.into());
+        // A processor we may not use changes nothing.
+        if let Err(reason) = sched_setaffinity(None, &one) {
+            tracing::trace!(cpu, %reason, "cannot follow");
+        }
+    }
+}
 
 /// Answers requests until the peer closes, or sends what is no message at all.
 pub fn serve(socket: &OwnedFd, trees: &[ServedTree]) {
     let mut message = vec![0; MAX_MESSAGE];
     let mut out = Vec::with_capacity(MAX_MESSAGE);
+    let mut follower = Follower::default();
     loop {
         let length = match receive(socket, &mut message) {
             Ok((0, _)) => return,
@@ -22,7 +48,8 @@ pub fn serve(socket: &OwnedFd, trees: &[ServedTree]) {
                 return;
             }
         };
-        let fd = answer(message.get(..length).unwrap_or_default(), trees, &mut out);
+        let message = message.get(..length).unwrap_or_default();
+        let fd = answer(message, trees, &mut out, &mut follower);
         if let Err(reason) = send(socket, &out, fd.as_ref().map(AsFd::as_fd)) {
             tracing::debug!(%reason, "connection ends");
             return;
@@ -30,7 +57,12 @@ pub fn serve(socket: &OwnedFd, trees: &[ServedTree]) {
     }
 }
 
-fn answer(message: &[u8], trees: &[ServedTree], out: &mut Vec<u8>) -> Option<OwnedFd> {
+fn answer(
+    message: &[u8],
+    trees: &[ServedTree],
+    out: &mut Vec<u8>,
+    follower: &mut Follower,
+) -> Option<OwnedFd> {
     let refusal = |error, seq, out: &mut Vec<u8>| {
         ReplyHead { error: Some(error), seq }.encode(out);
         None
@@ -42,6 +74,7 @@ fn answer(message: &[u8], trees: &[ServedTree], out: &mut Vec<u8>) -> Option<Own
             return refusal(Errno::EPROTO, Request::peek_seq(message), out);
         }
     };
+    follower.follow(request.cpu);
     ReplyHead { error: None, seq: request.seq }.encode(out);
     match dispatch(&request, trees, out) {
         Ok(fd) => fd,

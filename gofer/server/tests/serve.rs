@@ -127,6 +127,7 @@ fn nothing_outside_the_tree_is_reached() {
         message.put_u16(3);
         message.put_u16(0);
         message.put_u32(1);
+        message.put_u16(NO_CPU);
         message.put_blob(bad);
         assert_eq!(refused(client.raw(&message)), Some(Errno::EPROTO), "{bad:?}");
     }

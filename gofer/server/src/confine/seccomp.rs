@@ -35,6 +35,7 @@ pub const READING: &[Row] = &[
     (25, "mremap: allocator"),
     (28, "madvise: allocator, stacks of ended threads"),
     (10, "mprotect: allocator's arenas"),
+    (203, "sched_setaffinity: answering on the asker's processor"),
     (24, "sched_yield: contended locks"),
     (SYS_OPENAT, "openat: refused, see `refusals`"),
     (14, "rt_sigprocmask: end of a thread, abort"),

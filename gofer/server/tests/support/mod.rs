@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use abi::Errno;
 use abi::stat::Attr;
 use gofer_protocol::wire::Reader;
-use gofer_protocol::{Listing, MAX_MESSAGE, Op, ReplyHead, Request, TreePath, Walked};
+use gofer_protocol::{Listing, MAX_MESSAGE, NO_CPU, Op, ReplyHead, Request, TreePath, Walked};
 use host::scm_rights::{receive, send};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -94,7 +94,7 @@ impl Client {
     pub fn ask_tree(&self, tree: u16, path: &str, op: Op<'_>) -> Result<Reply, Errno> {
         let path = TreePath::new(path.as_bytes()).unwrap();
         let mut message = Vec::new();
-        Request { seq: 1, tree, path, op }.encode(&mut message);
+        Request { seq: 1, cpu: NO_CPU, tree, path, op }.encode(&mut message);
         self.raw(&message)
     }
 

@@ -8,7 +8,7 @@ use abi::{Errno, Result};
 use base::lock::{Mutex, MutexGuard};
 use gofer_protocol::wire::{Decoded, Reader};
 use gofer_protocol::{
-    MAX_MESSAGE, Op, ReplyHead, Request, TreeInfo, TreePath, VERSION, Welcome, transport,
+    MAX_MESSAGE, NO_CPU, Op, ReplyHead, Request, TreeInfo, TreePath, VERSION, Welcome, transport,
 };
 
 use crate::lock_order;
@@ -140,7 +140,8 @@ impl Connection {
         read: impl FnOnce(Reader<'_>, Option<OwnedFd>) -> Decoded<T>,
     ) -> std::result::Result<T, Failure> {
         self.seq = self.seq.wrapping_add(1);
-        Request { seq: self.seq, tree, path, op }.encode(&mut self.request);
+        let cpu = transport::current_cpu().unwrap_or(NO_CPU);
+        Request { seq: self.seq, cpu, tree, path, op }.encode(&mut self.request);
         if self.request.len() > MAX_MESSAGE {
             return Err(Failure::Refused(Errno::E2BIG));
         }
