@@ -1,0 +1,175 @@
+//! What the sentry and the shim share byte for byte: the places in a guest's address space, the channel's layout
+//! and the values of its words. The protocol itself is told in `platform::seccomp`'s module documentation.
+//!
+//! Every field that both sides touch is an atomic: the sentry must never hold a reference to memory that a
+//! hostile guest writes, and both sides then agree on the order of things.
+
+use core::mem::{offset_of, size_of};
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// First address that guest code may not use; everything of ours but the vDSO lies above.
+pub const TASK_SIZE: u64 = 0x7e00_0000_0000;
+/// Lowest address that guest code may map.
+pub const MIN_ADDR: u64 = 0x1_0000;
+/// Where the blob is linked (see `build.rs`).
+pub const SHIM_BASE: u64 = 0x7e00_0001_0000;
+/// Read-only page of the sentry, the same in all guests: [`Global`].
+pub const GLOBAL_ADDR: u64 = 0x7e00_0080_0000;
+pub const GLOBAL_SIZE: u64 = 0x2000;
+/// Private stack on which zygote and fresh children stand until they have a channel.
+pub const SCRATCH_ADDR: u64 = 0x7e00_00c0_0000;
+pub const SCRATCH_SIZE: u64 = 0x8000;
+/// The channel region of this process.
+pub const CHANNEL_ADDR: u64 = 0x7e00_1000_0000;
+pub const SLOT_SIZE: u64 = 0x1_0000;
+pub const MAX_SLOTS: u32 = 4096;
+pub const CHANNEL_SIZE: u64 = SLOT_SIZE * MAX_SLOTS as u64;
+
+/// Within a slot: the alternate signal stack, from here to the slot's end.
+pub const STACK_OFFSET: u64 = 0x1000;
+/// Within a slot: where a new thread's stack pointer starts, well below the frame that the sentry prepared.
+pub const START_STACK_OFFSET: u64 = 0x8000;
+
+/// The call that is none: the filter answers it with SECCOMP_RET_USER_NOTIF.
+pub const DOORBELL: u32 = 0x5bd0;
+/// Interrupts a running guest. A standard signal, so that kicks merge and sending one cannot fail.
+pub const KICK_SIGNAL: i32 = 10;
+
+/// First argument of the doorbell: why it rings.
+pub mod ring {
+    /// The zygote waits for an order; second argument: result of the last one.
+    pub const ZYGOTE: u64 = 1;
+    /// A new process or thread wants to begin; second argument: token of the order it stems from.
+    pub const HELLO: u64 = 2;
+    /// The caller's slot is posted, or it was told to ring.
+    pub const EVENT: u64 = 3;
+}
+
+/// Values of [`Slot::state`].
+pub mod state {
+    /// Guest code or the shim runs. Owner: guest.
+    pub const RUNNING: u32 = 0;
+    /// Something is to be looked at. Owner: sentry.
+    pub const POSTED: u32 = 1;
+    /// Reply: execute the operations, then return to guest code. Owner: guest.
+    pub const RESUME: u32 = 2;
+    /// Reply: execute the operations, then post [`super::kind::OPS_DONE`]. Owner: guest.
+    pub const EXECUTE: u32 = 3;
+    /// Reply: ring, the true reply needs a pending notification. Owner: guest.
+    pub const RING: u32 = 4;
+    /// Reply: end this thread. Owner: guest.
+    pub const EXIT: u32 = 5;
+}
+
+/// Values of [`Slot::kind`].
+pub mod kind {
+    /// A signal arrived: `signal` and `frame` say which and where.
+    pub const SIGNAL: u32 = 1;
+    /// All operations of an [`super::state::EXECUTE`] were carried out, or `ops_done` of them and then `errno`.
+    pub const OPS_DONE: u32 = 2;
+    /// An operation of a [`super::state::RESUME`] failed: `ops_done`, `errno`.
+    pub const DEFER_FAILED: u32 = 3;
+}
+
+/// Operations beyond plain host calls (whose number is the call's own).
+pub mod op {
+    /// Thread pointer := argument 0.
+    pub const SET_FS: u64 = 0x1_0000;
+    /// gs base := argument 0.
+    pub const SET_GS: u64 = 0x1_0001;
+    /// Compare-and-exchange of the u32 at argument 0: expected, new; `result` gets the previous value.
+    pub const COMPARE_EXCHANGE: u64 = 0x1_0002;
+    /// A thread in slot argument 0 with token argument 1 and thread pointer argument 2; `result`: tid.
+    pub const CLONE_THREAD: u64 = 0x1_0003;
+    /// A copy of the process with token argument 0; `result`: pid.
+    pub const FORK: u64 = 0x1_0004;
+}
+
+/// As the descriptor of an mmap operation: the one that the doorbell's return value names.
+pub const FD_OF_RING: u64 = u64::MAX - 1;
+
+/// Flags of [`Global::flags`].
+pub mod global_flag {
+    /// rdfsbase and friends work.
+    pub const FSGSBASE: u32 = 1;
+}
+
+/// Clone flags for a thread, as the filter demands them: VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS,
+/// CHILD_CLEARTID.
+pub const THREAD_CLONE_FLAGS: u64 =
+    0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000 | 0x8_0000 | 0x20_0000;
+/// Clone flags for a process: CLONE_PARENT, and SIGCHLD to the sentry.
+pub const PROCESS_CLONE_FLAGS: u64 = 0x8000 | 17;
+
+/// Longest filter program.
+pub const MAX_FILTER: usize = 256;
+
+/// The sentry's word to all shims.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Global {
+    /// Not zero: a worker will look at every channel before it blocks.
+    pub looking: AtomicU32,
+    _line: [u32; 15],
+    pub flags: AtomicU32,
+    /// How many times a shim looks for its reply before it sleeps.
+    pub spins: AtomicU32,
+    pub filter_flags: AtomicU32,
+    pub filter_len: AtomicU32,
+    _line_1: [u32; 12],
+    /// The zygote's filter, as `struct sock_filter`.
+    pub filter: [AtomicU64; MAX_FILTER],
+}
+
+/// An order for the shim: a host call, or one of [`op`].
+#[repr(C)]
+#[derive(Debug)]
+pub struct Op {
+    pub nr: AtomicU64,
+    pub args: [AtomicU64; 6],
+    _pad: u64,
+}
+
+/// Operations in one reply.
+pub const MAX_OPS: usize = 56;
+
+/// Head of a slot.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Slot {
+    /// Who owns the slot, see [`state`]; also the futex word.
+    pub state: AtomicU32,
+    /// Not zero: the shim sleeps (or is about to) in a futex on `state`.
+    pub waiting: AtomicU32,
+    _line_0: [u32; 14],
+    /// Written by the shim before it posts.
+    pub kind: AtomicU32,
+    pub signal: AtomicU32,
+    /// Offset of the `ucontext` in the slot.
+    pub frame: AtomicU32,
+    pub ops_done: AtomicU32,
+    pub errno: AtomicU32,
+    _align: u32,
+    pub result: AtomicU64,
+    pub fs_base: AtomicU64,
+    pub gs_base: AtomicU64,
+    _line_1: [u64; 2],
+    /// Written by the sentry before it replies.
+    pub op_count: AtomicU32,
+    /// Not zero: the doorbell returns a descriptor, to be closed after the operations.
+    pub has_fd: AtomicU32,
+    /// Where a context that never ran finds its frame: offset of the `ucontext`.
+    pub start_frame: AtomicU32,
+    /// CLONE_CHILD_CLEARTID: zero when the slot's thread is gone.
+    pub alive: AtomicU32,
+    _line_2: [u64; 6],
+    _room: [u64; 40],
+    pub ops: [Op; MAX_OPS],
+}
+
+const _: () = assert!(size_of::<Op>() == 64);
+const _: () = assert!(offset_of!(Slot, kind) == 64);
+const _: () = assert!(offset_of!(Slot, op_count) == 128);
+const _: () = assert!(offset_of!(Slot, ops) == 512);
+const _: () = assert!(size_of::<Slot>() == STACK_OFFSET as usize);
+const _: () = assert!(size_of::<Global>() as u64 <= GLOBAL_SIZE);

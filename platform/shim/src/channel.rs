@@ -1,0 +1,186 @@
+//! The guest's side of a slot: post, wait for the reply, obey.
+
+use core::arch::asm;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+
+use crate::abi::{self, Global, Slot, global_flag, kind, op, ring, state};
+use crate::calls::{self, die, failed, syscall};
+use crate::{clone, guest_memory};
+
+/// The sentry's page.
+pub fn global() -> &'static Global {
+    // SAFETY: mapped by the zygote before anything else, read-only, all fields atomic.
+    unsafe { &*(abi::GLOBAL_ADDR as *const Global) }
+}
+
+/// The slot whose stack `address` lies in.
+pub fn slot_of(address: u64) -> &'static Slot {
+    // SAFETY: a guest that has moved its alternate stack elsewhere faults here and dies.
+    unsafe { &*((address & !(abi::SLOT_SIZE - 1)) as *const Slot) }
+}
+
+/// Slot number `index` of this process.
+pub fn slot(index: u64) -> &'static Slot {
+    slot_of(abi::CHANNEL_ADDR + index * abi::SLOT_SIZE)
+}
+
+/// Hands the slot to the sentry.
+pub fn post(slot: &Slot, what: u32) {
+    slot.kind.store(what, Relaxed);
+    // A full barrier: `looking` must be read after this is visible (rule 4).
+    slot.state.swap(state::POSTED, SeqCst);
+}
+
+/// Obeys the sentry until it says that guest code may run.
+pub fn serve(slot: &Slot) {
+    loop {
+        let fd = wait(slot);
+        let order = slot.state.load(Acquire);
+        match order {
+            state::RESUME | state::EXECUTE => {
+                let count = slot.op_count.load(Relaxed);
+                slot.state.store(state::RUNNING, Relaxed);
+                if count == 0 && order == state::RESUME {
+                    return;
+                }
+                let ok = execute(slot, count as usize, fd);
+                if order == state::EXECUTE {
+                    post(slot, kind::OPS_DONE);
+                } else if ok {
+                    return;
+                } else {
+                    post(slot, kind::DEFER_FAILED);
+                }
+            }
+            state::EXIT => loop {
+                syscall(calls::EXIT, [0; 6]);
+            },
+            _ => die(103),
+        }
+    }
+}
+
+/// Waits until the slot is ours again; returns what the doorbell returned, if it rang.
+fn wait(slot: &Slot) -> u64 {
+    let mut rang = 0;
+    loop {
+        match slot.state.load(Acquire) {
+            state::POSTED => {
+                if global().looking.load(SeqCst) == 0 {
+                    rang = calls::ring(ring::EVENT, 0);
+                } else if !spin(slot) {
+                    sleep(slot);
+                }
+            }
+            state::RING => rang = calls::ring(ring::EVENT, 0),
+            _ => return rang,
+        }
+    }
+}
+
+/// Looks for the reply for a while.
+fn spin(slot: &Slot) -> bool {
+    for _ in 0..global().spins.load(Relaxed) {
+        if slot.state.load(Relaxed) != state::POSTED {
+            return true;
+        }
+        core::hint::spin_loop();
+    }
+    false
+}
+
+/// Sleeps until the reply is there.
+fn sleep(slot: &Slot) {
+    const FUTEX_WAIT: u64 = 0;
+    slot.waiting.swap(1, SeqCst);
+    while slot.state.load(SeqCst) == state::POSTED {
+        let word = &raw const slot.state as u64;
+        syscall(calls::FUTEX, [word, FUTEX_WAIT, u64::from(state::POSTED), 0, 0, 0]);
+    }
+    slot.waiting.store(0, Release);
+}
+
+/// Carries out the operations, in order, up to the first that fails; true when none did.
+fn execute(slot: &Slot, count: usize, fd: u64) -> bool {
+    let mut done = 0;
+    let mut errno = 0;
+    for order in slot.ops.iter().take(count) {
+        let nr = order.nr.load(Relaxed);
+        let mut args = [0; 6];
+        for (to, from) in args.iter_mut().zip(&order.args) {
+            *to = from.load(Relaxed);
+        }
+        let ret = match nr {
+            op::SET_FS => set_base(true, args[0]),
+            op::SET_GS => set_base(false, args[0]),
+            op::COMPARE_EXCHANGE => {
+                guest_memory::compare_exchange(args[0], args[1] as u32, args[2] as u32)
+            }
+            op::CLONE_THREAD => clone::thread(args[0], args[1], args[2]),
+            op::FORK => clone::process(args[0]),
+            calls::MMAP => {
+                if args[4] == abi::FD_OF_RING {
+                    args[4] = fd;
+                }
+                syscall(nr, args)
+            }
+            _ => syscall(nr, args),
+        };
+        if failed(ret) {
+            errno = -ret as u32;
+            break;
+        }
+        slot.result.store(ret as u64, Relaxed);
+        done += 1;
+    }
+    if slot.has_fd.load(Relaxed) != 0 {
+        syscall(calls::CLOSE, [fd, 0, 0, 0, 0, 0]);
+    }
+    slot.ops_done.store(done, Relaxed);
+    slot.errno.store(errno, Relaxed);
+    errno == 0
+}
+
+/// Whether the base registers can be read and written without a host call.
+fn has_fsgsbase() -> bool {
+    global().flags.load(Relaxed) & global_flag::FSGSBASE != 0
+}
+
+/// Loads the base of fs (or gs).
+fn set_base(fs: bool, base: u64) -> i64 {
+    const ARCH_SET_GS: u64 = 0x1001;
+    const ARCH_SET_FS: u64 = 0x1002;
+    const CANONICAL: u64 = 1 << 47;
+    const EPERM: i64 = -1;
+    if base >= CANONICAL {
+        return EPERM;
+    }
+    if !has_fsgsbase() {
+        let which = if fs { ARCH_SET_FS } else { ARCH_SET_GS };
+        return syscall(calls::ARCH_PRCTL, [which, base, 0, 0, 0, 0]);
+    }
+    // SAFETY: the sentry said that the instructions work; this blob uses neither register.
+    unsafe {
+        if fs {
+            asm!("wrfsbase {}", in(reg) base, options(nostack, nomem));
+        } else {
+            asm!("wrgsbase {}", in(reg) base, options(nostack, nomem));
+        }
+    }
+    0
+}
+
+/// Tells the sentry the bases of fs and gs, where that is cheap.
+pub fn publish_bases(slot: &Slot) {
+    if !has_fsgsbase() {
+        return;
+    }
+    let (fs, gs): (u64, u64);
+    // SAFETY: the sentry said that the instructions work.
+    unsafe {
+        asm!("rdfsbase {}", out(reg) fs, options(nostack, nomem));
+        asm!("rdgsbase {}", out(reg) gs, options(nostack, nomem));
+    }
+    slot.fs_base.store(fs, Relaxed);
+    slot.gs_base.store(gs, Relaxed);
+}

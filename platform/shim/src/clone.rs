@@ -1,0 +1,115 @@
+//! New threads and processes, and how they begin.
+
+use core::arch::naked_asm;
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::abi::{self, Slot, ring};
+use crate::calls::{self, die, failed, syscall};
+use crate::channel;
+
+/// A thread that will stand in slot `index`.
+pub fn thread(index: u64, token: u64, fs_base: u64) -> i64 {
+    if index >= u64::from(abi::MAX_SLOTS) {
+        die(104);
+    }
+    let slot = channel::slot(index);
+    let stack = slot as *const Slot as u64 + abi::START_STACK_OFFSET;
+    let alive = &raw const slot.alive as u64;
+    // SAFETY: the stack is the new thread's own, in a slot that nobody else uses.
+    unsafe {
+        raw_clone(
+            abi::THREAD_CLONE_FLAGS,
+            stack,
+            alive,
+            fs_base,
+            thread_main as *const () as u64,
+            token,
+        )
+    }
+}
+
+/// A copy of this process. The child stands on its private scratch stack: the channel is not inherited.
+pub fn process(token: u64) -> i64 {
+    let stack = abi::SCRATCH_ADDR + abi::SCRATCH_SIZE;
+    let main = process_main as *const () as u64;
+    // SAFETY: nobody stands on the scratch stack of the child's own copy.
+    unsafe { raw_clone(abi::PROCESS_CLONE_FLAGS, stack, 0, 0, main, token) }
+}
+
+/// clone(2) on a stack of its own: the child calls `main(token)`, which never returns.
+#[unsafe(naked)]
+unsafe extern "C" fn raw_clone(
+    flags: u64,
+    stack: u64,
+    child_tid: u64,
+    tls: u64,
+    main: u64,
+    token: u64,
+) -> i64 {
+    naked_asm!(
+        // main and token survive in r8's and r9's stead: the call keeps all but rax, rcx, r11.
+        "push r12",
+        "push r13",
+        "mov r12, r8",
+        "mov r13, r9",
+        "mov r10, rdx",
+        "mov r8, rcx",
+        "xor edx, edx",
+        "xor r9d, r9d",
+        "mov eax, 56",
+        "syscall",
+        "test rax, rax",
+        "jz 2f",
+        "pop r13",
+        "pop r12",
+        "ret",
+        "2:",
+        "xor ebp, ebp",
+        "mov rdi, r13",
+        "call r12",
+        "ud2",
+    )
+}
+
+/// A thread's first steps.
+extern "C" fn thread_main(token: u64) -> ! {
+    let here = 0u8;
+    let slot = channel::slot_of(&raw const here as u64);
+    calls::ring(ring::HELLO, token);
+    channel::serve(slot);
+    begin(slot)
+}
+
+/// A process's first steps: it gets a channel, then is as any other.
+extern "C" fn process_main(token: u64) -> ! {
+    const PR_SET_PDEATHSIG: u64 = 1;
+    const SIGKILL: u64 = 9;
+    const PROT_READ_WRITE: u64 = 3;
+    const MAP_SHARED_FIXED: u64 = 0x11;
+    const MADV_DONTFORK: u64 = 10;
+    syscall(calls::PRCTL, [PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0]);
+    let fd = calls::ring(ring::HELLO, token);
+    let (at, len) = (abi::CHANNEL_ADDR, abi::CHANNEL_SIZE);
+    if failed(syscall(calls::MMAP, [at, len, PROT_READ_WRITE, MAP_SHARED_FIXED, fd, 0]))
+        || failed(syscall(calls::MADVISE, [at, len, MADV_DONTFORK, 0, 0, 0]))
+        || failed(syscall(calls::CLOSE, [fd, 0, 0, 0, 0, 0]))
+    {
+        die(105);
+    }
+    let slot = channel::slot(0);
+    channel::serve(slot);
+    begin(slot)
+}
+
+/// Becomes what the frame in the slot says.
+fn begin(slot: &Slot) -> ! {
+    let context = slot as *const Slot as u64 + u64::from(slot.start_frame.load(Relaxed));
+    // SAFETY: the sentry wrote the frame before it let us run.
+    unsafe { sigreturn(context) }
+}
+
+/// rt_sigreturn from the frame whose `ucontext` is at `context`.
+#[unsafe(naked)]
+unsafe extern "C" fn sigreturn(context: u64) -> ! {
+    naked_asm!("mov rsp, rdi", "mov eax, 15", "syscall", "ud2")
+}

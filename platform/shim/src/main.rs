@@ -1,0 +1,23 @@
+//! The shim: the in-guest half of the seccomp platform. Zygote, signal handler, executor of the sentry's orders.
+//!
+//! It runs with the guest's privileges (none) and is not trusted by anybody. It has no writable data of its own:
+//! its state is the slot that its stack lies in. `platform::seccomp` documents the protocol.
+
+#![no_std]
+#![no_main]
+
+#[path = "../../shim-abi/src/layout.rs"]
+#[allow(dead_code)]
+mod abi;
+
+mod calls;
+mod channel;
+mod clone;
+mod guest_memory;
+mod signals;
+mod zygote;
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    calls::die(101)
+}

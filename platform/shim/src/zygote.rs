@@ -1,0 +1,127 @@
+//! The zygote: started by the sentry in a fresh address space, makes that ready, then multiplies on order.
+
+use core::arch::naked_asm;
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::abi::{self, MAX_FILTER, ring};
+use crate::calls::{self, die, failed, syscall};
+use crate::{channel, clone, signals};
+
+/// Descriptors the sentry passes.
+const GLOBAL_FD: u64 = 0;
+const REPORT_FD: u64 = 1;
+/// Where the listener lands, being the lowest free number.
+const LISTENER_FD: u64 = 0;
+
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn _start() -> ! {
+    naked_asm!("mov rdi, rsp", "and rsp, -16", "call {boot}", "ud2", boot = sym boot)
+}
+
+/// On the stack that execve made: maps what every stub needs and leaves for the scratch stack.
+extern "C" fn boot(stack: u64) -> ! {
+    const PROT_READ: u64 = 1;
+    const PROT_READ_WRITE: u64 = 3;
+    const MAP_SHARED_FIXED: u64 = 0x11;
+    const MAP_PRIVATE_ANON_FIXED: u64 = 0x32;
+    let map = |addr, len, prot, flags, fd| syscall(calls::MMAP, [addr, len, prot, flags, fd, 0]);
+    if failed(map(abi::GLOBAL_ADDR, abi::GLOBAL_SIZE, PROT_READ, MAP_SHARED_FIXED, GLOBAL_FD))
+        || failed(map(
+            abi::SCRATCH_ADDR,
+            abi::SCRATCH_SIZE,
+            PROT_READ_WRITE,
+            MAP_PRIVATE_ANON_FIXED,
+            !0,
+        ))
+    {
+        report(1);
+    }
+    // SAFETY: the scratch stack is mapped and nobody stands on it.
+    unsafe { switch_stack(stack_top(stack), abi::SCRATCH_ADDR + abi::SCRATCH_SIZE) }
+}
+
+#[unsafe(naked)]
+unsafe extern "C" fn switch_stack(old_top: u64, new: u64) -> ! {
+    naked_asm!("mov rsp, rsi", "xor ebp, ebp", "call {run}", "ud2", run = sym run)
+}
+
+/// End of the stack mapping: AT_EXECFN's string is the last thing on it.
+fn stack_top(stack: u64) -> u64 {
+    const AT_EXECFN: u64 = 31;
+    // SAFETY: the layout is execve's: argc, argv, 0, envp, 0, auxv pairs.
+    unsafe {
+        let mut word = stack as *const u64;
+        for _ in 0..2 {
+            word = word.add(1);
+            while *word != 0 {
+                word = word.add(1);
+            }
+        }
+        word = word.add(1);
+        while *word != 0 {
+            if *word == AT_EXECFN {
+                let mut byte = *word.add(1) as *const u8;
+                // Volatile: or else the compiler calls for a strlen that nobody provides.
+                while byte.read_volatile() != 0 {
+                    byte = byte.add(1);
+                }
+                return (byte as u64 + 9 + 4095) & !4095;
+            }
+            word = word.add(2);
+        }
+    }
+    report(2)
+}
+
+/// On the scratch stack: handlers, filter, and the zygote's life.
+extern "C" fn run(stack_top: u64) -> ! {
+    const STACK_LIMIT: u64 = 16 << 20;
+    if failed(syscall(calls::MUNMAP, [stack_top - STACK_LIMIT, STACK_LIMIT, 0, 0, 0, 0])) {
+        report(3);
+    }
+    signals::install();
+    syscall(calls::CLOSE, [GLOBAL_FD, 0, 0, 0, 0, 0]);
+    install_filter();
+    // End of file on the report pipe says: the listener is there.
+    syscall(calls::CLOSE, [REPORT_FD, 0, 0, 0, 0, 0]);
+    // The first answer comes when the sentry has taken its copy.
+    let mut token = calls::ring(ring::ZYGOTE, 0);
+    syscall(calls::CLOSE, [LISTENER_FD, 0, 0, 0, 0, 0]);
+    let mut result = 0;
+    loop {
+        if token != 0 {
+            result = clone::process(token);
+        }
+        token = calls::ring(ring::ZYGOTE, result as u64);
+    }
+}
+
+fn install_filter() {
+    /// `struct sock_fprog`.
+    #[repr(C)]
+    struct Program {
+        len: u16,
+        filter: u64,
+    }
+    const SECCOMP_SET_MODE_FILTER: u64 = 1;
+    let global = channel::global();
+    let len = global.filter_len.load(Relaxed);
+    if len as usize > MAX_FILTER {
+        report(4);
+    }
+    let program = Program { len: len as u16, filter: &raw const global.filter as u64 };
+    let flags = u64::from(global.filter_flags.load(Relaxed));
+    let pointer = &raw const program as u64;
+    let fd = syscall(calls::SECCOMP, [SECCOMP_SET_MODE_FILTER, flags, pointer, 0, 0, 0]);
+    if fd != LISTENER_FD as i64 {
+        report((0x100 + fd.unsigned_abs()) as u16);
+    }
+}
+
+/// Tells the sentry at which step it failed, and ends.
+fn report(step: u16) -> ! {
+    let bytes = step.to_le_bytes();
+    syscall(calls::WRITE, [REPORT_FD, &raw const bytes as u64, 2, 0, 0, 0]);
+    die(108)
+}

@@ -1,0 +1,581 @@
+//! A guest thread as its task sees it.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::task::{Context as TaskContext, Poll};
+
+use abi::arch::Registers;
+use abi::{Errno, UserAddr};
+use shim_abi::{MAX_OPS, Slot, kind, op, state};
+
+use super::frame;
+use super::orders::Order;
+use super::process::Process;
+use super::shared::Shared;
+use super::thread::{Reply, Thread};
+use crate::{
+    AddressSpace, Backing, BoxFuture, Context, Event, Fault, HostOp, Kicker, NewContext,
+    PlatformError,
+};
+
+/// Operations per reply that the sentry fills: room is left for closing descriptors.
+const BATCH: usize = MAX_OPS - MAX_FILES;
+const MAX_FILES: usize = 8;
+
+/// An order for the shim, with the descriptor it maps.
+#[derive(Debug, Clone)]
+struct RawOp {
+    nr: u64,
+    args: [u64; 6],
+    file: Option<Arc<OwnedFd>>,
+}
+
+/// What a slot said when it was posted.
+#[derive(Debug, Clone, Copy)]
+enum Post {
+    Signal { signal: u32, frame: u64 },
+    Done { done: usize, errno: Option<Errno>, result: u64 },
+    DeferFailed { done: usize, errno: Errno },
+}
+
+/// A guest thread.
+pub struct SeccompContext {
+    shared: Arc<Shared>,
+    process: Arc<Process>,
+    space: Arc<dyn AddressSpace>,
+    thread: Arc<Thread>,
+    regs: Registers,
+    is_dirty: bool,
+    fs_base: u64,
+    gs_base: u64,
+    /// Offset of the `ucontext` in the slot.
+    frame: u64,
+    deferred: VecDeque<HostOp>,
+    /// Deferred operations that took effect in earlier parts of a long list.
+    deferred_done: usize,
+    /// More parts follow before guest code runs.
+    is_partial: bool,
+}
+
+impl SeccompContext {
+    /// A context that never ran; `None` when the frame does not fit into the slot, which would be our own fault.
+    pub fn new(
+        shared: &Arc<Shared>,
+        thread: Arc<Thread>,
+        regs: Registers,
+        xstate: &[u8],
+    ) -> Option<Self> {
+        let head = thread.slot().head();
+        let frame = shared.template.build(thread.slot(), xstate)?;
+        head.start_frame.store(u32::try_from(frame).ok()?, Relaxed);
+        let process = Arc::clone(thread.process());
+        process.add_thread(&thread);
+        shared.threads.lock().insert(thread.tid(), Arc::clone(&thread));
+        let space: Arc<dyn AddressSpace> = process.clone();
+        Some(Self {
+            shared: Arc::clone(shared),
+            process,
+            space,
+            thread,
+            regs,
+            is_dirty: true,
+            fs_base: 0,
+            gs_base: 0,
+            frame,
+            deferred: VecDeque::new(),
+            deferred_done: 0,
+            is_partial: false,
+        })
+    }
+
+    fn head(&self) -> &Slot {
+        self.thread.slot().head()
+    }
+
+    /// The guest wrote nonsense: it dies of it.
+    fn broken(&self, what: &str) -> PlatformError {
+        self.process.fail(&format!("broke its channel: {what}"));
+        self.process.death()
+    }
+
+    /// Waits until the slot is posted and takes what it says.
+    fn poll_post(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Post, PlatformError>> {
+        if !self.thread.is_posted() {
+            self.thread.set_waker(cx.waker());
+            // Again: it may have been posted, or died, before the waker was there.
+            if !self.thread.is_posted() {
+                if self.process.is_dead() {
+                    self.shared.unawait(&self.thread);
+                    return Poll::Ready(Err(self.process.death()));
+                }
+                return Poll::Pending;
+            }
+        }
+        self.shared.unawait(&self.thread);
+        self.thread.is_running.store(false, SeqCst);
+        if self.process.is_dead() {
+            return Poll::Ready(Err(self.process.death()));
+        }
+        Poll::Ready(self.take_post())
+    }
+
+    /// Copies out once and checks.
+    fn take_post(&mut self) -> Result<Post, PlatformError> {
+        let head = self.head();
+        let what = head.kind.load(Relaxed);
+        let (done, errno) = (head.ops_done.load(Relaxed), head.errno.load(Relaxed));
+        let errno = match i32::try_from(errno) {
+            Ok(0) => None,
+            Ok(raw) => Some(Errno::from_raw(raw)),
+            Err(_) => return Err(self.broken("impossible errno")),
+        };
+        let done = done as usize;
+        if what != kind::SIGNAL && done > MAX_OPS {
+            return Err(self.broken("impossible count of operations"));
+        }
+        match (what, errno) {
+            (kind::SIGNAL, _) => {
+                let (signal, frame) = (head.signal.load(Relaxed), head.frame.load(Relaxed));
+                Ok(Post::Signal { signal, frame: u64::from(frame) })
+            }
+            (kind::OPS_DONE, errno) => {
+                Ok(Post::Done { done, errno, result: head.result.load(Relaxed) })
+            }
+            (kind::DEFER_FAILED, Some(errno)) => Ok(Post::DeferFailed { done, errno }),
+            _ => Err(self.broken("unknown event")),
+        }
+    }
+
+    /// Registers and cause out of a signal's frame.
+    fn take_signal(&mut self, signal: u32, at: u64) -> Result<Event, PlatformError> {
+        let slot = self.thread.slot();
+        let in_stack = at >= shim_abi::STACK_OFFSET;
+        let Some(regs) = frame::read_registers(slot, at).filter(|_| in_stack) else {
+            return Err(self.broken("frame outside of its slot"));
+        };
+        self.frame = at;
+        self.regs = regs;
+        self.is_dirty = false;
+        if self.shared.has_fsgsbase {
+            self.fs_base = self.head().fs_base.load(Relaxed);
+            self.gs_base = self.head().gs_base.load(Relaxed);
+        }
+        match i32::try_from(signal).unwrap_or(0) {
+            libc::SIGSYS => Ok(Event::Syscall),
+            shim_abi::KICK_SIGNAL => Ok(Event::Interrupted),
+            libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP => {
+                let Some(info) = frame::read_fault(self.thread.slot(), at) else {
+                    return Err(self.broken("frame outside of its slot"));
+                };
+                Ok(Event::Fault(Fault {
+                    signal: signal as u8,
+                    code: info.code,
+                    addr: info.addr,
+                    trapno: info.trapno,
+                    err: info.err,
+                    cr2: info.cr2,
+                }))
+            }
+            _ => Err(self.broken("unknown signal")),
+        }
+    }
+
+    /// Writes operations into the slot and gives it to the guest.
+    fn send(&mut self, ops: &[RawOp], order: u32) {
+        let head = self.thread.slot().head();
+        let mut files: Vec<(Arc<OwnedFd>, Vec<usize>)> = Vec::new();
+        for (at, (raw, place)) in ops.iter().zip(&head.ops).enumerate() {
+            place.nr.store(raw.nr, Relaxed);
+            for (from, to) in raw.args.iter().zip(&place.args) {
+                to.store(*from, Relaxed);
+            }
+            if let Some(file) = &raw.file {
+                match files.iter_mut().find(|(known, _)| Arc::ptr_eq(known, file)) {
+                    Some((_, users)) => users.push(at),
+                    None => files.push((Arc::clone(file), vec![at])),
+                }
+            }
+        }
+        let mut count = ops.len();
+        // The last descriptor is the doorbell's return value and closed by the shim unasked.
+        let closed = files.len().saturating_sub(1);
+        for (_, users) in files.iter_mut().take(closed) {
+            if let Some(place) = head.ops.get(count) {
+                place.nr.store(libc::SYS_close.cast_unsigned(), Relaxed);
+                users.push(count);
+                count += 1;
+            }
+        }
+        head.op_count.store(count as u32, Relaxed);
+        head.has_fd.store(0, Relaxed);
+        self.shared.await_thread(&self.thread);
+        if order == state::RESUME {
+            self.thread.is_running.store(true, SeqCst);
+        }
+        self.thread.reply(&self.shared.listener, Reply { state: order, files });
+    }
+
+    /// Sends the next part of the deferred operations, the last one with the order to run.
+    fn send_deferred(&mut self) {
+        let part = split_batch(&mut self.deferred);
+        self.is_partial = !self.deferred.is_empty();
+        let order = if self.is_partial { state::EXECUTE } else { state::RESUME };
+        self.send(&part, order);
+    }
+
+    /// Executes one batch; how many took effect, why the next did not, the last one's result.
+    async fn run(&mut self, ops: &[RawOp]) -> Result<(usize, Option<Errno>, u64), PlatformError> {
+        if self.process.is_dead() {
+            return Err(self.process.death());
+        }
+        self.send(ops, state::EXECUTE);
+        match poll_fn(|cx| self.poll_post(cx)).await? {
+            Post::Done { done, errno, result } => {
+                // A close that failed is nothing that the caller asked for.
+                if errno.is_some() && done < ops.len() {
+                    return Ok((done, errno, result));
+                }
+                Ok((ops.len(), None, result))
+            }
+            _ => Err(self.broken("a signal while it executed operations")),
+        }
+    }
+
+    /// One operation that yields a value.
+    async fn run_one(
+        &mut self,
+        nr: u64,
+        args: [u64; 6],
+    ) -> Result<Result<u64, Errno>, PlatformError> {
+        let (_, errno, result) = self.run(&[RawOp { nr, args, file: None }]).await?;
+        Ok(errno.map_or(Ok(result), Err))
+    }
+
+    /// Orders the creation of a thread or process and waits until it has said hello.
+    async fn create(
+        &mut self,
+        order: &Order,
+        nr: u64,
+        args: [u64; 6],
+    ) -> Result<super::orders::Arrival, PlatformError> {
+        let claimed = match self.run_one(nr, args).await? {
+            Ok(claimed) => i32::try_from(claimed).unwrap_or(0),
+            Err(errno) => return Err(PlatformError::Exhausted(errno)),
+        };
+        self.shared.watch_order(order, claimed);
+        poll_fn(|cx| order.poll(cx, &self.process)).await
+    }
+
+    fn xstate_or_initial(&self) -> Vec<u8> {
+        let slot = self.thread.slot();
+        self.shared
+            .template
+            .read_xstate(slot, self.frame)
+            .unwrap_or_else(|| self.shared.template.initial_xstate().to_vec())
+    }
+
+    /// Gives a new context what it inherits.
+    fn adopt(&self, child: &mut Self, new: &NewContext) {
+        child.fs_base = new.fs_base.unwrap_or(self.fs_base);
+        child.gs_base = self.gs_base;
+    }
+
+    async fn do_fork(&mut self, new: NewContext) -> Result<Box<dyn Context>, PlatformError> {
+        let region = self.shared.take_region().map_err(PlatformError::Exhausted)?;
+        let order = self.shared.order_process();
+        let arrival = self.create(&order, op::FORK, [order.token(), 0, 0, 0, 0, 0]).await?;
+        let xstate = self.xstate_or_initial();
+        let thread = self.shared.adopt_process(arrival, region, order.token())?;
+        let mut child = Self::new(&self.shared, thread, new.regs, &xstate)
+            .ok_or_else(|| PlatformError::Broken("no room for a frame".to_owned()))?;
+        self.adopt(&mut child, &new);
+        if let Some(base) = new.fs_base.filter(|base| *base != self.fs_base) {
+            child.deferred.push_back(HostOp::SetFsBase(base));
+        }
+        Ok(Box::new(child))
+    }
+
+    async fn do_clone_thread(
+        &mut self,
+        new: NewContext,
+    ) -> Result<Box<dyn Context>, PlatformError> {
+        let (slot, predecessor) = self.process.take_slot().map_err(PlatformError::Exhausted)?;
+        if let Some(predecessor) = predecessor {
+            self.shared.forget_thread(&predecessor);
+        }
+        let head = slot.head();
+        head.alive.store(1, Relaxed);
+        head.waiting.store(0, Relaxed);
+        head.state.store(state::POSTED, SeqCst);
+        let order = self.shared.order_thread(&self.process);
+        let fs_base = new.fs_base.unwrap_or(self.fs_base);
+        let args = [u64::from(slot.index()), order.token(), fs_base, 0, 0, 0];
+        let arrival = match self.create(&order, op::CLONE_THREAD, args).await {
+            Ok(arrival) => arrival,
+            Err(error) => {
+                self.process.return_slot(slot);
+                return Err(error);
+            }
+        };
+        let thread = Thread::new(&self.process, arrival.tid, slot);
+        thread.hold_hello(arrival.notification, false);
+        let xstate = self.xstate_or_initial();
+        let mut child = Self::new(&self.shared, thread, new.regs, &xstate)
+            .ok_or_else(|| PlatformError::Broken("no room for a frame".to_owned()))?;
+        self.adopt(&mut child, &new);
+        Ok(Box::new(child))
+    }
+}
+
+impl Context for SeccompContext {
+    fn space(&self) -> &Arc<dyn AddressSpace> {
+        &self.space
+    }
+
+    fn regs(&self) -> &Registers {
+        &self.regs
+    }
+
+    fn regs_mut(&mut self) -> &mut Registers {
+        self.is_dirty = true;
+        &mut self.regs
+    }
+
+    fn fs_base(&self) -> u64 {
+        self.fs_base
+    }
+
+    fn gs_base(&self) -> u64 {
+        self.gs_base
+    }
+
+    fn xstate(&self) -> Vec<u8> {
+        self.xstate_or_initial()
+    }
+
+    fn set_xstate(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        if !self.shared.template.accepts(bytes) {
+            return Err(frame::MALFORMED);
+        }
+        self.shared
+            .template
+            .write_xstate(self.thread.slot(), self.frame, bytes)
+            .ok_or(frame::MALFORMED)
+    }
+
+    fn reset_xstate(&mut self) {
+        let initial = self.shared.template.initial_xstate();
+        let written = self.shared.template.write_xstate(self.thread.slot(), self.frame, initial);
+        if written.is_none() {
+            self.process.fail("broke its channel: vector state outside of its slot");
+        }
+    }
+
+    fn resume(&mut self) {
+        if self.is_dirty {
+            let slot = self.thread.slot();
+            if frame::write_registers(slot, self.frame, &self.regs).is_none() {
+                self.process.fail("broke its channel: frame outside of its slot");
+            }
+            self.is_dirty = false;
+        }
+        if self.process.is_dead() {
+            return;
+        }
+        self.deferred_done = 0;
+        self.send_deferred();
+    }
+
+    fn poll_event(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Event, PlatformError>> {
+        loop {
+            let post = match self.poll_post(cx) {
+                Poll::Ready(Ok(post)) => post,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            };
+            let failed = match post {
+                Post::Signal { signal, frame } => {
+                    return Poll::Ready(self.take_signal(signal, frame));
+                }
+                Post::Done { done, errno: None, .. } if self.is_partial => {
+                    self.deferred_done += done;
+                    self.send_deferred();
+                    continue;
+                }
+                Post::Done { done, errno: Some(errno), .. } if self.is_partial => (done, errno),
+                Post::DeferFailed { done, errno } => (done, errno),
+                Post::Done { .. } => return Poll::Ready(Err(self.broken("answer to no order"))),
+            };
+            self.deferred.clear();
+            self.is_partial = false;
+            let index = self.deferred_done + failed.0;
+            return Poll::Ready(Ok(Event::DeferredFailed { index, errno: failed.1 }));
+        }
+    }
+
+    fn execute<'a>(
+        &'a mut self,
+        ops: Vec<HostOp>,
+    ) -> BoxFuture<'a, Result<Result<(), (usize, Errno)>, PlatformError>> {
+        Box::pin(async move {
+            // What was deferred before comes first.
+            let earlier = self.deferred.len();
+            let mut queue = std::mem::take(&mut self.deferred);
+            queue.extend(ops);
+            let mut total = 0usize;
+            while !queue.is_empty() {
+                let part = split_batch(&mut queue);
+                self.note_bases(&part);
+                let (done, errno, _) = self.run(&part).await?;
+                total += done;
+                if let Some(errno) = errno {
+                    return Ok(Err((total.saturating_sub(earlier), errno)));
+                }
+            }
+            Ok(Ok(()))
+        })
+    }
+
+    fn defer(&mut self, op: HostOp) {
+        match op {
+            HostOp::SetFsBase(base) => self.fs_base = base,
+            HostOp::SetGsBase(base) => self.gs_base = base,
+            _ => {}
+        }
+        self.deferred.push_back(op);
+    }
+
+    fn compare_exchange<'a>(
+        &'a mut self,
+        addr: UserAddr,
+        expected: u32,
+        new: u32,
+    ) -> BoxFuture<'a, Result<Result<u32, Errno>, PlatformError>> {
+        Box::pin(async move {
+            if addr.0 % 4 != 0 || addr.0 >= shim_abi::TASK_SIZE {
+                return Ok(Err(Errno::EFAULT));
+            }
+            let args = [addr.0, u64::from(expected), u64::from(new), 0, 0, 0];
+            let result = self.run_one(op::COMPARE_EXCHANGE, args).await?;
+            Ok(result.map(|previous| previous as u32))
+        })
+    }
+
+    fn fork<'a>(
+        &'a mut self,
+        new: NewContext,
+    ) -> BoxFuture<'a, Result<Box<dyn Context>, PlatformError>> {
+        Box::pin(self.do_fork(new))
+    }
+
+    fn clone_thread<'a>(
+        &'a mut self,
+        new: NewContext,
+    ) -> BoxFuture<'a, Result<Box<dyn Context>, PlatformError>> {
+        Box::pin(self.do_clone_thread(new))
+    }
+
+    fn kicker(&self) -> Arc<dyn Kicker> {
+        self.thread.clone()
+    }
+}
+
+impl SeccompContext {
+    fn note_bases(&mut self, ops: &[RawOp]) {
+        for raw in ops {
+            match raw.nr {
+                op::SET_FS => self.fs_base = raw.args[0],
+                op::SET_GS => self.gs_base = raw.args[0],
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Drop for SeccompContext {
+    fn drop(&mut self) {
+        self.shared.unawait(&self.thread);
+        if self.process.remove_thread(&self.thread) {
+            self.process.kill();
+        } else if !self.process.is_dead() {
+            self.shared.end_thread(&self.thread);
+        }
+    }
+}
+
+/// Takes operations for one reply off the queue: as many as fit, with at most a few descriptors.
+fn split_batch(queue: &mut VecDeque<HostOp>) -> Vec<RawOp> {
+    let mut batch: Vec<RawOp> = Vec::with_capacity(queue.len().min(BATCH));
+    let mut files: Vec<*const OwnedFd> = Vec::new();
+    while batch.len() < BATCH
+        && let Some(next) = queue.front()
+    {
+        if let HostOp::Map { backing: Backing::File { fd, .. }, .. } = next
+            && !files.contains(&Arc::as_ptr(fd))
+        {
+            if files.len() == MAX_FILES {
+                break;
+            }
+            files.push(Arc::as_ptr(fd));
+        }
+        batch.push(encode(next));
+        queue.pop_front();
+    }
+    batch
+}
+
+/// An operation as the shim's call.
+fn encode(op: &HostOp) -> RawOp {
+    let call = |nr: i64, args: [u64; 6]| RawOp { nr: nr.cast_unsigned(), args, file: None };
+    match op {
+        HostOp::Map { addr, len, prot, shared, noreserve, backing } => {
+            let mut flags = libc::MAP_FIXED;
+            flags |= if *shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+            if *noreserve {
+                flags |= libc::MAP_NORESERVE;
+            }
+            let (file, offset) = match backing {
+                Backing::Anonymous => {
+                    flags |= libc::MAP_ANONYMOUS;
+                    (None, 0)
+                }
+                Backing::File { fd, offset } => (Some(Arc::clone(fd)), *offset),
+            };
+            let flags = u64::from(flags.cast_unsigned());
+            let args = [addr.0, *len, u64::from(prot.bits()), flags, u64::MAX, offset];
+            RawOp { file, ..call(libc::SYS_mmap, args) }
+        }
+        HostOp::Unmap { addr, len } => call(libc::SYS_munmap, [addr.0, *len, 0, 0, 0, 0]),
+        HostOp::Protect { addr, len, prot } => {
+            call(libc::SYS_mprotect, [addr.0, *len, u64::from(prot.bits()), 0, 0, 0])
+        }
+        HostOp::Remap { addr, len, new_addr, new_len, keep_old } => {
+            let mut flags = 0;
+            if new_addr != addr {
+                flags |= libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            }
+            if *keep_old {
+                flags |= libc::MREMAP_DONTUNMAP | libc::MREMAP_MAYMOVE;
+            }
+            let flags = u64::from(flags.cast_unsigned());
+            call(libc::SYS_mremap, [addr.0, *len, *new_len, flags, new_addr.0, 0])
+        }
+        HostOp::Advise { addr, len, advice } => {
+            let advice = u64::from(advice.cast_unsigned());
+            call(libc::SYS_madvise, [addr.0, *len, advice, 0, 0, 0])
+        }
+        HostOp::Sync { addr, len, flags } => {
+            let flags = u64::from(flags.cast_unsigned());
+            call(libc::SYS_msync, [addr.0, *len, flags, 0, 0, 0])
+        }
+        HostOp::SetFsBase(base) => {
+            RawOp { nr: op::SET_FS, args: [*base, 0, 0, 0, 0, 0], file: None }
+        }
+        HostOp::SetGsBase(base) => {
+            RawOp { nr: op::SET_GS, args: [*base, 0, 0, 0, 0, 0], file: None }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The one listener of all stubs, and the workers that wait at it.
+
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+
+use abi::Errno;
+use parking_lot::{Condvar, Mutex};
+
+use super::sys::{self, AfterAddFd, Notification};
+
+/// The listener's descriptor. At most one worker waits in NOTIF_RECV, because a ring wakes all who do: the others
+/// stand behind a gate and are let in when there is more than one worker's work.
+pub struct Listener {
+    fd: OwnedFd,
+    is_sync: bool,
+    gate: Mutex<Gate>,
+    opened: Condvar,
+}
+
+#[derive(Default)]
+struct Gate {
+    is_receiving: bool,
+    idle: usize,
+    /// Workers at the gate that are to return to their caller.
+    unparks: usize,
+}
+
+/// What came of waiting.
+pub enum Wait {
+    Rang(Notification),
+    Unparked,
+}
+
+impl Listener {
+    pub fn new(fd: OwnedFd) -> Self {
+        // Before 6.6 the flag does not exist: slower, not wrong.
+        let is_sync = sys::notif_set_sync(fd.as_fd(), true).is_ok();
+        Self { fd, is_sync, gate: Mutex::default(), opened: Condvar::new() }
+    }
+
+    pub fn is_sync(&self) -> bool {
+        self.is_sync
+    }
+
+    /// Blocks until a doorbell rings and nobody else took it.
+    pub fn wait(&self) -> Result<Wait, Errno> {
+        let mut gate = self.gate.lock();
+        while gate.is_receiving {
+            gate.idle += 1;
+            self.opened.wait(&mut gate);
+            gate.idle -= 1;
+            if gate.unparks > 0 {
+                gate.unparks -= 1;
+                return Ok(Wait::Unparked);
+            }
+        }
+        gate.is_receiving = true;
+        drop(gate);
+        let received = sys::notif_recv(self.fd.as_fd());
+        self.gate.lock().is_receiving = false;
+        match received {
+            Ok(notification) => Ok(Wait::Rang(notification)),
+            // The one who rang died, or a signal of our own came.
+            Err(Errno::ENOENT | Errno::EINTR) => Ok(Wait::Unparked),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Blocks for one notification regardless of the gate; for start-up.
+    pub fn receive(&self) -> Result<Notification, Errno> {
+        loop {
+            match sys::notif_recv(self.fd.as_fd()) {
+                Err(Errno::ENOENT | Errno::EINTR) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Lets another worker in, if nobody is there.
+    pub fn hand_over(&self) {
+        let gate = self.gate.lock();
+        if !gate.is_receiving && gate.idle > 0 {
+            drop(gate);
+            self.opened.notify_one();
+        }
+    }
+
+    /// Sends one worker at the gate back to its caller.
+    pub fn unpark(&self) {
+        let mut gate = self.gate.lock();
+        if gate.idle > gate.unparks {
+            gate.unparks += 1;
+            drop(gate);
+            self.opened.notify_one();
+        }
+    }
+
+    /// Answers; that the one who rang is dead meanwhile is the reaper's affair.
+    pub fn send(&self, notification: u64, value: u64) {
+        if let Err(errno) = sys::notif_send(self.fd.as_fd(), notification, value)
+            && errno != Errno::ENOENT
+        {
+            tracing::warn!(errno = errno.text(), "doorbell not answered");
+        }
+    }
+
+    /// Whether the one who rang still waits.
+    pub fn is_valid(&self, notification: u64) -> bool {
+        sys::notif_id_valid(self.fd.as_fd(), notification)
+    }
+
+    pub fn add_fd(&self, notification: u64, fd: RawFd, after: AfterAddFd) -> Result<u32, Errno> {
+        loop {
+            match sys::notif_addfd(self.fd.as_fd(), notification, fd, after) {
+                Err(Errno::EINTR) => {}
+                other => return other,
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A guest process: its memory, its slots, its end.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+
+use abi::{Errno, UserAddr};
+use parking_lot::Mutex;
+use shim_abi::MAX_SLOTS;
+
+use super::region::{Region, SlotRef};
+use super::sys::{self, Transfer};
+use super::thread::Thread;
+use crate::{AddressSpace, PlatformError, Usage};
+
+/// Host process of one guest address space.
+pub struct Process {
+    id: u64,
+    pid: i32,
+    pidfd: OwnedFd,
+    region: Arc<Region>,
+    /// A thread that lives: process_vm_readv(2) wants one that has not exited.
+    live_tid: AtomicI32,
+    is_dead: AtomicBool,
+    members: Mutex<Members>,
+}
+
+#[derive(Default)]
+struct Members {
+    /// Why it died.
+    fate: Option<String>,
+    threads: Vec<Arc<Thread>>,
+    /// Slots ever used; those no thread came to; threads whose context is gone and whose host thread may still
+    /// be dying in its slot.
+    used: u32,
+    free: Vec<SlotRef>,
+    left: Vec<Arc<Thread>>,
+}
+
+impl Process {
+    pub fn new(pid: i32, pidfd: OwnedFd, region: Arc<Region>) -> Arc<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            pid,
+            pidfd,
+            region,
+            live_tid: AtomicI32::new(pid),
+            is_dead: AtomicBool::new(false),
+            members: Mutex::default(),
+        })
+    }
+
+    /// Key in the death set.
+    pub fn id_for_death(&self) -> u64 {
+        self.id
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    pub fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.is_dead.load(Ordering::Acquire)
+    }
+
+    /// The error of every context of a dead process.
+    pub fn death(&self) -> PlatformError {
+        let fate = self.members.lock().fate.clone();
+        PlatformError::Died(fate.unwrap_or_else(|| "killed".to_owned()))
+    }
+
+    /// Ends the process for a reason of ours.
+    pub fn fail(&self, reason: &str) {
+        tracing::warn!(pid = self.pid, reason, "guest process ended");
+        self.mark_dead(reason.to_owned());
+        self.kill();
+        self.wake_all();
+    }
+
+    /// Notes the end; the first reason stays.
+    pub fn mark_dead(&self, reason: String) {
+        self.members.lock().fate.get_or_insert(reason);
+        self.is_dead.store(true, Ordering::Release);
+    }
+
+    /// Wakes every context, for it to see that the process is dead.
+    pub fn wake_all(&self) {
+        let threads = self.members.lock().threads.clone();
+        for thread in threads {
+            thread.wake();
+        }
+    }
+
+    /// All threads, for the listener to forget them; those without a context are forgotten here, too.
+    pub fn bury(&self) -> Vec<Arc<Thread>> {
+        let mut members = self.members.lock();
+        let mut threads = std::mem::take(&mut members.left);
+        threads.extend(members.threads.iter().cloned());
+        threads
+    }
+
+    /// A slot for a new thread: one whose host thread is gone (that is told, too), else a fresh one.
+    pub fn take_slot(&self) -> Result<(SlotRef, Option<Arc<Thread>>), Errno> {
+        let mut members = self.members.lock();
+        if let Some(slot) = members.free.pop() {
+            return Ok((slot, None));
+        }
+        let is_gone =
+            |thread: &Arc<Thread>| thread.slot().head().alive.load(Ordering::Acquire) == 0;
+        if let Some(at) = members.left.iter().position(is_gone) {
+            let thread = members.left.swap_remove(at);
+            return Ok((thread.slot().clone(), Some(thread)));
+        }
+        if members.used >= MAX_SLOTS {
+            return Err(Errno::EAGAIN);
+        }
+        let slot = SlotRef::new(&self.region, members.used).ok_or(Errno::EAGAIN)?;
+        members.used += 1;
+        Ok((slot, None))
+    }
+
+    /// Gives back a slot that no thread ever got.
+    pub fn return_slot(&self, slot: SlotRef) {
+        self.members.lock().free.push(slot);
+    }
+
+    pub fn add_thread(&self, thread: &Arc<Thread>) {
+        self.members.lock().threads.push(Arc::clone(thread));
+    }
+
+    /// A context is gone; true when it was the last.
+    pub fn remove_thread(&self, thread: &Arc<Thread>) -> bool {
+        let mut members = self.members.lock();
+        members.threads.retain(|member| !Arc::ptr_eq(member, thread));
+        members.left.push(Arc::clone(thread));
+        match members.threads.first() {
+            Some(other) => {
+                self.live_tid.store(other.tid(), Ordering::Relaxed);
+                false
+            }
+            None => true,
+        }
+    }
+
+    fn transfer(&self, ranges: &[(UserAddr, usize)], mut transfer: Transfer<'_>) -> usize {
+        if self.is_dead() {
+            return 0;
+        }
+        let limit = transfer.len();
+        let mut total = 0;
+        // The kernel takes at most UIO_MAXIOV ranges; it says itself where the first bad page is.
+        for chunk in ranges.chunks(1024) {
+            let mut wanted = 0;
+            let mut remote = Vec::with_capacity(chunk.len());
+            for (addr, len) in chunk {
+                let len = (*len).min(limit - total - wanted);
+                wanted += len;
+                let iov_base = std::ptr::without_provenance_mut(addr.0 as usize);
+                remote.push(libc::iovec { iov_base, iov_len: len });
+            }
+            let done = sys::process_vm(
+                self.live_tid.load(Ordering::Relaxed),
+                &remote,
+                transfer.reborrow(),
+            );
+            total += done;
+            if done < wanted || total >= limit {
+                break;
+            }
+            transfer.advance(done);
+        }
+        total
+    }
+}
+
+impl AddressSpace for Process {
+    fn read(&self, addr: UserAddr, into: &mut [u8]) -> usize {
+        let len = into.len();
+        self.transfer(&[(addr, len)], Transfer::Read(into))
+    }
+
+    fn write(&self, addr: UserAddr, bytes: &[u8]) -> usize {
+        self.transfer(&[(addr, bytes.len())], Transfer::Write(bytes))
+    }
+
+    fn read_vectored(&self, ranges: &[(UserAddr, usize)], into: &mut [u8]) -> usize {
+        self.transfer(ranges, Transfer::Read(into))
+    }
+
+    fn write_vectored(&self, ranges: &[(UserAddr, usize)], bytes: &[u8]) -> usize {
+        self.transfer(ranges, Transfer::Write(bytes))
+    }
+
+    fn kill(&self) {
+        // Already dead is as good.
+        let _ = sys::pidfd_send_signal(self.pidfd(), libc::SIGKILL);
+    }
+
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn usage(&self) -> Usage {
+        let (user_ns, total_ns) = sys::process_times(self.pid);
+        Usage { resident_bytes: 0, user_ns, system_ns: total_ns.saturating_sub(user_ns) }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Nobody can reach it any more: it must not outlive this. The zombie is collected here when the reactor
+        // has not done so; a killed process needs no more than a moment.
+        if !self.is_dead() {
+            self.kill();
+            let _ = sys::wait_pid(self.pid);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The sentry's view of a channel region, and of the page all shims read.
+//!
+//! # Safety
+//! 1. A mapping lives as long as its owner here, and is never moved.
+//! 2. Guests write it at any time: only atomics are handed out, all of whose bit patterns are valid.
+//! 3. Offsets are checked against the mapping's size before a pointer is made.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use abi::Errno;
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+use shim_abi::{CHANNEL_SIZE, GLOBAL_SIZE, Global, MAX_SLOTS, SLOT_SIZE, Slot};
+
+/// A shared mapping of a memfd.
+#[derive(Debug)]
+struct Mapping {
+    base: *mut u8,
+    len: usize,
+    fd: OwnedFd,
+}
+
+// SAFETY: rule 2: all access is by atomics.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(name: &str, len: u64) -> Result<Self, Errno> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let fd = rustix::fs::memfd_create(name, flags).map_err(errno)?;
+        rustix::fs::ftruncate(&fd, len).map_err(errno)?;
+        // Nobody shrinks it under the sentry's feet.
+        let seals = SealFlags::SHRINK | SealFlags::GROW;
+        rustix::fs::fcntl_add_seals(&fd, seals).map_err(errno)?;
+        let len = usize::try_from(len).map_err(|_| Errno::ENOMEM)?;
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: a fresh mapping where the kernel likes.
+        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, &fd, 0) };
+        Ok(Self { base: base.map_err(errno)?.cast(), len, fd })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: rule 1: nobody has a pointer into it any more.
+        let _ = unsafe { rustix::mm::munmap(self.base.cast(), self.len) };
+    }
+}
+
+/// A host error as ours.
+pub fn errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
+}
+
+/// The channels of one guest process.
+#[derive(Debug)]
+pub struct Region(Mapping);
+
+impl Region {
+    pub fn new() -> Result<Self, Errno> {
+        Mapping::new("channel", CHANNEL_SIZE).map(Self)
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
+    }
+}
+
+/// One slot of a region.
+#[derive(Debug, Clone)]
+pub struct SlotRef {
+    region: Arc<Region>,
+    index: u32,
+}
+
+impl SlotRef {
+    /// `None` when there is no such slot.
+    pub fn new(region: &Arc<Region>, index: u32) -> Option<Self> {
+        (index < MAX_SLOTS).then(|| Self { region: Arc::clone(region), index })
+    }
+
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Address of the slot in the guest.
+    pub fn guest_address(&self) -> u64 {
+        shim_abi::CHANNEL_ADDR + u64::from(self.index) * SLOT_SIZE
+    }
+
+    fn base(&self) -> *mut u8 {
+        // SAFETY: rule 3: the index was checked when this was made.
+        unsafe { self.region.0.base.add(self.index as usize * SLOT_SIZE as usize) }
+    }
+
+    /// The head.
+    pub fn head(&self) -> &Slot {
+        // SAFETY: rules 1 and 2; a slot is page aligned.
+        unsafe { &*self.base().cast::<Slot>() }
+    }
+
+    /// The word at an offset, or `None` when that is unaligned or outside.
+    #[inline]
+    fn word(&self, offset: u64) -> Option<&AtomicU64> {
+        if offset % 8 != 0 || offset >= SLOT_SIZE {
+            return None;
+        }
+        // SAFETY: rules 2 and 3.
+        Some(unsafe { &*self.base().add(offset as usize).cast::<AtomicU64>() })
+    }
+
+    /// Copies words out; `None` when the range is not inside.
+    #[inline]
+    pub fn read<const N: usize>(&self, offset: u64) -> Option<[u64; N]> {
+        let mut words = [0; N];
+        self.word(offset.checked_add(8 * (N as u64).checked_sub(1)?)?)?;
+        for (word, at) in words.iter_mut().zip((offset..).step_by(8)) {
+            *word = self.word(at)?.load(Relaxed);
+        }
+        Some(words)
+    }
+
+    /// Copies words in.
+    #[inline]
+    pub fn write(&self, offset: u64, words: &[u64]) -> Option<()> {
+        for (word, at) in words.iter().zip((offset..).step_by(8)) {
+            self.word(at)?.store(*word, Relaxed);
+        }
+        Some(())
+    }
+
+    /// Copies bytes out; offset and length are multiples of 4.
+    pub fn read_bytes(&self, offset: u64, len: usize) -> Option<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(len + 8);
+        for at in (offset..offset.checked_add(len as u64)?).step_by(8) {
+            bytes.extend_from_slice(&self.word(at)?.load(Relaxed).to_le_bytes());
+        }
+        bytes.truncate(len);
+        Some(bytes)
+    }
+
+    /// Copies bytes in; the last word is filled up with zeroes.
+    pub fn write_bytes(&self, offset: u64, bytes: &[u8]) -> Option<()> {
+        for (chunk, at) in bytes.chunks(8).zip((offset..).step_by(8)) {
+            let mut word = [0; 8];
+            word.get_mut(..chunk.len())?.copy_from_slice(chunk);
+            self.word(at)?.store(u64::from_le_bytes(word), Relaxed);
+        }
+        Some(())
+    }
+}
+
+/// The page that every shim reads.
+#[derive(Debug)]
+pub struct GlobalPage(Mapping);
+
+impl GlobalPage {
+    /// Writable by this mapping only, whoever gets the descriptor.
+    pub fn new() -> Result<Self, Errno> {
+        let mapping = Mapping::new("shim-global", GLOBAL_SIZE)?;
+        rustix::fs::fcntl_add_seals(&mapping.fd, SealFlags::FUTURE_WRITE).map_err(errno)?;
+        Ok(Self(mapping))
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
+    }
+
+    #[inline]
+    pub fn get(&self) -> &Global {
+        // SAFETY: rules 1 and 2; page aligned and large enough by `shim_abi`'s assertion.
+        unsafe { &*self.0.base.cast::<Global>() }
+    }
+}

@@ -1,0 +1,307 @@
+//! What all contexts of the platform share: tables, listener, deaths.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use abi::Errno;
+use parking_lot::Mutex;
+use rustix::event::epoll;
+use shim_abi::{ring, state};
+
+use super::frame::Template;
+use super::listener::Listener;
+use super::orders::{Arrival, Order, Orders};
+use super::pool::Pool;
+use super::process::Process;
+use super::region::{GlobalPage, Region, errno};
+use super::sys::{self, Notification};
+use super::thread::{Reply, Thread};
+use crate::{Kicker, PlatformError};
+
+/// Marks an order's token among the process ids of the death set.
+const TOKEN_BIT: u64 = 1 << 61;
+/// The zygote in the death set.
+pub const ZYGOTE_ID: u64 = 0;
+
+/// The platform's common state.
+pub struct Shared {
+    pub listener: Listener,
+    pub template: Template,
+    pub global: GlobalPage,
+    pub has_fsgsbase: bool,
+    /// By host thread id.
+    pub threads: Mutex<HashMap<i32, Arc<Thread>>>,
+    pub orders: Arc<Orders>,
+    pub pool: Pool,
+    /// Threads that were answered and have not been heard of since.
+    awaited: Mutex<Vec<Arc<Thread>>>,
+    pub awaited_count: AtomicUsize,
+    processes: Mutex<HashMap<u64, Arc<Process>>>,
+    /// Children that a guest claims to have made and that did not say hello yet.
+    unborn: Mutex<HashMap<u64, OwnedFd>>,
+    /// epoll of pidfds.
+    deaths: OwnedFd,
+    pub is_broken: AtomicBool,
+}
+
+impl Shared {
+    pub fn new(
+        listener: OwnedFd,
+        template: Template,
+        global: GlobalPage,
+        pool: Pool,
+    ) -> Result<Arc<Self>, Errno> {
+        let deaths = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(errno)?;
+        let has_fsgsbase = global.get().flags.load(Relaxed) & shim_abi::global_flag::FSGSBASE != 0;
+        Ok(Arc::new(Self {
+            listener: Listener::new(listener),
+            template,
+            global,
+            has_fsgsbase,
+            threads: Mutex::default(),
+            orders: Orders::new(),
+            pool,
+            awaited: Mutex::default(),
+            awaited_count: AtomicUsize::new(0),
+            processes: Mutex::default(),
+            unborn: Mutex::default(),
+            deaths,
+            is_broken: AtomicBool::new(false),
+        }))
+    }
+
+    /// From now on the thread's post is looked for.
+    pub fn await_thread(&self, thread: &Arc<Thread>) {
+        let mut awaited = self.awaited.lock();
+        if thread.position.load(Relaxed) == usize::MAX {
+            thread.position.store(awaited.len(), Relaxed);
+            awaited.push(Arc::clone(thread));
+            self.awaited_count.store(awaited.len(), SeqCst);
+        }
+    }
+
+    pub fn unawait(&self, thread: &Thread) {
+        let mut awaited = self.awaited.lock();
+        let at = thread.position.swap(usize::MAX, Relaxed);
+        if at < awaited.len() {
+            awaited.swap_remove(at);
+            if let Some(moved) = awaited.get(at) {
+                moved.position.store(at, Relaxed);
+            }
+            self.awaited_count.store(awaited.len(), SeqCst);
+        }
+    }
+
+    /// Wakes the owners of posted slots; true when there were any.
+    pub fn scan(&self) -> bool {
+        let posted: Vec<Arc<Thread>> = {
+            let awaited = self.awaited.lock();
+            awaited.iter().filter(|thread| thread.is_posted()).cloned().collect()
+        };
+        for thread in &posted {
+            self.on_post(thread);
+        }
+        !posted.is_empty()
+    }
+
+    fn on_post(&self, thread: &Arc<Thread>) {
+        if thread.is_doomed.load(SeqCst) {
+            self.finish_thread(thread);
+        } else {
+            thread.wake();
+        }
+    }
+
+    /// A doorbell rang.
+    pub fn on_notification(self: &Arc<Self>, notification: &Notification) -> bool {
+        let id = notification.id;
+        let tid = notification.pid.cast_signed();
+        let [why, what, ..] = notification.data.args;
+        match why {
+            ring::ZYGOTE if tid == self.pool.zygote_pid() => {
+                self.pool.on_zygote(self, id, what);
+                false
+            }
+            ring::HELLO => self.on_hello(what, tid, id),
+            _ => {
+                let thread = self.threads.lock().get(&tid).cloned();
+                match thread {
+                    Some(thread) if thread.on_ring(&self.listener, id) => {
+                        self.on_post(&thread);
+                        true
+                    }
+                    Some(_) => false,
+                    None => {
+                        tracing::warn!(tid, "unknown guest thread killed");
+                        let _ = sys::kill(tid, libc::SIGKILL);
+                        false
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_hello(self: &Arc<Self>, token: u64, tid: i32, notification: u64) -> bool {
+        if self.pool.is_ours(token) {
+            self.pool.on_stub(self, token, tid, notification)
+        } else {
+            self.orders.arrive(&self.listener, token, tid, notification);
+            true
+        }
+    }
+
+    pub fn order_process(&self) -> Order {
+        self.orders.place(None)
+    }
+
+    pub fn order_thread(&self, process: &Arc<Process>) -> Order {
+        self.orders.place(Some(process))
+    }
+
+    /// Watches a child that its parent claims to have made, in case it dies before it says hello.
+    pub fn watch_order(&self, order: &Order, claimed: i32) {
+        if order.is_of_thread() || order.has_arrived() {
+            return;
+        }
+        match sys::pidfd_open(claimed) {
+            Ok(pidfd) => {
+                if self.watch(pidfd.as_fd(), order.token()).is_ok() {
+                    self.unborn.lock().insert(order.token(), pidfd);
+                }
+            }
+            Err(_) if order.has_arrived() => {}
+            Err(_) => self.orders.fail(order.token(), Errno::EAGAIN),
+        }
+    }
+
+    pub fn watch(&self, pidfd: BorrowedFd<'_>, id: u64) -> Result<(), Errno> {
+        let data = epoll::EventData::new_u64(id);
+        epoll::add(&self.deaths, pidfd, data, epoll::EventFlags::IN).map_err(errno)
+    }
+
+    pub fn deaths(&self) -> BorrowedFd<'_> {
+        self.deaths.as_fd()
+    }
+
+    pub fn take_region(&self) -> Result<Arc<Region>, Errno> {
+        Region::new().map(Arc::new)
+    }
+
+    /// Registers a new process that stands in its hello; its first thread.
+    pub fn adopt_process(
+        &self,
+        arrival: Arrival,
+        region: Arc<Region>,
+        token: u64,
+    ) -> Result<Arc<Thread>, PlatformError> {
+        self.unborn.lock().remove(&token);
+        let pidfd = arrival.pidfd.ok_or_else(|| PlatformError::Broken("no pidfd".to_owned()))?;
+        let process = Process::new(arrival.tid, pidfd, region);
+        let (slot, _) = process.take_slot().map_err(PlatformError::Exhausted)?;
+        // Never zero: the first thread's slot is not used again.
+        slot.head().alive.store(1, Relaxed);
+        slot.head().state.store(state::POSTED, SeqCst);
+        let thread = Thread::new(&process, arrival.tid, slot);
+        thread.hold_hello(arrival.notification, true);
+        self.watch(process.pidfd(), process.id_for_death()).map_err(PlatformError::Exhausted)?;
+        self.processes.lock().insert(process.id_for_death(), process);
+        Ok(thread)
+    }
+
+    /// The context is gone: the host thread must go, too.
+    pub fn end_thread(&self, thread: &Arc<Thread>) {
+        thread.is_doomed.store(true, SeqCst);
+        if thread.is_posted() {
+            self.finish_thread(thread);
+            return;
+        }
+        self.await_thread(thread);
+        thread.is_running.store(true, SeqCst);
+        thread.kick();
+        if thread.is_posted() {
+            self.finish_thread(thread);
+        }
+    }
+
+    fn finish_thread(&self, thread: &Arc<Thread>) {
+        if !thread.is_ended.swap(true, SeqCst) {
+            self.unawait(thread);
+            let reply = Reply { state: state::EXIT, files: Vec::new() };
+            thread.reply(&self.listener, reply);
+        }
+    }
+
+    /// The host thread is dead.
+    pub fn forget_thread(&self, thread: &Arc<Thread>) {
+        self.unawait(thread);
+        let mut threads = self.threads.lock();
+        if threads.get(&thread.tid()).is_some_and(|known| Arc::ptr_eq(known, thread)) {
+            threads.remove(&thread.tid());
+        }
+    }
+
+    /// Collects the dead.
+    pub fn reap(self: &Arc<Self>) {
+        let mut events = Vec::with_capacity(64);
+        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        loop {
+            events.clear();
+            let buffer = rustix::buffer::spare_capacity(&mut events);
+            if epoll::wait(&self.deaths, buffer, Some(&now)).is_err() || events.is_empty() {
+                return;
+            }
+            for event in &events {
+                self.on_death(event.data.u64());
+            }
+        }
+    }
+
+    fn on_death(self: &Arc<Self>, id: u64) {
+        if id == ZYGOTE_ID {
+            self.is_broken.store(true, SeqCst);
+            self.pool.on_zygote_death(self);
+        } else if id & TOKEN_BIT != 0 {
+            if let Some(pidfd) = self.unborn.lock().remove(&id) {
+                let _ = sys::wait_pidfd(pidfd.as_fd());
+            }
+            self.orders.fail(id, Errno::EAGAIN);
+        } else {
+            let process = self.processes.lock().remove(&id);
+            if let Some(process) = process {
+                self.bury(&process);
+            }
+        }
+    }
+
+    fn bury(&self, process: &Arc<Process>) {
+        let _ = epoll::delete(&self.deaths, process.pidfd());
+        let fate = match sys::wait_pidfd(process.pidfd()) {
+            Ok(Some(ending)) => ending.to_string(),
+            _ => "gone".to_owned(),
+        };
+        process.mark_dead(fate);
+        for thread in process.bury() {
+            self.forget_thread(&thread);
+            thread.wake();
+        }
+    }
+
+    /// Kills everything; for the platform's end.
+    pub fn end_all(&self) {
+        let processes: Vec<_> = self.processes.lock().drain().map(|(_, process)| process).collect();
+        for process in &processes {
+            let _ = sys::pidfd_send_signal(process.pidfd(), libc::SIGKILL);
+        }
+        for process in &processes {
+            let _ = sys::wait_pid(process.pid());
+            process.mark_dead("the platform ended".to_owned());
+            for thread in process.bury() {
+                self.forget_thread(&thread);
+                thread.wake();
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The shared half of a context: what the listener, the scanner, kickers and the owning task all reach.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::task::Waker;
+
+use abi::Errno;
+use parking_lot::Mutex;
+use shim_abi::state;
+
+use super::listener::Listener;
+use super::process::Process;
+use super::region::SlotRef;
+use super::sys::{self, AfterAddFd};
+use crate::Kicker;
+
+/// One guest thread of the host.
+pub struct Thread {
+    process: Arc<Process>,
+    tid: i32,
+    slot: SlotRef,
+    /// It was resumed and its event was not taken yet: a kick makes sense.
+    pub is_running: AtomicBool,
+    /// The context is gone; the host thread is to exit as soon as it is ours.
+    pub is_doomed: AtomicBool,
+    /// It was told to exit.
+    pub is_ended: AtomicBool,
+    /// Place in the list of awaited threads; only that list's lock holder touches it.
+    pub position: AtomicUsize,
+    link: Mutex<Link>,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// How the host thread can be answered right now.
+#[derive(Default)]
+struct Link {
+    /// Its doorbell that has not been answered.
+    notification: Option<u64>,
+    /// The doorbell is a new process's: the answer must bring the channel.
+    wants_channel: bool,
+    /// It was told to ring so that this can be given to it.
+    pending: Option<Reply>,
+}
+
+/// An answer whose operations are in the slot already.
+#[derive(Debug, Default)]
+pub struct Reply {
+    pub state: u32,
+    /// Descriptors to install, each with the operations that use it.
+    pub files: Vec<(Arc<OwnedFd>, Vec<usize>)>,
+}
+
+impl Thread {
+    pub fn new(process: &Arc<Process>, tid: i32, slot: SlotRef) -> Arc<Self> {
+        Arc::new(Self {
+            process: Arc::clone(process),
+            tid,
+            slot,
+            is_running: AtomicBool::new(false),
+            is_doomed: AtomicBool::new(false),
+            is_ended: AtomicBool::new(false),
+            position: AtomicUsize::new(usize::MAX),
+            link: Mutex::default(),
+            waker: Mutex::default(),
+        })
+    }
+
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
+    pub fn tid(&self) -> i32 {
+        self.tid
+    }
+
+    pub fn slot(&self) -> &SlotRef {
+        &self.slot
+    }
+
+    pub fn is_posted(&self) -> bool {
+        self.slot.head().state.load(Ordering::Acquire) == state::POSTED
+    }
+
+    /// Wakes the task that owns the context.
+    pub fn wake(&self) {
+        let waker = self.waker.lock().clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub fn set_waker(&self, waker: &Waker) {
+        let mut place = self.waker.lock();
+        match &mut *place {
+            Some(old) => old.clone_from(waker),
+            None => *place = Some(waker.clone()),
+        }
+    }
+
+    /// A hello was this thread's: its notification waits for the first reply.
+    pub fn hold_hello(&self, notification: u64, wants_channel: bool) {
+        let mut link = self.link.lock();
+        link.notification = Some(notification);
+        link.wants_channel = wants_channel;
+    }
+
+    /// The thread rang. Its owner is to be woken when that was for an event.
+    pub fn on_ring(&self, listener: &Listener, notification: u64) -> bool {
+        let mut link = self.link.lock();
+        if let Some(reply) = link.pending.take() {
+            drop(link);
+            self.answer(listener, notification, &reply);
+            return false;
+        }
+        if self.is_posted() {
+            link.notification = Some(notification);
+            return true;
+        }
+        // Late: the reply was given before the bell rang (rule 5).
+        drop(link);
+        listener.send(notification, 0);
+        false
+    }
+
+    /// Gives the slot back to the guest. The operations were written.
+    pub fn reply(&self, listener: &Listener, reply: Reply) {
+        let mut link = self.link.lock();
+        match link.notification.take() {
+            Some(notification) if link.wants_channel => {
+                link.wants_channel = false;
+                let now = if reply.files.is_empty() { reply.state } else { state::RING };
+                if !reply.files.is_empty() {
+                    link.pending = Some(reply);
+                }
+                self.slot.head().state.store(now, Ordering::SeqCst);
+                drop(link);
+                self.give_channel(listener, notification);
+            }
+            Some(notification) => {
+                drop(link);
+                self.answer(listener, notification, &reply);
+            }
+            None => {
+                let now = if reply.files.is_empty() { reply.state } else { state::RING };
+                if !reply.files.is_empty() {
+                    link.pending = Some(reply);
+                }
+                let head = self.slot.head();
+                head.state.store(now, Ordering::SeqCst);
+                drop(link);
+                fence(Ordering::SeqCst);
+                if head.waiting.load(Ordering::Relaxed) != 0 {
+                    sys::futex_wake(&head.state);
+                }
+            }
+        }
+    }
+
+    /// Answers the hello at once, before there is a reply.
+    pub fn give_channel_now(&self, listener: &Listener) {
+        let mut link = self.link.lock();
+        link.wants_channel = false;
+        let notification = link.notification.take();
+        drop(link);
+        if let Some(notification) = notification {
+            self.give_channel(listener, notification);
+        }
+    }
+
+    /// Answers a hello with the channel's descriptor.
+    fn give_channel(&self, listener: &Listener, notification: u64) {
+        let fd = self.process.region().fd().as_raw_fd();
+        if let Err(errno) = listener.add_fd(notification, fd, AfterAddFd::Answer) {
+            self.lost(errno);
+        }
+    }
+
+    /// Publishes a reply to a thread that waits in its doorbell.
+    fn answer(&self, listener: &Listener, notification: u64, reply: &Reply) {
+        let head = self.slot.head();
+        let Some(((last, users), others)) = reply.files.split_last() else {
+            head.has_fd.store(0, Ordering::Relaxed);
+            head.state.store(reply.state, Ordering::SeqCst);
+            listener.send(notification, 0);
+            return;
+        };
+        for (file, users) in others {
+            match listener.add_fd(notification, file.as_raw_fd(), AfterAddFd::Keep) {
+                Ok(number) => self.set_fd(users, u64::from(number)),
+                Err(errno) => return self.lost(errno),
+            }
+        }
+        self.set_fd(users, shim_abi::FD_OF_RING);
+        head.has_fd.store(1, Ordering::Relaxed);
+        head.state.store(reply.state, Ordering::SeqCst);
+        if let Err(errno) = listener.add_fd(notification, last.as_raw_fd(), AfterAddFd::Answer) {
+            self.lost(errno);
+        }
+    }
+
+    /// Writes a descriptor's number into the operations that use it. For closing it is the first argument.
+    fn set_fd(&self, users: &[usize], number: u64) {
+        for op in users.iter().filter_map(|at| self.slot.head().ops.get(*at)) {
+            let is_close = op.nr.load(Ordering::Relaxed) == libc::SYS_close.cast_unsigned();
+            let argument = if is_close { op.args.first() } else { op.args.get(4) };
+            if let Some(argument) = argument {
+                argument.store(number, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// A descriptor could not be installed: the process is gone, or must go.
+    fn lost(&self, errno: Errno) {
+        // ENOENT and ESRCH: it died meanwhile; the reaper says how.
+        if errno != Errno::ENOENT && errno != Errno::ESRCH {
+            self.process.fail(&format!("no descriptor could be installed: {}", errno.text()));
+        }
+    }
+}
+
+impl Kicker for Thread {
+    fn kick(&self) {
+        if self.is_running.load(Ordering::SeqCst) {
+            // The shim blocks it; it is delivered by the return to guest code (rule 6).
+            let _ = sys::tgkill(self.process.pid(), self.tid, shim_abi::KICK_SIGNAL);
+        }
+    }
+}
