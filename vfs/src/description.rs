@@ -11,7 +11,7 @@ use base::{Sink, Source};
 
 use crate::context::VfsCx;
 use crate::dentry::Path;
-use crate::file::{DirEntry, FileOps, Whence};
+use crate::file::{CURRENT_POSITION, DirEntry, FileOps, Whence};
 use crate::inode::Inode;
 use crate::lock_order;
 use crate::mount::MountFlags;
@@ -112,19 +112,27 @@ impl File {
         if self.flags().writes() { Ok(()) } else { Err(Errno::EBADF) }
     }
 
+    /// What `read` and `write` pass as position when it is not ours: streams have none, others keep their own.
+    fn fixed_position(&self) -> Option<u64> {
+        if !self.ops.is_seekable() {
+            return Some(0);
+        }
+        self.ops.keeps_position().then_some(CURRENT_POSITION)
+    }
+
     /// read(2), one try.
     ///
     /// # Errors
     /// `EBADF` when not open for reading, `EISDIR`, `EAGAIN` when it would block, and the file's own.
     pub fn read(&self, cx: &VfsCx<'_>, sink: &mut dyn Sink) -> Result<usize> {
         self.check_readable()?;
-        let count = if self.ops.is_seekable() {
+        let count = if let Some(pos) = self.fixed_position() {
+            self.ops.read(cx, self, sink, pos)?
+        } else {
             let mut pos = self.pos.lock();
             let count = self.ops.read(cx, self, sink, *pos)?;
             *pos = pos.saturating_add(count as u64);
             count
-        } else {
-            self.ops.read(cx, self, sink, 0)?
         };
         self.tell(count, Events::ACCESS);
         Ok(count)
@@ -137,7 +145,9 @@ impl File {
     /// `EBADF` when not open for writing, `EFBIG` beyond the size limits, `EAGAIN`, and the file's own.
     pub fn write(&self, cx: &VfsCx<'_>, source: &mut dyn Source) -> Result<usize> {
         self.check_writable()?;
-        let count = if self.ops.is_seekable() {
+        let count = if let Some(pos) = self.fixed_position() {
+            self.ops.write(cx, self, source, pos)?
+        } else {
             let mut pos = self.pos.lock();
             let count = self.write_at(cx, source, *pos)?;
             *pos = if self.flags().contains(OpenFlags::APPEND) && count > 0 {
@@ -146,8 +156,6 @@ impl File {
                 pos.saturating_add(count as u64)
             };
             count
-        } else {
-            self.ops.write(cx, self, source, 0)?
         };
         self.tell(count, Events::MODIFY);
         Ok(count)
@@ -213,6 +221,9 @@ impl File {
     pub fn seek(&self, offset: i64, whence: Whence) -> Result<u64> {
         if !self.ops.is_seekable() {
             return Err(Errno::ESPIPE);
+        }
+        if self.ops.keeps_position() {
+            return self.ops.seek(self, offset, whence);
         }
         let mut pos = self.pos.lock();
         let new = match whence {

@@ -28,8 +28,14 @@ base::lock_levels! {
     OverlayInode,
     /// State of a filesystem's inode.
     InodeState,
+    /// Additions of an epoll to an epoll.
+    EpollNesting,
     /// State of an open file (pipe, eventfd, tty...).
     FileState,
+    /// Interest of an epoll in one file.
+    EpollItem,
+    /// Ready list of an epoll.
+    EpollReady,
     /// Watches of inodes.
     Watches,
     /// Record locks of an inode, and the table of such inodes.

@@ -7,6 +7,7 @@
 //! | `nullfs` | an empty directory; home of anonymous paths |
 //! | `gofer` | host files through the gofer |
 //! | `tmpfs` | files in memory |
+//! | `procfs` | /proc |
 //! | `pipefs` | pipes and FIFOs |
 //! | `anonfs` | inodes of files without a path |
 //! | `hostfile` | donated host descriptors |
@@ -19,3 +20,4 @@ pub mod kernfs;
 pub mod nullfs;
 pub mod pipefs;
 pub mod tmpfs;
+pub mod procfs;

@@ -11,7 +11,8 @@ use abi::stat::{Attr, FileType, makedev};
 use abi::{Errno, Result};
 
 use crate::context::VfsCx;
-use crate::file::FileOps;
+use crate::dentry::Path;
+use crate::file::{File, FileOps};
 use crate::inode::Inode;
 
 /// Device that `stat` reports for anonymous inodes.
@@ -39,9 +40,18 @@ impl AnonInode {
     }
 
     /// What /proc/PID/fd shows.
+    #[must_use]
     pub fn path_text(&self) -> Vec<u8> {
         format!("anon_inode:{}", self.kind).into_bytes()
     }
+}
+
+/// A file description around `ops`, as /proc/PID/fd shows an anonymous inode of this kind.
+#[must_use]
+pub fn new_file(ops: Arc<dyn FileOps>, kind: &'static str, flags: OpenFlags) -> Arc<File> {
+    let inode = AnonInode::new(kind);
+    let path = Path::anonymous(&inode.path_text(), inode.clone());
+    File::new(ops, inode, path, flags)
 }
 
 impl Inode for AnonInode {

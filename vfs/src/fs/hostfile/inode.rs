@@ -16,6 +16,7 @@ use super::reactor::Reactor;
 use super::to_errno;
 use crate::context::VfsCx;
 use crate::file::FileOps;
+use crate::fs::devfs::MemDevice;
 use crate::inode::{Inode, SetAttr};
 
 /// See the module.
@@ -38,8 +39,13 @@ impl HostInode {
     }
 
     /// What /proc/PID/fd shows.
+    #[must_use]
     pub fn path_text(&self) -> Vec<u8> {
         let ino = self.attr().map_or(0, |attr| attr.ino);
+        match self.attr().ok().filter(|_| self.kind == FileType::Character) {
+            Some(attr) if attr.rdev == MemDevice::Null.rdev() => return b"/dev/null".to_vec(),
+            _ => {}
+        }
         let kind = match self.kind {
             FileType::Fifo => "pipe",
             FileType::Socket => "socket",
@@ -84,6 +90,10 @@ impl Inode for HostInode {
             // Owner, mode and times of the host's file are not the guest's to change.
             (_, None) => Err(Errno::EPERM),
         }
+    }
+
+    fn opens_itself(&self) -> bool {
+        true
     }
 
     /// Opening /dev/stdin and the like: another view of the same host description.

@@ -42,6 +42,7 @@ impl PipeInode {
     }
 
     /// What /proc/PID/fd shows.
+    #[must_use]
     pub fn path_text(&self) -> Vec<u8> {
         format!("pipe:[{}]", self.ino).into_bytes()
     }
@@ -75,6 +76,10 @@ impl Inode for PipeInode {
         owner.gid = change.gid.unwrap_or(owner.gid);
         owner.mode = change.mode.map_or(owner.mode, |mode| mode & 0o7777);
         Ok(())
+    }
+
+    fn opens_itself(&self) -> bool {
+        true
     }
 
     fn open(self: Arc<Self>, _: &VfsCx<'_>, flags: OpenFlags) -> Result<Arc<dyn FileOps>> {

@@ -20,29 +20,27 @@ mod tests;
 
 use std::sync::Arc;
 
+use abi::open::OpenFlags;
 use base::cred::Credentials;
 
 pub use fifo::{FifoOpen, FifoWait, open as open_fifo};
 pub use inode::PipeInode;
 pub use pipe::{PIPE_MAX_SIZE, Pipe, PipeEnd};
 
-use crate::file::FileOps;
-use crate::inode::Inode;
+use crate::dentry::Path;
+use crate::file::File;
 
-/// A new pipe, ready to become two file descriptions.
-pub struct NewPipe {
-    pub inode: Arc<dyn Inode>,
-    pub read_end: Arc<dyn FileOps>,
-    pub write_end: Arc<dyn FileOps>,
-}
-
-/// Makes a pipe that belongs to `cred`.
+/// Read end and write end of a new pipe that belongs to `cred`; `flags`: `O_NONBLOCK`, `O_DIRECT`.
 #[must_use]
-pub fn new_pipe(cred: &Credentials) -> NewPipe {
+pub fn new_pipe(cred: &Credentials, flags: OpenFlags) -> (Arc<File>, Arc<File>) {
     let pipe = Pipe::new(None);
-    NewPipe {
-        inode: PipeInode::new(Arc::clone(&pipe), cred),
-        read_end: Arc::new(PipeEnd::new(Arc::clone(&pipe), true, false)),
-        write_end: Arc::new(PipeEnd::new(pipe, false, true)),
-    }
+    let inode = PipeInode::new(Arc::clone(&pipe), cred);
+    let path = Path::anonymous(&inode.path_text(), inode.clone());
+    let read_end = Arc::new(PipeEnd::new(Arc::clone(&pipe), true, false));
+    let write_end = Arc::new(PipeEnd::new(pipe, false, true));
+    let flags = flags & (OpenFlags::NONBLOCK | OpenFlags::DIRECT);
+    (
+        File::new(read_end, inode.clone(), path.clone(), flags),
+        File::new(write_end, inode, path, flags | OpenFlags::WRONLY),
+    )
 }
