@@ -13,10 +13,7 @@ const SOCKETS: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr
                        timeout inode";
 
 const FILES: &[(&str, &str)] = &[
-    (
-        "arp",
-        "IP address       HW type     Flags       HW address            Mask     Device\n",
-    ),
+    ("arp", "IP address       HW type     Flags       HW address            Mask     Device\n"),
     (
         "dev",
         "Inter-|   Receive                                                |  Transmit\n \
@@ -24,10 +21,7 @@ const FILES: &[(&str, &str)] = &[
          colls carrier compressed\n    lo:       0       0    0    0    0     0          0         0        \
          0       0    0    0    0     0       0          0\n",
     ),
-    (
-        "if_inet6",
-        "00000000000000000000000000000001 01 80 10 80       lo\n",
-    ),
+    ("if_inet6", "00000000000000000000000000000001 01 80 10 80       lo\n"),
     (
         "netlink",
         "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n",
@@ -43,7 +37,10 @@ const FILES: &[(&str, &str)] = &[
          RAW: inuse 0\nFRAG: inuse 0 memory 0\n",
     ),
     ("unix", "Num       RefCount Protocol Flags    Type St Inode Path\n"),
-    ("wireless", "Inter-| sta-|   Quality        |   Discarded packets               | Missed | WE\n"),
+    (
+        "wireless",
+        "Inter-| sta-|   Quality        |   Discarded packets               | Missed | WE\n",
+    ),
 ];
 
 pub fn make(shared: &Arc<Shared>) -> Arc<dyn Inode> {

@@ -74,8 +74,7 @@ impl Children for Root {
             }
             let name = tid.to_string();
             let ino = task::inode_number(tid, 0);
-            let entry =
-                DirEntry { ino, next: 0, kind: FileType::Directory, name: name.as_bytes() };
+            let entry = DirEntry { ino, next: 0, kind: FileType::Directory, name: name.as_bytes() };
             goes_on = emit(key, entry);
         }
         Ok(())

@@ -259,7 +259,8 @@ impl<'a> Tree<'a> {
         let mut entries = self.files;
         entries.extend(self.dirs.into_iter().map(|(name, tree)| (name, tree.finish())));
         entries.sort_by(|a, b| a.0.cmp(&b.0));
-        let dir = entries.into_iter().fold(FixedDir::new(), |dir, (name, inode)| dir.with(name, inode));
+        let dir =
+            entries.into_iter().fold(FixedDir::new(), |dir, (name, inode)| dir.with(name, inode));
         DirInode::new(self.shared.node(FileType::Directory, 0o555), dir)
     }
 }

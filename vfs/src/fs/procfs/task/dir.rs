@@ -97,8 +97,7 @@ impl Children for ThreadsDir {
             let key = u64::try_from(tid.0).unwrap_or(0);
             let name = tid.to_string();
             let ino = inode_number(tid, 0);
-            let entry =
-                DirEntry { ino, next: 0, kind: FileType::Directory, name: name.as_bytes() };
+            let entry = DirEntry { ino, next: 0, kind: FileType::Directory, name: name.as_bytes() };
             if key >= from && !emit(key, entry) {
                 break;
             }

@@ -52,9 +52,8 @@ pub fn path_text(cx: &VfsCx<'_>, path: &crate::dentry::Path) -> Vec<u8> {
 impl FdDir {
     fn link(&self, fd: Fd, file: &File) -> Arc<dyn Inode> {
         let flags = file.flags();
-        let mode = 0o100
-            | if flags.reads() { 0o400 } else { 0 }
-            | if flags.writes() { 0o200 } else { 0 };
+        let mode =
+            0o100 | if flags.reads() { 0o400 } else { 0 } | if flags.writes() { 0o200 } else { 0 };
         let index = FIRST_INDEX + 2 * u64::try_from(fd.0).unwrap_or(0);
         let node = self.task.node(index, FileType::Symlink, mode);
         let (text_task, target_task) = (self.task.clone(), self.task.clone());
@@ -62,7 +61,8 @@ impl FdDir {
             node,
             move |cx| open_file(&text_task, cx, fd).map(|(file, _)| path_text(cx, file.path())),
             move |cx| {
-                open_file(&target_task, cx, fd).map(|(file, _)| LinkTarget::Jump(file.path().clone()))
+                open_file(&target_task, cx, fd)
+                    .map(|(file, _)| LinkTarget::Jump(file.path().clone()))
             },
         )
     }

@@ -31,7 +31,8 @@ fn value(limit: u64) -> String {
 }
 
 pub fn show(asked: &Asked<'_>) -> Result<Vec<u8>> {
-    let mut out = format!("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
+    let mut out =
+        format!("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
     let limits = asked.task.limits();
     for ((name, unit), (soft, hard)) in ROWS.iter().zip(limits) {
         let (soft, hard) = (value(soft), value(hard));
