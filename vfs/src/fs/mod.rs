@@ -19,5 +19,5 @@ pub mod hostfile;
 pub mod kernfs;
 pub mod nullfs;
 pub mod pipefs;
-pub mod tmpfs;
 pub mod procfs;
+pub mod tmpfs;
