@@ -10,6 +10,8 @@
 mod file;
 mod inode;
 mod reactor;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

@@ -74,3 +74,89 @@ fn packets_end_a_read_and_lose_their_rest() {
     assert_eq!(&buffer[..2], b"gh");
     assert!(ring.is_empty());
 }
+
+mod ends {
+    use abi::Errno;
+    use abi::open::OpenFlags;
+    use abi::poll::PollEvents;
+
+    use crate::file::File;
+    use crate::fs::pipefs::{FifoOpen, new_pipe, open_fifo};
+    use crate::test_support::World;
+
+    fn poll(world: &World, file: &File) -> PollEvents {
+        file.ops().poll(&world.cx(), file)
+    }
+
+    const IN: PollEvents = PollEvents::IN.union(PollEvents::RDNORM);
+    const OUT: PollEvents = PollEvents::OUT.union(PollEvents::WRNORM);
+
+    #[test]
+    fn readiness_follows_content_and_peers() {
+        let world = World::tmpfs();
+        let (reader, writer) = new_pipe(&world.cred, OpenFlags::empty());
+        assert_eq!(poll(&world, &reader), PollEvents::empty());
+        assert_eq!(poll(&world, &writer), OUT);
+        let mut buffer = [0; 8];
+        assert_eq!(reader.read(&world.cx(), &mut &mut buffer[..]), Err(Errno::EAGAIN));
+        assert_eq!(writer.write(&world.cx(), &mut &b"abc"[..]), Ok(3));
+        assert_eq!(poll(&world, &reader), IN);
+        drop(writer);
+        assert_eq!(poll(&world, &reader), IN | PollEvents::HUP);
+        assert_eq!(reader.read(&world.cx(), &mut &mut buffer[..]), Ok(3));
+        assert_eq!(reader.read(&world.cx(), &mut &mut buffer[..]), Ok(0));
+        assert_eq!(poll(&world, &reader), PollEvents::HUP);
+    }
+
+    #[test]
+    fn write_without_readers_is_broken() {
+        let world = World::tmpfs();
+        let (reader, writer) = new_pipe(&world.cred, OpenFlags::empty());
+        drop(reader);
+        assert_eq!(writer.write(&world.cx(), &mut &b"abc"[..]), Err(Errno::EPIPE));
+        assert_eq!(writer.write(&world.cx(), &mut &b""[..]), Ok(0));
+        assert_eq!(poll(&world, &writer), OUT | PollEvents::ERR);
+    }
+
+    #[test]
+    fn wrong_direction_is_a_bad_descriptor() {
+        let world = World::tmpfs();
+        let (reader, writer) = new_pipe(&world.cred, OpenFlags::empty());
+        assert_eq!(reader.write(&world.cx(), &mut &b"a"[..]), Err(Errno::EBADF));
+        assert_eq!(writer.read(&world.cx(), &mut &mut [0u8; 1][..]), Err(Errno::EBADF));
+    }
+
+    #[test]
+    fn size_is_rounded_and_bounded() {
+        let world = World::tmpfs();
+        let (_reader, writer) = new_pipe(&world.cred, OpenFlags::empty());
+        assert_eq!(writer.ops().pipe_size(None), Ok(65536));
+        assert_eq!(writer.ops().pipe_size(Some(5000)), Ok(8192));
+        assert_eq!(writer.ops().pipe_size(Some(2 << 20)), Err(Errno::EPERM));
+        assert_eq!(writer.write(&world.cx(), &mut &[0; 8192][..]), Ok(8192));
+        assert_eq!(writer.ops().pipe_size(Some(4096)), Err(Errno::EBUSY));
+    }
+
+    #[test]
+    fn fifo_reader_and_writer_meet() {
+        let reads = OpenFlags::empty();
+        let Ok(FifoOpen::Wait(wait)) = open_fifo(1, 2, reads) else { panic!("no writer yet") };
+        let wait = wait.finish().map(|_| ()).expect_err("still no writer");
+        let Ok(FifoOpen::Done(writer)) = open_fifo(1, 2, OpenFlags::WRONLY) else {
+            panic!("a reader waits")
+        };
+        // A writer that came and went counts.
+        drop(writer);
+        assert!(wait.finish().is_ok());
+    }
+
+    #[test]
+    fn fifo_without_blocking() {
+        let nonblocking = OpenFlags::NONBLOCK;
+        assert!(matches!(open_fifo(1, 3, nonblocking | OpenFlags::WRONLY), Err(Errno::ENXIO)));
+        let Ok(FifoOpen::Done(reader)) = open_fifo(1, 3, nonblocking) else { panic!("at once") };
+        let writer = open_fifo(1, 3, nonblocking | OpenFlags::WRONLY);
+        assert!(matches!(writer, Ok(FifoOpen::Done(_))));
+        drop(reader);
+    }
+}
