@@ -25,6 +25,8 @@ pub struct Cx<'a> {
     pub number: u64,
     /// See [`Cx::deadline_after`].
     pub restart_deadline: Option<Nanos>,
+    /// Bytes that a call that was tried first has moved before it turned out that it must wait.
+    pub begun: usize,
     /// The line that --strace prints when the call is done; `None` when nobody traces.
     pub trace: Option<Trace>,
 }

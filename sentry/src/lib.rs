@@ -12,6 +12,7 @@
 //! | `signal` | queues, masks, actions, delivery, frames, stops |
 //! | `mm` | VMA tree, mmap family, brk, user copies |
 //! | `loader` | ELF, scripts, initial stack, auxv |
+//! | `io_wait` | the one loop that makes files block |
 //! | `futex`, `time` | futex queues; clocks and timers |
 //! | `syscalls` | the table and one file per family |
 //! | `proc_view` | what procfs asks about tasks |
@@ -25,6 +26,7 @@ pub mod cx;
 pub mod error;
 pub mod executor;
 pub mod futex;
+pub mod io_wait;
 pub mod kernel;
 pub mod loader;
 pub mod lock_order;

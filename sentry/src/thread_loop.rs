@@ -82,7 +82,8 @@ async fn syscall(
     context: &mut Box<dyn Context>,
 ) -> Result<Option<Interrupted>, Ended> {
     let number = context.regs().syscall_number();
-    let mut cx = Cx { kernel, thread, context, number, restart_deadline: None, trace: None };
+    let mut cx =
+        Cx { kernel, thread, context, number, restart_deadline: None, begun: 0, trace: None };
     let result = dispatch(&mut cx).await;
     // The number of the interrupted call, not that of restart_syscall(2).
     let number = cx.number;

@@ -118,7 +118,7 @@ impl FutexTable {
         check: impl FnOnce() -> Result<()>,
     ) -> Result<(usize, usize)> {
         let mut woken = WakeList::new();
-        let mut moved = 0;
+        let moved;
         {
             let (mut source, mut target) = self.lock_pair(from, to);
             check()?;

@@ -35,7 +35,10 @@ pub async fn dispatch(cx: &mut Cx<'_>) -> SysResult {
         Some(Call::Async(handler)) => handler(cx, words).await,
         Some(Call::Try(first, handler)) => match first(cx, words) {
             Attempt::Done(result) => result,
-            Attempt::WouldBlock => handler(cx, words).await,
+            Attempt::WouldBlock { begun } => {
+                cx.begun = begun;
+                handler(cx, words).await
+            }
         },
     };
     if let (Some(tracer), Some(trace)) = (tracer, cx.trace.take()) {

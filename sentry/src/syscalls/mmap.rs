@@ -87,7 +87,7 @@ impl Cx<'_> {
     fn try_change(&mut self, plan: impl FnOnce(&mut MmState) -> Result<Plan>) -> Attempt {
         let mm = self.mm();
         if !mm.is_alone() {
-            return Attempt::WouldBlock;
+            return Attempt::WouldBlock { begun: 0 };
         }
         Attempt::Done(mm.change_alone(&mut **self.context, plan).map_err(SysError::from))
     }
@@ -135,7 +135,7 @@ pub fn try_mmap(
     offset: u64,
 ) -> Attempt {
     if !cx.mm().is_alone() {
-        return Attempt::WouldBlock;
+        return Attempt::WouldBlock { begun: 0 };
     }
     let prepared = map_request(cx, addr, len, prot, flags, fd, offset)
         .and_then(|request| request.source().map(|source| (request, source)));

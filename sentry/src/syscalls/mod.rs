@@ -9,11 +9,25 @@
 //! | `dispatch` | from registers to a handler |
 //! | `identity` | getpid and its kin |
 //! | `mmap`, `exec` | memory mapping; execve |
+//! | `descriptor` | the caller's descriptors and path arguments |
+//! | `read_write`, `open`, `fd`, `fcntl`, `ioctl` | open files |
+//! | `stat`, `path`, `dir`, `xattr`, `sync` | names and attributes |
 
 pub mod args;
+mod descriptor;
+mod dir;
 pub mod dispatch;
 mod exec;
+mod fcntl;
+mod fd;
 mod identity;
+mod ioctl;
 mod mmap;
+mod open;
+mod path;
+mod read_write;
+mod stat;
 pub mod strace;
+mod sync;
 pub mod table;
+mod xattr;

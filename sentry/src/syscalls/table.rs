@@ -7,7 +7,8 @@
 //! * plain: `fn(cx, args...) -> SysResult`, never blocks;
 //! * `@wait`: `async fn(cx, args...) -> SysResult`, may block;
 //! * `[module::first] @wait ...`: `first` is a plain function of the same arguments that answers
-//!   [`Attempt::Done`] without allocating whenever the call need not block, and otherwise leaves no trace.
+//!   [`Attempt::Done`] without allocating whenever the call need not block; how much it had moved when it turned out
+//!   that it must is in `cx.begun` when the other one starts.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +16,9 @@ use std::pin::Pin;
 use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::syscalls::args::FromArgs;
-use crate::syscalls::{exec, identity, mmap};
+use crate::syscalls::{
+    dir, exec, fcntl, fd, identity, ioctl, mmap, open, path, read_write, stat, sync, xattr,
+};
 
 /// Argument words of one call.
 pub type Words = [u64; 6];
@@ -27,8 +30,10 @@ pub type CallFuture<'a> = Pin<Box<dyn Future<Output = SysResult> + Send + 'a>>;
 #[derive(Debug)]
 pub enum Attempt {
     Done(SysResult),
-    /// Nothing was done yet: enter the blocking handler.
-    WouldBlock,
+    /// Enter the blocking handler; that many bytes were moved already.
+    WouldBlock {
+        begun: usize,
+    },
 }
 
 /// How a call is entered.
@@ -133,6 +138,102 @@ pub fn row(number: u64) -> Option<&'static Row> {
 use Support::{Full, Partial};
 
 rows! {
+    // Open files.
+    0 => [read_write::try_read] @wait read_write::read(fd, buf), Full;
+    1 => [read_write::try_write] @wait read_write::write(fd, buf), Full;
+    2 => [open::try_open] @wait open::open(path, flags, mode), Full;
+    3 => fd::close(fd), Full;
+    8 => read_write::lseek(fd, offset, whence), Full;
+    16 => ioctl::ioctl(fd, request, arg), Full;
+    17 => read_write::pread64(fd, buf, offset), Full;
+    18 => read_write::pwrite64(fd, buf, offset), Full;
+    19 => @wait read_write::readv(fd, iov, count), Full;
+    20 => @wait read_write::writev(fd, iov, count), Full;
+    32 => fd::dup(fd), Full;
+    33 => fd::dup2(old, new), Full;
+    72 => [fcntl::try_fcntl] @wait fcntl::fcntl(fd, command, arg),
+        Partial("no leases, no directory notifications");
+    73 => @wait fcntl::flock(fd, operation), Full;
+    85 => @wait open::creat(path, mode), Full;
+    257 => [open::try_openat] @wait open::openat(dir, path, flags, mode), Full;
+    292 => fd::dup3(old, new, flags), Full;
+    295 => read_write::preadv(fd, iov, count, offset), Full;
+    296 => read_write::pwritev(fd, iov, count, offset), Full;
+    327 => @wait read_write::preadv2(fd, iov, count, offset, high, flags), Full;
+    328 => @wait read_write::pwritev2(fd, iov, count, offset, high, flags),
+        Partial("no RWF_APPEND, no RWF_NOAPPEND");
+    436 => fd::close_range(first, last, flags), Full;
+    437 => @wait open::openat2(dir, path, how, size), Full;
+
+    // Names and attributes.
+    4 => stat::stat(path, out), Full;
+    5 => stat::fstat(fd, out), Full;
+    6 => stat::lstat(path, out), Full;
+    21 => stat::access(path, mode), Full;
+    74 => sync::fsync(fd), Full;
+    75 => sync::fdatasync(fd), Full;
+    76 => path::truncate(path, len), Full;
+    77 => path::ftruncate(fd, len), Full;
+    78 => dir::getdents(fd, buf), Full;
+    79 => path::getcwd(buf), Full;
+    80 => path::chdir(path), Full;
+    81 => path::fchdir(fd), Full;
+    82 => path::rename(old, new), Full;
+    83 => path::mkdir(path, mode), Full;
+    84 => path::rmdir(path), Full;
+    86 => path::link(old, new), Full;
+    87 => path::unlink(path), Full;
+    88 => path::symlink(target, path), Full;
+    89 => stat::readlink(path, buf), Full;
+    90 => path::chmod(path, mode), Full;
+    91 => path::fchmod(fd, mode), Full;
+    92 => path::chown(path, uid, gid), Full;
+    93 => path::fchown(fd, uid, gid), Full;
+    94 => path::lchown(path, uid, gid), Full;
+    95 => path::umask(mask), Full;
+    132 => path::utime(path, times), Full;
+    133 => path::mknod(path, mode, dev), Full;
+    137 => stat::statfs(path, out), Full;
+    138 => stat::fstatfs(fd, out), Full;
+    161 => path::chroot(path), Full;
+    162 => sync::sync(), Full;
+    187 => sync::readahead(fd, offset, count), Full;
+    188 => xattr::setxattr(path, name, value, flags), Full;
+    189 => xattr::lsetxattr(path, name, value, flags), Full;
+    190 => xattr::fsetxattr(fd, name, value, flags), Full;
+    191 => xattr::getxattr(path, name, value), Full;
+    192 => xattr::lgetxattr(path, name, value), Full;
+    193 => xattr::fgetxattr(fd, name, value), Full;
+    194 => xattr::listxattr(path, list), Full;
+    195 => xattr::llistxattr(path, list), Full;
+    196 => xattr::flistxattr(fd, list), Full;
+    197 => xattr::removexattr(path, name), Full;
+    198 => xattr::lremovexattr(path, name), Full;
+    199 => xattr::fremovexattr(fd, name), Full;
+    217 => dir::getdents64(fd, buf), Full;
+    221 => sync::fadvise64(fd, offset, len, advice), Full;
+    235 => path::utimes(path, times), Full;
+    258 => path::mkdirat(dir, path, mode), Full;
+    259 => path::mknodat(dir, path, mode, dev), Full;
+    260 => path::fchownat(dir, path, uid, gid, flags), Full;
+    261 => path::futimesat(dir, path, times), Full;
+    262 => stat::newfstatat(dir, path, out, flags), Full;
+    263 => path::unlinkat(dir, path, flags), Full;
+    264 => path::renameat(old_dir, old, new_dir, new), Full;
+    265 => path::linkat(old_dir, old, new_dir, new, flags), Full;
+    266 => path::symlinkat(target, dir, path), Full;
+    267 => stat::readlinkat(dir, path, buf), Full;
+    268 => path::fchmodat(dir, path, mode), Full;
+    269 => stat::faccessat(dir, path, mode), Full;
+    277 => sync::sync_file_range(fd, offset, len, flags), Partial("writes the whole file back");
+    280 => path::utimensat(dir, path, times, flags), Full;
+    285 => sync::fallocate(fd, mode, offset, len), Full;
+    306 => sync::syncfs(fd), Full;
+    316 => path::renameat2(old_dir, old, new_dir, new, flags), Full;
+    332 => stat::statx(dir, path, flags, mask, out), Full;
+    439 => stat::faccessat2(dir, path, mode, flags), Full;
+    452 => path::fchmodat2(dir, path, mode, flags), Full;
+
     // Identity.
     39 => identity::getpid(), Full;
     186 => identity::gettid(), Full;

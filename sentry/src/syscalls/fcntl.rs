@@ -1,0 +1,242 @@
+//! fcntl and flock: descriptor and status flags, locks, pipe sizes, seals.
+
+use std::sync::Arc;
+
+use abi::fcntl::{self, Flock, OwnerEx, Seals};
+use abi::ids::Fd;
+use abi::open::OpenFlags;
+use abi::poll::PollEvents;
+use abi::{Errno, Result, UserAddr};
+use vfs::File;
+use vfs::record_lock::{self, Held, LockKind, Owner, Range};
+
+use crate::cx::Cx;
+use crate::error::SysResult;
+use crate::io_wait::on_queue;
+use crate::mm::UserRef;
+use crate::syscalls::args::Hex;
+use crate::syscalls::table::Attempt;
+
+/// fcntl, the commands that never wait. See [fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html).
+pub fn try_fcntl(cx: &mut Cx<'_>, fd: Fd, command: u32, arg: Hex) -> Attempt {
+    if matches!(command, fcntl::F_SETLKW | fcntl::F_OFD_SETLKW) {
+        return Attempt::WouldBlock { begun: 0 };
+    }
+    Attempt::Done(fcntl_now(cx, fd, command, arg.0))
+}
+
+/// fcntl, the commands that may wait for a lock.
+pub async fn fcntl(cx: &mut Cx<'_>, fd: Fd, command: u32, arg: Hex) -> SysResult {
+    let file = cx.file(fd)?;
+    let owner = lock_owner(cx, &file, command);
+    let (kind, range) = lock_request(cx, &file, UserRef::new(UserAddr(arg.0)), command)?;
+    let queue = record_lock::wait_queue(&file);
+    let set = |_: &mut Cx<'_>| record_lock::set(&file, owner, kind, range);
+    on_queue(cx, &queue, PollEvents::all(), None, set).await?;
+    give_up_lock_of_closed(cx, fd, &file, owner, range);
+    Ok(0)
+}
+
+fn fcntl_now(cx: &mut Cx<'_>, fd: Fd, command: u32, arg: u64) -> SysResult {
+    // The commands that an O_PATH descriptor takes too.
+    let any_file = cx.path_file(fd)?;
+    match command {
+        fcntl::F_DUPFD => return dup_above(cx, any_file, arg, false),
+        fcntl::F_DUPFD_CLOEXEC => return dup_above(cx, any_file, arg, true),
+        fcntl::F_GETFD => return Ok(u64::from(cx.files().is_cloexec(fd)?)),
+        fcntl::F_SETFD => {
+            cx.files().set_cloexec(fd, arg & u64::from(fcntl::FD_CLOEXEC) != 0)?;
+            return Ok(0);
+        }
+        fcntl::F_GETFL => return Ok(u64::from(any_file.flags().bits())),
+        fcntl::F_DUPFD_QUERY => {
+            let other = cx.path_file(Fd(arg as i32))?;
+            return Ok(u64::from(Arc::ptr_eq(&any_file, &other)));
+        }
+        _ => {}
+    }
+    let file = cx.file(fd)?;
+    match command {
+        fcntl::F_SETFL => {
+            set_flags(&file, OpenFlags::from_bits_retain(arg as u32))?;
+            Ok(0)
+        }
+        fcntl::F_GETLK | fcntl::F_OFD_GETLK => get_lock(cx, &file, command, arg),
+        fcntl::F_SETLK | fcntl::F_OFD_SETLK => set_lock(cx, fd, &file, command, arg),
+        fcntl::F_GETPIPE_SZ => Ok(file.ops().pipe_size(None)? as u64),
+        fcntl::F_SETPIPE_SZ => {
+            let size = usize::try_from(arg as u32).map_err(|_| Errno::EINVAL)?;
+            Ok(file.ops().pipe_size(Some(size))? as u64)
+        }
+        fcntl::F_ADD_SEALS => {
+            let seals = Seals::from_bits(arg as u32).ok_or(Errno::EINVAL)?;
+            add_seals(&file, seals)
+        }
+        fcntl::F_GET_SEALS => Ok(u64::from(get_seals(&file)?.bits())),
+        _ => own_and_lease(cx, &file, command, arg),
+    }
+}
+
+/// Whom SIGIO goes to, and leases.
+fn own_and_lease(cx: &Cx<'_>, _file: &Arc<File>, command: u32, arg: u64) -> SysResult {
+    match command {
+        fcntl::F_GETOWN | fcntl::F_GETSIG => Ok(0),
+        fcntl::F_GETOWN_EX => {
+            let none = OwnerEx { kind: fcntl::F_OWNER_TID, pid: 0 };
+            UserRef::<OwnerEx>::new(UserAddr(arg)).write(&cx.mm(), &none)?;
+            Ok(0)
+        }
+        fcntl::F_GETLEASE => Ok(u64::from(fcntl::F_UNLCK.cast_unsigned())),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+fn dup_above(cx: &Cx<'_>, file: Arc<File>, lowest: u64, cloexec: bool) -> SysResult {
+    let lowest = i32::try_from(lowest as i64).map_err(|_| Errno::EINVAL)?;
+    if lowest < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let limit = cx.fd_limit();
+    if u64::from(lowest.cast_unsigned()) >= limit {
+        return Err(Errno::EINVAL.into());
+    }
+    let fd = cx.files().install(file, cloexec, Fd(lowest), limit)?;
+    Ok(u64::from(fd.0.cast_unsigned()))
+}
+
+/// F_SETFL. An append-only file must stay so; `O_DIRECT` is taken where the file takes it at open.
+fn set_flags(file: &File, flags: OpenFlags) -> Result<()> {
+    if flags.contains(OpenFlags::ASYNC) {
+        // Without an owner nobody would be told.
+        return Err(Errno::EINVAL);
+    }
+    file.set_status_flags(flags);
+    Ok(())
+}
+
+fn lock_owner(cx: &Cx<'_>, file: &Arc<File>, command: u32) -> Owner {
+    match command {
+        fcntl::F_GETLK | fcntl::F_SETLK | fcntl::F_SETLKW => Owner::Process(cx.thread.tgid()),
+        _ => Owner::of_file(file),
+    }
+}
+
+/// Decodes `struct flock`: what to take (`None`: release) and where.
+fn lock_request(
+    cx: &Cx<'_>,
+    file: &Arc<File>,
+    at: UserRef<Flock>,
+    command: u32,
+) -> Result<(Option<LockKind>, Range)> {
+    let request = at.read(&cx.mm())?;
+    let is_ofd = command >= fcntl::F_OFD_GETLK;
+    if is_ofd && request.pid != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let kind = match request.kind {
+        fcntl::F_RDLCK => Some(LockKind::Shared),
+        fcntl::F_WRLCK => Some(LockKind::Exclusive),
+        fcntl::F_UNLCK => None,
+        _ => return Err(Errno::EINVAL),
+    };
+    let is_test = matches!(command, fcntl::F_GETLK | fcntl::F_OFD_GETLK);
+    let allowed = match kind {
+        _ if is_test => true,
+        Some(LockKind::Shared) => file.flags().reads(),
+        Some(LockKind::Exclusive) => file.flags().writes(),
+        None => true,
+    };
+    if !allowed {
+        return Err(Errno::EBADF);
+    }
+    Ok((kind, lock_range(file, &request)?))
+}
+
+fn lock_range(file: &File, request: &Flock) -> Result<Range> {
+    let base = match u32::try_from(i32::from(request.whence)).map_err(|_| Errno::EINVAL)? {
+        fcntl::SEEK_SET => 0,
+        fcntl::SEEK_CUR => *file.position().lock(),
+        fcntl::SEEK_END => file.inode().attr()?.size,
+        _ => return Err(Errno::EINVAL),
+    };
+    let base = i64::try_from(base).map_err(|_| Errno::EOVERFLOW)?;
+    let start = base.checked_add(request.start).ok_or(Errno::EOVERFLOW)?;
+    Range::new(start, request.len)
+}
+
+fn get_lock(cx: &Cx<'_>, file: &Arc<File>, command: u32, arg: u64) -> SysResult {
+    let at = UserRef::<Flock>::new(UserAddr(arg));
+    let (kind, range) = lock_request(cx, file, at, command)?;
+    let kind = kind.ok_or(Errno::EINVAL)?;
+    let owner = lock_owner(cx, file, command);
+    let mut answer = at.read(&cx.mm())?;
+    match record_lock::test(file, owner, kind, range) {
+        None => answer.kind = fcntl::F_UNLCK,
+        Some(held) => answer = describe(&held),
+    }
+    at.write(&cx.mm(), &answer)?;
+    Ok(0)
+}
+
+fn describe(held: &Held) -> Flock {
+    let is_open_ended = held.range.end > i64::MAX as u64;
+    let len = if is_open_ended { 0 } else { held.range.end.saturating_sub(held.range.start) };
+    Flock {
+        kind: match held.kind {
+            LockKind::Shared => fcntl::F_RDLCK,
+            LockKind::Exclusive => fcntl::F_WRLCK,
+        },
+        whence: 0,
+        start: held.range.start.cast_signed(),
+        len: len.cast_signed(),
+        pid: match held.owner {
+            Owner::Process(tgid) => tgid.0,
+            Owner::Description(_) => -1,
+        },
+        ..Flock::default()
+    }
+}
+
+fn set_lock(cx: &Cx<'_>, fd: Fd, file: &Arc<File>, command: u32, arg: u64) -> SysResult {
+    let owner = lock_owner(cx, file, command);
+    let (kind, range) = lock_request(cx, file, UserRef::new(UserAddr(arg)), command)?;
+    record_lock::set(file, owner, kind, range)?;
+    give_up_lock_of_closed(cx, fd, file, owner, range);
+    Ok(0)
+}
+
+/// Another thread may have closed the descriptor meanwhile: then nobody would ever release the lock.
+fn give_up_lock_of_closed(cx: &Cx<'_>, fd: Fd, file: &Arc<File>, owner: Owner, range: Range) {
+    let is_open = cx.files().get(fd).is_ok_and(|now| Arc::ptr_eq(&now, file));
+    if !is_open && matches!(owner, Owner::Process(_)) {
+        // Releasing cannot conflict.
+        let _ = record_lock::set(file, owner, None, range);
+    }
+}
+
+fn add_seals(_file: &File, _seals: Seals) -> SysResult {
+    Err(Errno::EINVAL.into())
+}
+
+const fn get_seals(_file: &File) -> Result<Seals> {
+    Err(Errno::EINVAL)
+}
+
+/// flock. See [flock(2)](https://man7.org/linux/man-pages/man2/flock.2.html).
+pub async fn flock(cx: &mut Cx<'_>, fd: Fd, operation: u32) -> SysResult {
+    let file = cx.file(fd)?;
+    let kind = match operation & !fcntl::LOCK_NB {
+        fcntl::LOCK_SH => Some(LockKind::Shared),
+        fcntl::LOCK_EX => Some(LockKind::Exclusive),
+        fcntl::LOCK_UN => None,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    if operation & fcntl::LOCK_NB != 0 || kind.is_none() {
+        record_lock::flock(&file, kind)?;
+        return Ok(0);
+    }
+    let queue = record_lock::wait_queue(&file);
+    let lock = |_: &mut Cx<'_>| record_lock::flock(&file, kind);
+    on_queue(cx, &queue, PollEvents::all(), None, lock).await?;
+    Ok(0)
+}
