@@ -1,11 +1,116 @@
 //! Boot: wiring only, reads as a list.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `mounts` | the guest's tree |
+//! | `stdio` | the first descriptors |
+//! | `program` | the first process: found, loaded, started |
+//! | `orders` | what the supervisor tells while the guest runs |
+
+mod mounts;
+mod orders;
+mod program;
+mod stdio;
+
+use std::sync::Arc;
+
+use abi::Errno;
+use base::clock::Clock;
+use platform::Platform;
+use vfs::fs::gofer::Client;
+use vfs::{FdTable, MountNamespace};
 
 use crate::config::{Config, Outcome};
+use crate::kernel::{Kernel, KernelParts};
+use crate::syscalls::strace::Tracer;
+
+/// Workers beside the reactor; both run guest threads' tasks.
+const WORKERS: usize = 1;
+
+/// Why the sandbox did not start: exit code and one line for the user.
+#[derive(Debug)]
+struct BootError {
+    code: u8,
+    message: String,
+}
+
+impl BootError {
+    fn new(message: impl Into<String>) -> Self {
+        Self { code: 125, message: message.into() }
+    }
+
+    /// `what` could not be done because of `errno`.
+    fn of(what: &str, errno: Errno) -> Self {
+        Self::new(format!("{what}: {}", errno.text()))
+    }
+}
+
+impl From<BootError> for Outcome {
+    fn from(BootError { code, message }: BootError) -> Self {
+        Self::Failed { code, message }
+    }
+}
 
 /// Runs the sandbox's first process to its end.
-pub fn boot(config: Config) -> Outcome {
-    if let Err(message) = (config.confine)() {
-        return Outcome::Failed { code: 125, message };
+#[must_use]
+pub fn boot(config: Config, platform: Arc<dyn Platform>) -> Outcome {
+    match prepare(config, platform) {
+        Ok(kernel) => {
+            let platform = Arc::clone(&kernel.platform);
+            kernel.executor.run(&platform, WORKERS)
+        }
+        Err(error) => error.into(),
     }
-    Outcome::Failed { code: 125, message: "this build has no kernel yet".into() }
 }
+
+/// Sets everything up; the first process is on its way when this returns.
+fn prepare(config: Config, platform: Arc<dyn Platform>) -> Result<Arc<Kernel>, BootError> {
+    let kernel = Kernel::new(KernelParts {
+        platform,
+        host: config.host,
+        hostname: config.hostname,
+        memory_limit: config.memory_limit,
+        pids_limit: config.pids_limit,
+        strace: config.strace.map(|out| Arc::new(Tracer::new(out))),
+    })
+    .map_err(|error| BootError::new(format!("cannot set up the kernel: {error}")))?;
+    let gofer = connect(&kernel, config.gofer)?;
+    let mounts = mounts::build(&kernel, &gofer, config.mounts)?;
+    let files = FdTable::new();
+    stdio::install(&kernel, &files, config.stdio, config.console.as_ref())?;
+    let first = program::Start {
+        args: config.args,
+        env: config.env,
+        cwd: config.cwd,
+        cred: config.cred,
+        umask: config.umask,
+        mounts,
+        files,
+    };
+    (config.confine)().map_err(BootError::new)?;
+    orders::listen(&kernel, config.control);
+    program::start(&kernel, first);
+    Ok(kernel)
+}
+
+fn connect(
+    kernel: &Arc<Kernel>,
+    sockets: Vec<std::os::fd::OwnedFd>,
+) -> Result<Arc<Client>, BootError> {
+    // The gofer's end is the sandbox's: without it no file can be trusted to be what it was.
+    let executor = Arc::downgrade(&kernel.executor);
+    let on_broken = Box::new(move |reason: &str| {
+        if let Some(executor) = executor.upgrade() {
+            let message = format!("the gofer is gone: {reason}");
+            executor.end(Outcome::Failed { code: 125, message });
+        }
+    });
+    Client::connect(sockets, on_broken).map_err(|error| BootError::new(error.to_string()))
+}
+
+/// The guest's clock for file times.
+fn clock(kernel: &Kernel) -> Arc<dyn Clock> {
+    Arc::clone(&kernel.clock)
+}
+
+type Mounts = Arc<MountNamespace>;

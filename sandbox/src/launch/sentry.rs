@@ -101,7 +101,10 @@ impl Body {
         } else if let Err(message) = confine::enter(namespaces, identity) {
             Outcome::Failed { code: 125, message }
         } else {
-            sentry::boot(config)
+            match platform::seccomp::SeccompPlatform::new(platform::seccomp::Config::default()) {
+                Ok(platform) => sentry::boot(config, platform),
+                Err(error) => Outcome::Failed { code: 125, message: error.to_string() },
+            }
         };
         // A supervisor that is gone needs no answer.
         let _ = send(reply.as_fd(), &control::encode_outcome(&outcome));

@@ -1,0 +1,126 @@
+//! The guest's tree: the mounts that the launcher asks for, in their order.
+
+use std::sync::Arc;
+
+use abi::Errno;
+use base::cred::Credentials;
+use vfs::fs::devfs::DevFs;
+use vfs::fs::gofer::{Client, GoferFs};
+use vfs::fs::tmpfs::{Options, TmpFs};
+use vfs::{
+    Caller, FileSystem, FsContext, LookupFlags, MountFlags, MountNamespace, Path, VfsCx, ops, path,
+};
+
+use super::{BootError, Mounts, clock};
+use crate::config::{MountSource, MountSpec};
+use crate::kernel::Kernel;
+
+/// Mounts everything.
+pub fn build(
+    kernel: &Arc<Kernel>,
+    gofer: &Arc<Client>,
+    specs: Vec<MountSpec>,
+) -> Result<Mounts, BootError> {
+    let mut specs = specs.into_iter();
+    let root = specs.next().filter(|spec| spec.target == b"/");
+    let root = root.ok_or_else(|| BootError::new("there is no root filesystem"))?;
+    let refused = |spec: &MountSpec, errno| {
+        let target = String::from_utf8_lossy(&spec.target).into_owned();
+        BootError::of(&format!("cannot mount {target}"), errno)
+    };
+    let fs = filesystem(kernel, gofer, &root.source).map_err(|errno| refused(&root, errno))?;
+    let (name, flags) = (source_name(&root), flags(&root));
+    let mounts = MountNamespace::new(fs, name, flags);
+    for spec in specs {
+        add(kernel, gofer, &mounts, &spec).map_err(|errno| refused(&spec, errno))?;
+    }
+    Ok(mounts)
+}
+
+fn add(
+    kernel: &Arc<Kernel>,
+    gofer: &Arc<Client>,
+    mounts: &Mounts,
+    spec: &MountSpec,
+) -> abi::Result<()> {
+    let root = mounts.root();
+    let cred = Credentials::root();
+    let fs = FsContext::new(root.clone(), root, 0o022);
+    let cx = VfsCx { cred: &cred, fs: &fs, caller: Caller::default(), file_size_limit: u64::MAX };
+    let at = mount_point(&cx, &spec.target)?;
+    let fs = filesystem(kernel, gofer, &spec.source)?;
+    mounts.mount(&at, fs, source_name(spec), flags(spec))?;
+    Ok(())
+}
+
+/// The place to mount on; a root tree that lacks it gets it, where it can be written.
+fn mount_point(cx: &VfsCx<'_>, target: &[u8]) -> abi::Result<Path> {
+    match path::resolve(cx, None, target, LookupFlags::FOLLOW) {
+        Err(Errno::ENOENT) => {
+            for (end, byte) in target.iter().enumerate().skip(1) {
+                if *byte == b'/' {
+                    make_dir(cx, target.get(..end).unwrap_or_default())?;
+                }
+            }
+            make_dir(cx, target)?;
+            path::resolve(cx, None, target, LookupFlags::FOLLOW)
+        }
+        other => other,
+    }
+}
+
+fn make_dir(cx: &VfsCx<'_>, path: &[u8]) -> abi::Result<()> {
+    match ops::mkdir(cx, None, path, 0o755) {
+        Ok(_) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn filesystem(
+    kernel: &Arc<Kernel>,
+    gofer: &Arc<Client>,
+    source: &MountSource,
+) -> abi::Result<Arc<dyn FileSystem>> {
+    Ok(match *source {
+        MountSource::Gofer { tree, overlay: _ } => GoferFs::new(Arc::clone(gofer), tree)?,
+        MountSource::Tmpfs { size_limit } => {
+            // Linux' default: half of the memory.
+            let half = kernel.memory_limit.unwrap_or(kernel.host.mem_total) / 2;
+            let size = size_limit.unwrap_or(half);
+            TmpFs::new(clock(kernel), Options { size: Some(size), ..Options::default() })
+        }
+        MountSource::Dev => DevFs::new(Vec::new()),
+        MountSource::Proc | MountSource::DevPts | MountSource::Sys => {
+            let options = Options { size: Some(0), mode: 0o555, ..Options::default() };
+            TmpFs::new(clock(kernel), options)
+        }
+    })
+}
+
+fn source_name(spec: &MountSpec) -> &'static [u8] {
+    match spec.source {
+        MountSource::Gofer { overlay: true, .. } => b"overlay",
+        MountSource::Gofer { overlay: false, .. } => b"gofer",
+        MountSource::Tmpfs { .. } => b"tmpfs",
+        MountSource::Proc => b"proc",
+        MountSource::Dev => b"devtmpfs",
+        MountSource::DevPts => b"devpts",
+        MountSource::Sys => b"sysfs",
+    }
+}
+
+fn flags(spec: &MountSpec) -> MountFlags {
+    let mut flags = MountFlags::RELATIME;
+    flags.set(MountFlags::RDONLY, spec.read_only);
+    match spec.source {
+        MountSource::Gofer { .. } => flags |= MountFlags::NODEV,
+        MountSource::Tmpfs { .. } => flags |= MountFlags::NOSUID | MountFlags::NODEV,
+        MountSource::Proc | MountSource::Sys => {
+            flags |= MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        }
+        MountSource::Dev | MountSource::DevPts => {
+            flags |= MountFlags::NOSUID | MountFlags::NOEXEC;
+        }
+    }
+    flags
+}
