@@ -497,6 +497,7 @@ impl SeccompContext {
 
 impl Drop for SeccompContext {
     fn drop(&mut self) {
+        self.shared.clear_abandoned();
         self.shared.unawait(&self.thread);
         if self.process.remove_thread(&self.thread) {
             self.process.kill();

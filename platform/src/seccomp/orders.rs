@@ -42,6 +42,8 @@ pub struct Pending {
 pub struct Orders {
     secret: RandomState,
     open: Mutex<(u64, HashMap<u64, Arc<Pending>>)>,
+    /// Arrived, but not wanted any more: to be put down.
+    pub abandoned: Mutex<Vec<i32>>,
 }
 
 /// An order; dropping it calls it off.
@@ -53,7 +55,11 @@ pub struct Order {
 
 impl Orders {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { secret: RandomState::new(), open: Mutex::default() })
+        Arc::new(Self {
+            secret: RandomState::new(),
+            open: Mutex::default(),
+            abandoned: Mutex::default(),
+        })
     }
 
     /// Positive, for it may be a doorbell's return value; bit 61 set and bit 60 clear, see `shared` and `pool`.
@@ -70,20 +76,13 @@ impl Orders {
         Order { orders: Arc::clone(self), token, pending }
     }
 
-    /// Somebody said hello. Its process is killed when nobody ordered it.
-    pub fn arrive(&self, listener: &Listener, token: u64, tid: i32, notification: u64) {
+    /// Somebody said hello; false when nobody ordered it and its process must go.
+    pub fn arrive(&self, listener: &Listener, token: u64, tid: i32, notification: u64) -> bool {
         let pending = self.open.lock().1.remove(&token);
-        let Some(pending) = pending else {
-            tracing::warn!(tid, "uninvited guest process killed");
-            let _ = sys::kill(tid, libc::SIGKILL);
-            return;
-        };
+        let Some(pending) = pending else { return false };
         let pidfd = match &pending.process {
             // The claim to be of that process must hold.
-            Some(process) if sys::tgkill(process.pid(), tid, 0).is_err() => {
-                let _ = sys::kill(tid, libc::SIGKILL);
-                return;
-            }
+            Some(process) if sys::tgkill(process.pid(), tid, 0).is_err() => return false,
             Some(_) => Ok(None),
             // While it waits in its doorbell the id cannot have been used again.
             None => sys::pidfd_open(tid).map(Some).and_then(|pidfd| {
@@ -91,6 +90,7 @@ impl Orders {
             }),
         };
         pending.complete(pidfd.map(|pidfd| Arrival { tid, pidfd, notification }));
+        true
     }
 
     /// A host process died that is no known guest: perhaps on its way to say hello.
@@ -150,7 +150,7 @@ impl Drop for Order {
         self.orders.open.lock().1.remove(&self.token);
         // An arrival that nobody took must not live on.
         if let Some(Ok(arrival)) = self.pending.outcome.lock().arrival.take() {
-            let _ = sys::kill(arrival.tid, libc::SIGKILL);
+            self.orders.abandoned.lock().push(arrival.tid);
         }
     }
 }

@@ -135,8 +135,7 @@ impl Shared {
                     }
                     Some(_) => false,
                     None => {
-                        tracing::warn!(tid, "unknown guest thread killed");
-                        let _ = sys::kill(tid, libc::SIGKILL);
+                        self.put_down(tid);
                         false
                     }
                 }
@@ -148,8 +147,37 @@ impl Shared {
         if self.pool.is_ours(token) {
             self.pool.on_stub(self, token, tid, notification)
         } else {
-            self.orders.arrive(&self.listener, token, tid, notification);
+            if !self.orders.arrive(&self.listener, token, tid, notification) {
+                self.put_down(tid);
+            }
             true
+        }
+    }
+
+    /// Kills the process of a thread that nobody invited, and sees to it that it is collected.
+    fn put_down(&self, tid: i32) {
+        let known = self.threads.lock().get(&tid).cloned();
+        if let Some(thread) = known {
+            thread.process().fail("broke its channel: a hello that nobody ordered");
+            return;
+        }
+        tracing::warn!(tid, "uninvited guest thread killed");
+        let pidfd = sys::pidfd_open(tid);
+        let _ = sys::kill(tid, libc::SIGKILL);
+        // Of a known process's thread there is none, and its death is waited for already.
+        if let Ok(pidfd) = pidfd {
+            let token = self.orders.next_token();
+            if self.watch(pidfd.as_fd(), token).is_ok() {
+                self.unborn.lock().insert(token, pidfd);
+            }
+        }
+    }
+
+    /// Puts down what arrived for orders that were called off.
+    pub fn clear_abandoned(&self) {
+        let abandoned = std::mem::take(&mut *self.orders.abandoned.lock());
+        for tid in abandoned {
+            self.put_down(tid);
         }
     }
 

@@ -11,6 +11,33 @@ use abi::UserAddr;
 use platform::seccomp::{Config, SeccompPlatform};
 use platform::{Backing, Context, Event, HostOp, Platform, PlatformError, Prot};
 
+/// Machine code between two labels of a `global_asm!` block.
+macro_rules! snippet {
+    ($($line:literal),+ $(,)?) => {{
+        mod code {
+            core::arch::global_asm!(
+                ".pushsection .text.snippets, \"ax\"",
+                concat!("snippet_", line!(), ":"),
+                $($line,)+
+                concat!("snippet_end_", line!(), ":"),
+                ".popsection",
+            );
+            unsafe extern "C" {
+                #[link_name = concat!("snippet_", line!())]
+                static START: u8;
+                #[link_name = concat!("snippet_end_", line!())]
+                static END: u8;
+            }
+            pub fn bytes() -> &'static [u8] {
+                let (start, end) = (&raw const START, &raw const END);
+                // SAFETY: both labels are in one section, the first before the second.
+                unsafe { std::slice::from_raw_parts(start, end.offset_from(start) as usize) }
+            }
+        }
+        code::bytes()
+    }};
+}
+
 pub const CODE: u64 = 0x40_0000;
 pub const DATA: u64 = 0x60_0000;
 pub const DATA_LEN: u64 = 0x2_0000;
@@ -90,32 +117,4 @@ pub fn load(platform: &Arc<dyn Platform>, code: &[u8]) -> Box<dyn Context> {
     regs.rip = CODE;
     regs.rsp = STACK_TOP;
     context
-}
-
-/// Machine code between two labels of a `global_asm!` block.
-#[macro_export]
-macro_rules! snippet {
-    ($($line:literal),+ $(,)?) => {{
-        mod code {
-            core::arch::global_asm!(
-                ".pushsection .text.snippets, \"ax\"",
-                concat!("snippet_", line!(), ":"),
-                $($line,)+
-                concat!("snippet_end_", line!(), ":"),
-                ".popsection",
-            );
-            unsafe extern "C" {
-                #[link_name = concat!("snippet_", line!())]
-                static START: u8;
-                #[link_name = concat!("snippet_end_", line!())]
-                static END: u8;
-            }
-            pub fn bytes() -> &'static [u8] {
-                let (start, end) = (&raw const START, &raw const END);
-                // SAFETY: both labels are in one section, the first before the second.
-                unsafe { std::slice::from_raw_parts(start, end.offset_from(start) as usize) }
-            }
-        }
-        code::bytes()
-    }};
 }

@@ -1,0 +1,168 @@
+//! Guests that attack their own shim and channel: they die, the platform lives.
+
+use std::sync::Arc;
+
+use platform::{Context, Event, Platform, PlatformError};
+
+use crate::harness::{load, next, platform, step};
+
+const CHANNEL: u64 = 0x7e00_1000_0000;
+
+/// Runs until it dies, answering calls meanwhile.
+fn run_to_death(context: &mut dyn Context) -> String {
+    for _ in 0..10_000 {
+        context.resume();
+        match next(context) {
+            Ok(_) => {}
+            Err(PlatformError::Died(reason)) => return reason,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    panic!("it did not die");
+}
+
+fn still_works(platform: &Arc<dyn Platform>) {
+    let mut context = load(platform, snippet!("mov eax, 39", "syscall"));
+    assert_eq!(step(&mut *context), Event::Syscall);
+}
+
+/// A `syscall` instruction of the shim, as a guest would find it.
+fn gadget(context: &dyn Context) -> u64 {
+    let mut text = vec![0; 0x4000];
+    // The page before has the same bytes of the file, not executable.
+    let base = 0x7e00_0001_1000;
+    let len = context.space().read(abi::UserAddr(base), &mut text);
+    // The one in `raw_clone`: goes on with `pop; pop; ret`, or with `call r12` when the result is 0.
+    let pattern = [0x0f, 0x05, 0x48, 0x85, 0xc0];
+    let at = text[..len].windows(5).position(|w| w == pattern).expect("a syscall instruction");
+    base + at as u64
+}
+
+#[test]
+fn guest_that_scribbles_over_its_slot_dies_or_is_refused() {
+    let platform = platform();
+    // Fills the head and the stack of slot 0 with a pattern, then makes a call.
+    let code = snippet!(
+        "mov rdi, 0x7e0010000000",
+        "mov ecx, 0x2000",
+        "mov rax, 0x4141414141414141",
+        "rep stosq",
+        "2:",
+        "mov eax, 39",
+        "syscall",
+        "jmp 2b"
+    );
+    let mut context = load(&platform, code);
+    assert_eq!(step(&mut *context), Event::Syscall);
+    drop(context);
+    still_works(&platform);
+}
+
+#[test]
+fn guest_that_posts_nonsense_dies_of_it() {
+    let platform = platform();
+    for (kind, signal, frame) in
+        [(9u64, 31, 0x8000), (1, 31, 0xfff0), (1, 77, 0x8000), (1, 31, 3), (2, 0, 0)]
+    {
+        let code = snippet!(
+            "mov rbx, 0x7e0010000000",
+            "mov [rbx + 64], r8d",
+            "mov [rbx + 68], r9d",
+            "mov [rbx + 72], r10d",
+            "mov dword ptr [rbx], 1",
+            "2:",
+            "mov eax, 0x5bd0",
+            "mov edi, 3",
+            "lea r12, [rip + 3f]",
+            "push r12",
+            "push r12",
+            "push r12",
+            "jmp r14",
+            "3:",
+            "jmp 2b"
+        );
+        let mut context = load(&platform, code);
+        let at = gadget(&*context);
+        let regs = context.regs_mut();
+        (regs.r8, regs.r9, regs.r10, regs.r14) = (kind, signal, frame, at);
+        context.resume();
+        match next(&mut *context) {
+            Err(PlatformError::Died(reason)) => {
+                assert!(reason.starts_with("broke its channel"), "{reason}");
+            }
+            other => panic!("kind {kind} signal {signal} frame {frame:#x}: {other:?}"),
+        }
+    }
+    still_works(&platform);
+}
+
+#[test]
+fn guest_that_unmaps_its_channel_dies() {
+    let platform = platform();
+    let code = snippet!(
+        "mov eax, 11",
+        "mov rdi, 0x7e0010000000",
+        "mov esi, 0x10000000",
+        "lea r12, [rip + 2f]",
+        "push r12",
+        "push r12",
+        "push r12",
+        "jmp r14",
+        "2:",
+        "mov eax, 39",
+        "syscall",
+        "jmp 2b"
+    );
+    let mut context = load(&platform, code);
+    context.regs_mut().r14 = gadget(&*context);
+    let reason = run_to_death(&mut *context);
+    assert!(reason.contains("signal 11") || reason.contains("status"), "{reason}");
+    still_works(&platform);
+}
+
+#[test]
+fn calls_beyond_the_list_kill_even_from_the_shim() {
+    let platform = platform();
+    // getppid, open, socket, kill, process_vm_readv, clone with another flag.
+    for (nr, arg) in [(110u64, 0), (2, 0), (41, 1), (62, 1), (310, 1), (56, 17)] {
+        let mut context = load(&platform, snippet!("mov rax, r12", "mov rdi, r13", "jmp r14"));
+        let at = gadget(&*context);
+        let regs = context.regs_mut();
+        (regs.r12, regs.r13, regs.r14) = (nr, arg, at);
+        assert_eq!(run_to_death(&mut *context), "killed by signal 31", "call {nr}");
+    }
+    still_works(&platform);
+}
+
+#[test]
+fn uninvited_copies_are_killed() {
+    let platform = platform();
+    // Copies itself through the shim's own instruction, then both ring as if for an event and say hello.
+    let code = snippet!(
+        "mov eax, 56",
+        "mov edi, 0x8011",
+        "xor esi, esi",
+        "xor edx, edx",
+        "xor r10d, r10d",
+        "xor r8d, r8d",
+        "lea r12, [rip + 3f]",
+        "push r12",
+        "push r12",
+        "push r12",
+        "jmp r14",
+        "3:",
+        "mov eax, 0x5bd0",
+        "mov edi, 2",
+        "mov esi, 12345",
+        "jmp r14",
+        "2:",
+        "pause",
+        "jmp 2b"
+    );
+    let mut context = load(&platform, code);
+    context.regs_mut().r14 = gadget(&*context);
+    let reason = run_to_death(&mut *context);
+    assert_eq!(reason, "broke its channel: a hello that nobody ordered");
+    still_works(&platform);
+    assert_eq!(CHANNEL & 0xffff, 0);
+}
