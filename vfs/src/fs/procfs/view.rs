@@ -250,6 +250,8 @@ pub struct TaskMemory {
     pub data: u64,
     pub stack: u64,
     pub text: u64,
+    /// Executable bytes beyond `text`.
+    pub library: u64,
     pub swap: u64,
     pub start_code: u64,
     pub end_code: u64,
@@ -261,10 +263,6 @@ pub struct TaskMemory {
     pub arg_end: u64,
     pub env_start: u64,
     pub env_end: u64,
-    /// Where the guest is, when it is stopped in a call.
-    pub stack_pointer: u64,
-    pub instruction_pointer: u64,
-    pub threads: u32,
 }
 
 /// One mapping of /proc/PID/maps.

@@ -71,7 +71,7 @@ pub fn show(asked: &Asked<'_>) -> Result<Vec<u8>> {
     ];
     let head = format!(
         ") {} {} {} {} {} {}",
-        task.state().letter(),
+        asked.state().letter(),
         ids.ppid,
         ids.pgid,
         ids.sid,

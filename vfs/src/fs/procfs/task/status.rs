@@ -7,7 +7,7 @@ use base::cred::Credentials;
 
 use super::table::Asked;
 use crate::fs::procfs::system::cpu_list;
-use crate::fs::procfs::view::{TaskMemory, TaskView};
+use crate::fs::procfs::view::TaskMemory;
 
 const RLIMIT_SIGPENDING: usize = 11;
 
@@ -15,7 +15,7 @@ pub fn show(asked: &Asked<'_>) -> Result<Vec<u8>> {
     let task = asked.task;
     let mut out = String::new();
     // What a String cannot refuse needs no error.
-    let _ = head(&mut out, task);
+    let _ = head(&mut out, asked);
     if let Some(memory) = task.memory() {
         let _ = sizes(&mut out, &memory);
     }
@@ -23,13 +23,14 @@ pub fn show(asked: &Asked<'_>) -> Result<Vec<u8>> {
     Ok(out.into_bytes())
 }
 
-fn head(out: &mut String, task: &dyn TaskView) -> std::fmt::Result {
+fn head(out: &mut String, asked: &Asked<'_>) -> std::fmt::Result {
+    let task = asked.task;
     let (ids, cred) = (task.ids(), task.cred());
     writeln!(out, "Name:\t{}", task.comm().escape_ascii())?;
     if let Some(umask) = task.umask() {
         writeln!(out, "Umask:\t{umask:04o}")?;
     }
-    writeln!(out, "State:\t{}", task.state().text())?;
+    writeln!(out, "State:\t{}", asked.state().text())?;
     writeln!(out, "Tgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}", ids.tgid, ids.tid, ids.ppid)?;
     writeln!(out, "TracerPid:\t0")?;
     writeln!(out, "Uid:\t{}\t{}\t{}\t{}", cred.ruid, cred.euid, cred.suid, cred.fsuid)?;
@@ -61,7 +62,7 @@ fn sizes(out: &mut String, memory: &TaskMemory) -> std::fmt::Result {
         ("VmData", memory.data),
         ("VmStk", memory.stack),
         ("VmExe", memory.text),
-        ("VmLib", 0),
+        ("VmLib", memory.library),
         ("VmPTE", memory.resident / 512 + 32768),
         ("VmSwap", memory.swap),
         ("HugetlbPages", 0),

@@ -9,7 +9,7 @@ use super::{TaskRef, fd, limits, links, maps, memory, mounts, settings, stat, st
 use crate::context::VfsCx;
 use crate::fs::kernfs::{TextInode, TextSource};
 use crate::fs::procfs::root;
-use crate::fs::procfs::view::{Scope, TaskView};
+use crate::fs::procfs::view::{Scope, TaskState, TaskView};
 use crate::inode::Inode;
 
 /// What a text file's function works with.
@@ -17,6 +17,16 @@ pub struct Asked<'a> {
     pub cx: &'a VfsCx<'a>,
     pub at: &'a TaskRef,
     pub task: &'a dyn TaskView,
+}
+
+impl Asked<'_> {
+    /// Whoever reads about itself is running, in our code.
+    pub fn state(&self) -> TaskState {
+        if self.task.ids().tid == self.cx.caller.tid {
+            return TaskState::Running;
+        }
+        self.task.state()
+    }
 }
 
 type Show = fn(&Asked<'_>) -> Result<Vec<u8>>;
