@@ -8,6 +8,7 @@
 //! | `kernel` | the roots: pid table, clocks, mounts, platform, executor |
 //! | `thread_loop` | the loop of one guest thread |
 //! | `executor` | workers, run queue, reactor, timers |
+//! | `files` | anonymous files that know tasks |
 //! | `task` | threads, thread groups, process groups, sessions; clone, exec, exit, wait |
 //! | `signal` | queues, masks, actions, delivery, frames, stops |
 //! | `mm` | VMA tree, mmap family, brk, user copies |
@@ -25,6 +26,7 @@ pub mod control;
 pub mod cx;
 pub mod error;
 pub mod executor;
+pub mod files;
 pub mod futex;
 pub mod io_wait;
 pub mod kernel;

@@ -8,12 +8,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use abi::Errno;
 use abi::poll::PollEvents;
 use base::WaitQueue;
 use parking_lot::Mutex;
 use platform::Platform;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno as HostErrno;
+use vfs::fs::hostfile;
 
 const BELL: u64 = 0;
 const TIMER: u64 = 1;
@@ -150,6 +152,25 @@ impl Drop for Watch {
             let queue = reactor.watches.lock().queues.remove(token);
             drop(queue);
         }
+    }
+}
+
+impl hostfile::ReactorRegistration for Watch {}
+
+/// For vfs: a handle that files can keep.
+#[derive(Debug, Clone)]
+pub struct FileReactor(pub Arc<Reactor>);
+
+impl hostfile::Reactor for FileReactor {
+    fn register(
+        &self,
+        fd: Arc<OwnedFd>,
+        queue: WaitQueue,
+    ) -> abi::Result<Box<dyn hostfile::ReactorRegistration>> {
+        let events = PollEvents::IN | PollEvents::OUT | PollEvents::PRI | PollEvents::RDHUP;
+        let watch = self.0.register(fd, queue, events);
+        let watch = watch.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+        if watch.is_always_ready() { Err(Errno::EPERM) } else { Ok(Box::new(watch)) }
     }
 }
 

@@ -53,9 +53,8 @@ pub fn capset(cx: &mut Cx<'_>, header: UserRef<u32>, data: UserRef<u32>) -> SysR
     }
     let words = data.read_array(&cx.mm(), 3 * halves)?;
     let set = |index: usize| {
-        let bits = (0..halves).fold(0u64, |bits, half| {
-            bits | u64::from(words[3 * half + index]) << (32 * half)
-        });
+        let bits = (0..halves)
+            .fold(0u64, |bits, half| bits | u64::from(words[3 * half + index]) << (32 * half));
         // Bits beyond the last capability are dropped, as Linux does.
         Caps::from_bits_truncate(bits)
     };

@@ -155,9 +155,7 @@ pub fn setregid(cx: &mut Cx<'_>, rgid: Gid, egid: Gid) -> SysResult {
 pub fn setresuid(cx: &mut Cx<'_>, ruid: Uid, euid: Uid, suid: Uid) -> SysResult {
     change(cx, |old, new| {
         let held = [old.ruid.0, old.euid.0, old.suid.0];
-        let may = |id: Uid| {
-            id.0 == UNCHANGED || old.has(Caps::SETUID) || held.contains(&id.0)
-        };
+        let may = |id: Uid| id.0 == UNCHANGED || old.has(Caps::SETUID) || held.contains(&id.0);
         if !may(ruid) || !may(euid) || !may(suid) {
             return Err(Errno::EPERM);
         }
@@ -173,9 +171,7 @@ pub fn setresuid(cx: &mut Cx<'_>, ruid: Uid, euid: Uid, suid: Uid) -> SysResult 
 pub fn setresgid(cx: &mut Cx<'_>, rgid: Gid, egid: Gid, sgid: Gid) -> SysResult {
     change(cx, |old, new| {
         let held = [old.rgid.0, old.egid.0, old.sgid.0];
-        let may = |id: Gid| {
-            id.0 == UNCHANGED || old.has(Caps::SETGID) || held.contains(&id.0)
-        };
+        let may = |id: Gid| id.0 == UNCHANGED || old.has(Caps::SETGID) || held.contains(&id.0);
         if !may(rgid) || !may(egid) || !may(sgid) {
             return Err(Errno::EPERM);
         }

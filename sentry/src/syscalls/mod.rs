@@ -8,11 +8,16 @@
 //! | `strace` | one decoded line per call |
 //! | `dispatch` | from registers to a handler |
 //! | `identity` | getpid and its kin |
+//! | `clone`, `exit`, `wait`, `session` | processes |
+//! | `signal`, `kill` | handling signals, sending them |
+//! | `capability`, `rlimit`, `prctl`, `arch_prctl`, `sched`, `robust`, `usage` | attributes of processes |
+//! | `task_files` | pidfd, signalfd |
 //! | `mmap`, `exec` | memory mapping; execve |
 //! | `descriptor` | the caller's descriptors and path arguments |
 //! | `read_write`, `open`, `fd`, `fcntl`, `ioctl` | open files |
 //! | `stat`, `path`, `dir`, `xattr`, `sync` | names and attributes |
 
+mod arch_prctl;
 pub mod args;
 mod descriptor;
 mod dir;
@@ -27,7 +32,24 @@ mod open;
 mod path;
 mod read_write;
 mod stat;
+mod capability;
+mod clone;
+pub mod dispatch;
+mod exec;
+mod exit;
+mod identity;
+mod kill;
+mod mmap;
+mod prctl;
+mod rlimit;
+mod robust;
+mod sched;
+mod session;
+pub mod signal;
 pub mod strace;
 mod sync;
 pub mod table;
 mod xattr;
+mod task_files;
+pub mod usage;
+mod wait;

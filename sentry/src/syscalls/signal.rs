@@ -206,11 +206,7 @@ pub async fn rt_sigtimedwait(
     Ok(u64::from(taken.signo.cast_unsigned()))
 }
 
-async fn wait_for_one(
-    cx: &mut Cx<'_>,
-    wanted: SigSet,
-    deadline: Option<u64>,
-) -> Result<SigInfo> {
+async fn wait_for_one(cx: &mut Cx<'_>, wanted: SigSet, deadline: Option<u64>) -> Result<SigInfo> {
     // Senders interrupt whoever waits for a signal even while it is blocked.
     cx.thread.signals.lock().waiting = wanted;
     let thread = cx.thread.clone();

@@ -18,6 +18,8 @@ use crate::error::SysResult;
 use crate::syscalls::args::FromArgs;
 use crate::syscalls::{
     dir, exec, fcntl, fd, identity, ioctl, mmap, open, path, read_write, stat, sync, xattr,
+    arch_prctl, capability, clone, exec, exit, identity, kill, mmap, prctl, rlimit, robust, sched,
+    session, signal, task_files, usage, wait,
 };
 
 /// Argument words of one call.
@@ -237,6 +239,91 @@ rows! {
     // Identity.
     39 => identity::getpid(), Full;
     186 => identity::gettid(), Full;
+    110 => identity::getppid(), Full;
+    102 => identity::getuid(), Full;
+    104 => identity::getgid(), Full;
+    107 => identity::geteuid(), Full;
+    108 => identity::getegid(), Full;
+    105 => identity::setuid(uid), Full;
+    106 => identity::setgid(gid), Full;
+    113 => identity::setreuid(ruid, euid), Full;
+    114 => identity::setregid(rgid, egid), Full;
+    115 => identity::getgroups(size, list), Full;
+    116 => identity::setgroups(size, list), Full;
+    117 => identity::setresuid(ruid, euid, suid), Full;
+    118 => identity::getresuid(ruid, euid, suid), Full;
+    119 => identity::setresgid(rgid, egid, sgid), Full;
+    120 => identity::getresgid(rgid, egid, sgid), Full;
+    122 => identity::setfsuid(uid), Full;
+    123 => identity::setfsgid(gid), Full;
+    125 => capability::capget(header, data), Full;
+    126 => capability::capset(header, data), Full;
+
+    // Processes.
+    56 => @wait clone::clone(flags, stack, parent_tid, child_tid, tls),
+        Partial("no namespaces; CLONE_SIGHAND without CLONE_THREAD copies");
+    57 => @wait clone::fork(), Full;
+    58 => @wait clone::vfork(), Full;
+    435 => @wait clone::clone3(args), Partial("no namespaces, set_tid, CLONE_INTO_CGROUP");
+    218 => clone::set_tid_address(addr), Full;
+    60 => exit::exit(status), Full;
+    231 => exit::exit_group(status), Full;
+    61 => @wait wait::wait4(pid, status, options, usage), Full;
+    247 => @wait wait::waitid(kind, id, info, options, usage), Full;
+    109 => session::setpgid(pid, pgid), Full;
+    111 => session::getpgrp(), Full;
+    112 => session::setsid(), Full;
+    121 => session::getpgid(pid), Full;
+    124 => session::getsid(pid), Full;
+    434 => task_files::pidfd_open(pid, flags), Partial("no PIDFD_THREAD");
+    438 => task_files::pidfd_getfd(fd, target, flags), Full;
+
+    // Attributes of processes.
+    97 => rlimit::getrlimit(which, out), Full;
+    160 => rlimit::setrlimit(which, new), Partial("RLIMIT_CPU is not enforced");
+    302 => rlimit::prlimit64(pid, which, new, old), Partial("RLIMIT_CPU is not enforced");
+    98 => usage::getrusage(who, out), Partial("a thread is told what its process used");
+    100 => usage::times(out), Full;
+    309 => usage::getcpu(cpu, node), Partial("first CPU of the affinity");
+    157 => prctl::prctl(option, a, b, c, d), Partial("no PR_SET_MM, PR_SET_SECCOMP, PR_SET_VMA");
+    158 => arch_prctl::arch_prctl(code, addr), Partial("no CPUID faulting, AMX, shadow stacks");
+    135 => robust::personality(persona), Full;
+    273 => robust::set_robust_list(head, len), Full;
+    274 => robust::get_robust_list(tid, head, len), Full;
+    24 => sched::sched_yield(), Full;
+    140 => sched::getpriority(which, who), Full;
+    141 => sched::setpriority(which, who, nice), Partial("told back, not heeded");
+    142 => sched::sched_setparam(tid, param), Partial("told back, not heeded");
+    143 => sched::sched_getparam(tid, param), Full;
+    144 => sched::sched_setscheduler(tid, policy, param), Partial("told back, not heeded");
+    145 => sched::sched_getscheduler(tid), Full;
+    146 => sched::sched_get_priority_max(policy), Full;
+    147 => sched::sched_get_priority_min(policy), Full;
+    148 => sched::sched_rr_get_interval(tid, out), Full;
+    203 => sched::sched_setaffinity(tid, mask), Partial("told back, not heeded");
+    204 => sched::sched_getaffinity(tid, mask), Full;
+    251 => sched::ioprio_set(which, who, priority), Partial("told back, not heeded");
+    252 => sched::ioprio_get(which, who), Full;
+    314 => sched::sched_setattr(tid, new, flags), Partial("told back, not heeded");
+    315 => sched::sched_getattr(tid, out, size, flags), Full;
+
+    // Signals.
+    13 => signal::rt_sigaction(signal, new, old, size), Full;
+    14 => signal::rt_sigprocmask(how, set, old, size), Full;
+    15 => signal::rt_sigreturn(), Full;
+    34 => @wait signal::pause(), Full;
+    127 => signal::rt_sigpending(set, size), Full;
+    128 => @wait signal::rt_sigtimedwait(set, info, timeout, size), Full;
+    130 => @wait signal::rt_sigsuspend(set, size), Full;
+    131 => signal::sigaltstack(new, old), Full;
+    62 => kill::kill(pid, signal), Full;
+    200 => kill::tkill(tid, signal), Full;
+    234 => kill::tgkill(tgid, tid, signal), Full;
+    129 => kill::rt_sigqueueinfo(pid, signal, info), Full;
+    297 => kill::rt_tgsigqueueinfo(tgid, tid, signal, info), Full;
+    424 => kill::pidfd_send_signal(fd, signal, info, flags), Full;
+    282 => task_files::signalfd(fd, mask, size), Full;
+    289 => task_files::signalfd4(fd, mask, size, flags), Full;
 
     // Memory.
     9 => [mmap::try_mmap] @wait mmap::mmap(addr, len, prot, flags, fd, offset),

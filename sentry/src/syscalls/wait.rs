@@ -93,11 +93,7 @@ pub async fn waitid(
 }
 
 /// Without a report, signal number and pid are 0.
-fn write_info(
-    mm: &crate::mm::Mm,
-    at: UserRef<SigInfo>,
-    report: Option<&Report>,
-) -> Result<()> {
+fn write_info(mm: &crate::mm::Mm, at: UserRef<SigInfo>, report: Option<&Report>) -> Result<()> {
     let bytes = match report {
         Some(report) => {
             let Report { code, pid, uid, value, .. } = *report;

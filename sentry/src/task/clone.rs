@@ -15,6 +15,7 @@ use platform::{Context, NewContext, PlatformError};
 use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::executor::notify::wait_until;
+use crate::files::pidfd;
 use crate::mm::{Mm, UserRef};
 use crate::signal::ThreadSignals;
 use crate::task::{Attrs, Links, NewGroup, Parts, Thread, ThreadGroup};
@@ -44,7 +45,7 @@ fn check(cx: &Cx<'_>, flags: CloneFlags, args: &CloneArgs) -> Result<()> {
     let is_odd = (has(CloneFlags::THREAD) && !has(CloneFlags::SIGHAND))
         || (has(CloneFlags::SIGHAND) && !has(CloneFlags::VM))
         || (has(CloneFlags::SIGHAND) && has(CloneFlags::CLEAR_SIGHAND))
-        || (has(CloneFlags::PIDFD) && has(CloneFlags::DETACHED))
+        || (has(CloneFlags::PIDFD) && flags.intersects(CloneFlags::DETACHED | CloneFlags::THREAD))
         || (has(CloneFlags::FS) && has(CloneFlags::NEWNS))
         || (has(CloneFlags::FS) && has(CloneFlags::NEWUSER))
         || (has(CloneFlags::PARENT) && cx.thread.tgid() == crate::task::exit::INIT)
@@ -111,7 +112,8 @@ async fn make(cx: &mut Cx<'_>, flags: CloneFlags, args: &CloneArgs, tid: Tid) ->
         // As Linux: a bad pointer is the child's loss, not an error of the call.
         let _ = UserRef::new(child_tid).write(&mm, &tid.0);
     }
-    if let Err(errno) = enter(cx, flags, &thread) {
+    let entered = open_pidfd(cx, flags, args, &thread).and_then(|()| enter(cx, flags, &thread));
+    if let Err(errno) = entered {
         mm.remove_user();
         return Err(errno);
     }
@@ -211,6 +213,20 @@ fn new_group(cx: &Cx<'_>, flags: CloneFlags, args: &CloneArgs, tid: Tid) -> Arc<
         image: caller.image.lock().clone(),
         actions: Arc::new(Mutex::new(actions)),
     })
+}
+
+/// CLONE_PIDFD.
+fn open_pidfd(cx: &Cx<'_>, flags: CloneFlags, args: &CloneArgs, thread: &Thread) -> Result<()> {
+    if !flags.contains(CloneFlags::PIDFD) {
+        return Ok(());
+    }
+    let fd = pidfd::open(cx.thread, &thread.group, false)?;
+    let written = UserRef::new(UserAddr(args.pidfd)).write(&cx.mm(), &fd.0);
+    if written.is_err() {
+        let closed = cx.thread.files().close(fd);
+        drop(closed);
+    }
+    written
 }
 
 /// Makes the child visible to others.

@@ -1,0 +1,35 @@
+//! Anonymous files that know tasks.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `pidfd` | a process as a file |
+//! | `signalfd` | pending signals as a file |
+
+pub mod pidfd;
+pub mod signalfd;
+
+use std::sync::Arc;
+
+use abi::Result;
+use abi::ids::Fd;
+use abi::open::OpenFlags;
+use abi::rlimit::Resource;
+use vfs::FileOps;
+use vfs::fs::anonfs::new_file;
+
+use crate::task::Thread;
+
+/// Opens `ops` in the thread's table; `kind` as /proc/PID/fd shows it.
+///
+/// # Errors
+/// `EMFILE`.
+pub fn install(
+    thread: &Thread,
+    ops: Arc<dyn FileOps>,
+    kind: &'static str,
+    flags: OpenFlags,
+) -> Result<Fd> {
+    let file = new_file(ops, kind, flags);
+    let limit = thread.group.limit(Resource::Nofile);
+    thread.files().install(file, flags.contains(OpenFlags::CLOEXEC), Fd(0), limit)
+}
