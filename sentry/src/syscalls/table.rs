@@ -17,9 +17,9 @@ use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::syscalls::args::FromArgs;
 use crate::syscalls::{
-    dir, exec, fcntl, fd, identity, ioctl, mmap, open, path, read_write, stat, sync, xattr,
-    arch_prctl, capability, clone, exec, exit, identity, kill, mmap, prctl, rlimit, robust, sched,
-    session, signal, task_files, usage, wait,
+    arch_prctl, capability, clone, dir, exec, exit, fcntl, fd, identity, ioctl, kill, mmap, open,
+    path, prctl, read_write, rlimit, robust, sched, session, signal, stat, sync, task_files, usage,
+    wait, xattr,
 };
 
 /// Argument words of one call.
