@@ -33,6 +33,7 @@ pub mod kernel;
 pub mod loader;
 pub mod lock_order;
 pub mod mm;
+pub mod proc_view;
 pub mod signal;
 pub mod syscalls;
 pub mod task;

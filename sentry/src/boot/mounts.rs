@@ -6,6 +6,7 @@ use abi::Errno;
 use base::cred::Credentials;
 use vfs::fs::devfs::DevFs;
 use vfs::fs::gofer::{Client, GoferFs};
+use vfs::fs::procfs::ProcFs;
 use vfs::fs::tmpfs::{Options, TmpFs};
 use vfs::{
     Caller, FileSystem, FsContext, LookupFlags, MountFlags, MountNamespace, Path, VfsCx, ops, path,
@@ -14,6 +15,7 @@ use vfs::{
 use super::{BootError, Mounts, clock};
 use crate::config::{MountSource, MountSpec};
 use crate::kernel::Kernel;
+use crate::proc_view::ProcView;
 
 /// Mounts everything.
 pub fn build(
@@ -28,7 +30,8 @@ pub fn build(
         let target = String::from_utf8_lossy(&spec.target).into_owned();
         BootError::of(&format!("cannot mount {target}"), errno)
     };
-    let fs = filesystem(kernel, gofer, &root.source).map_err(|errno| refused(&root, errno))?;
+    let fs =
+        filesystem(kernel, gofer, None, &root.source).map_err(|errno| refused(&root, errno))?;
     let (name, flags) = (source_name(&root), flags(&root));
     let mounts = MountNamespace::new(fs, name, flags);
     for spec in specs {
@@ -48,7 +51,7 @@ fn add(
     let fs = FsContext::new(root.clone(), root, 0o022);
     let cx = VfsCx { cred: &cred, fs: &fs, caller: Caller::default(), file_size_limit: u64::MAX };
     let at = mount_point(&cx, &spec.target)?;
-    let fs = filesystem(kernel, gofer, &spec.source)?;
+    let fs = filesystem(kernel, gofer, Some(mounts), &spec.source)?;
     mounts.mount(&at, fs, source_name(spec), flags(spec))?;
     Ok(())
 }
@@ -79,6 +82,7 @@ fn make_dir(cx: &VfsCx<'_>, path: &[u8]) -> abi::Result<()> {
 fn filesystem(
     kernel: &Arc<Kernel>,
     gofer: &Arc<Client>,
+    mounts: Option<&Mounts>,
     source: &MountSource,
 ) -> abi::Result<Arc<dyn FileSystem>> {
     Ok(match *source {
@@ -90,7 +94,8 @@ fn filesystem(
             TmpFs::new(clock(kernel), Options { size: Some(size), ..Options::default() })
         }
         MountSource::Dev => DevFs::new(Vec::new()),
-        MountSource::Proc | MountSource::DevPts | MountSource::Sys => {
+        MountSource::Proc => ProcFs::new(ProcView::new(kernel, mounts.ok_or(Errno::EINVAL)?)),
+        MountSource::DevPts | MountSource::Sys => {
             let options = Options { size: Some(0), mode: 0o555, ..Options::default() };
             TmpFs::new(clock(kernel), options)
         }

@@ -20,9 +20,9 @@ use crate::task::{Thread, ThreadGroup};
 
 /// See the module.
 pub struct ProcView {
-    /// The kernel owns the mounts, which own procfs, which owns this.
+    /// Nobody's: tasks own the kernel and, by their directories, the mounts, which own procfs, which owns this.
     kernel: Weak<Kernel>,
-    mounts: Weak<MountNamespace>,
+    mounts: Arc<MountNamespace>,
     load: Mutex<LoadAverage, lock_order::Leaf>,
 }
 
@@ -31,7 +31,7 @@ impl ProcView {
     pub fn new(kernel: &Arc<Kernel>, mounts: &Arc<MountNamespace>) -> Arc<Self> {
         Arc::new(Self {
             kernel: Arc::downgrade(kernel),
-            mounts: Arc::downgrade(mounts),
+            mounts: Arc::clone(mounts),
             load: Mutex::default(),
         })
     }
@@ -67,7 +67,7 @@ impl SystemView for ProcView {
     fn task(&self, tid: Tid) -> Option<Arc<dyn TaskView>> {
         let kernel = self.kernel.upgrade()?;
         let thread = kernel.tasks.thread(tid)?;
-        Some(Arc::new(ThreadView { kernel, thread, mounts: Weak::clone(&self.mounts) }))
+        Some(Arc::new(ThreadView { kernel, thread, mounts: Arc::clone(&self.mounts) }))
     }
 
     fn cpuinfo(&self) -> String {

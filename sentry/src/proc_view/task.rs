@@ -1,8 +1,8 @@
 //! One thread, and its process, as /proc shows it.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 
 use abi::ids::{Fd, Tid};
 use abi::rlimit::Resource;
@@ -27,7 +27,7 @@ const MAX_ARGUMENTS: u64 = 2 << 20;
 pub struct ThreadView {
     pub(super) kernel: Arc<Kernel>,
     pub(super) thread: Arc<Thread>,
-    pub(super) mounts: Weak<MountNamespace>,
+    pub(super) mounts: Arc<MountNamespace>,
 }
 
 /// What a process has used, its live address space included.
@@ -105,15 +105,14 @@ fn map_view(line: MapLine) -> MapView {
 impl TaskView for ThreadView {
     fn ids(&self) -> TaskIds {
         let group = self.group();
-        let terminal = self.kernel.terminals.of_session(group.sid());
         TaskIds {
             tid: self.thread.tid(),
             tgid: group.tgid,
             ppid: group.parent(),
             pgid: group.pgid(),
             sid: group.sid(),
-            tty: terminal.as_ref().map_or(0, |tty| tty.rdev()),
-            tty_pgid: terminal.map_or(-1, |tty| tty.foreground().0),
+            tty: 0,
+            tty_pgid: -1,
         }
     }
 
@@ -225,7 +224,7 @@ impl TaskView for ThreadView {
     fn limits(&self) -> Vec<(u64, u64)> {
         let limits = self.group().limits();
         let pair = |resource| (limits.get(resource).cur, limits.get(resource).max);
-        (0..16).filter_map(Resource::new).map(pair).collect()
+        (0..16).filter_map(Resource::from_raw).map(pair).collect()
     }
 
     fn exe(&self) -> Option<Path> {
@@ -252,7 +251,7 @@ impl TaskView for ThreadView {
     }
 
     fn mounts(&self) -> Option<Arc<MountNamespace>> {
-        self.mounts.upgrade()
+        Some(Arc::clone(&self.mounts))
     }
 
     fn fds(&self) -> Vec<Fd> {
