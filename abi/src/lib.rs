@@ -10,7 +10,8 @@
 //! | `statbuf`, `dirent`, `uio` | struct stat, statx, statfs; directory records; iovec |
 //! | `fcntl`, `xattr`, `mount` | commands and flags of these calls |
 //! | `epoll`, `futex`, `sysinfo` | structs and flags of these calls |
-//! | `rlimit` | resource limits |
+//! | `rlimit` | resource limits
+//! | `socket` | families, options, messages | |
 //! | `signal`, `siginfo`, `sigframe` | numbers, sets, actions; why a signal was sent; handler frames |
 //! | `clone` | flags and structs of clone, wait |
 //! | `time` | timespec and friends |
@@ -43,6 +44,7 @@ pub mod rlimit;
 pub mod sigframe;
 pub mod siginfo;
 pub mod signal;
+pub mod socket;
 pub mod stat;
 pub mod statbuf;
 pub mod sysinfo;
