@@ -37,6 +37,9 @@ impl Failure {
 
     /// A command line that cannot be understood: clap's first paragraph in one line.
     pub fn usage(error: &clap::Error) -> Self {
+        if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+            return Self::new("no command given; see 'sandbox --help'");
+        }
         let text = error.to_string();
         let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
         let is_news = |line: &&str| !line.is_empty() && !line.starts_with("For more information");

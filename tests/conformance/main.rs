@@ -1,0 +1,72 @@
+//! Guest programs that assert what Linux does: one file per family, run natively (the oracle) and in the sandbox.
+//!
+//! `conformance FAMILY` runs every test of a family, each in a process of its own, and prints `test NAME: ok` or what
+//! went wrong; `conformance FAMILY NAME` runs one test in this process; `conformance` lists the families.
+//! Static, so that it needs nothing of its environment. A family `f` has its tests in `f::TESTS`.
+
+mod directory;
+mod exec;
+mod identity;
+mod memory;
+mod misc;
+mod pipe;
+mod poll;
+mod process;
+mod read_write;
+mod signal;
+mod socket;
+mod stat;
+mod support;
+mod thread;
+mod time;
+mod torture;
+
+use std::process::ExitCode;
+
+use support::Test;
+
+const FAMILIES: &[(&str, &[Test])] = &[
+    ("read_write", read_write::TESTS),
+    ("directory", directory::TESTS),
+    ("memory", memory::TESTS),
+    ("process", process::TESTS),
+    ("signal", signal::TESTS),
+    ("thread", thread::TESTS),
+    ("time", time::TESTS),
+    ("poll", poll::TESTS),
+    ("identity", identity::TESTS),
+    ("stat", stat::TESTS),
+    ("pipe", pipe::TESTS),
+    ("socket", socket::TESTS),
+    ("exec", exec::TESTS),
+    ("misc", misc::TESTS),
+    ("torture", torture::TESTS),
+];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let family =
+        |name: &str| FAMILIES.iter().find(|(family, _)| *family == name).map(|(_, tests)| *tests);
+    match words.as_slice() {
+        [] => {
+            FAMILIES.iter().for_each(|(name, tests)| println!("{name} {}", tests.len()));
+            ExitCode::SUCCESS
+        }
+        // What the exec family executes.
+        ["helper", rest @ ..] => exec::helper(rest),
+        [name] => match family(name) {
+            Some(tests) => support::run_all(tests),
+            None => ExitCode::from(2),
+        },
+        [name, test, ..] => {
+            match family(name).and_then(|tests| tests.iter().find(|t| t.name == *test)) {
+                Some(test) => {
+                    (test.run)();
+                    ExitCode::SUCCESS
+                }
+                None => ExitCode::from(2),
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Runs the guest programs of `tests/conformance` natively and in the sandbox.
+//!
+//! `expectations.toml` lists the tests that cannot pass in the sandbox yet, each with its reason; one that passes
+//! although it is listed fails, so that the list never grows stale.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sandbox_tests::{Output, Who, binaries, program};
+
+const FAMILIES: &[&str] = &[
+    "read_write",
+    "directory",
+    "memory",
+    "process",
+    "signal",
+    "thread",
+    "time",
+    "poll",
+    "identity",
+    "stat",
+    "pipe",
+    "socket",
+    "exec",
+    "misc",
+];
+
+fn run(family: &str, who: Who, native: bool) -> Output {
+    let binary = binaries::conformance().to_str().expect("a plain path").to_owned();
+    let case = program(&[&binary, family]).by(who).limit(60);
+    if native { case.run_natively() } else { case.run_in_sandbox() }
+}
+
+/// Test name to `ok` or what went wrong.
+fn results(output: &Output) -> BTreeMap<String, String> {
+    let text = output.stdout();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("test ")?.split_once(": "));
+    lines.map(|(name, result)| (name.to_owned(), result.to_owned())).collect()
+}
+
+/// `"family/test" = "reason"` lines.
+fn expectations() -> BTreeMap<String, String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/expectations.toml");
+    let text = std::fs::read_to_string(path).expect("the list is part of the repository");
+    let lines =
+        text.lines().filter(|line| line.starts_with('"')).filter_map(|line| line.split_once(" = "));
+    let bare = |text: &str| text.trim().trim_matches('"').to_owned();
+    lines.map(|(name, reason)| (bare(name), bare(reason))).collect()
+}
+
+fn check(family: &str, who: Who) {
+    let known = expectations();
+    let native = run(family, who, true);
+    let ours = run(family, who, false);
+    let (expected, found) = (results(&native), results(&ours));
+    let mut wrong = Vec::new();
+    for (name, result) in &expected {
+        if result != "ok" {
+            wrong.push(format!("{name} fails natively: {result}"));
+        }
+        let full = format!("{family}/{name}");
+        let result = found.get(name).map_or("did not finish", String::as_str);
+        match (result == "ok", known.get(&full)) {
+            (true, None) | (false, Some(_)) => {}
+            (true, Some(_)) => wrong.push(format!("{full} passes: take it off expectations.toml")),
+            (false, None) => wrong.push(format!("{full}: {result}")),
+        }
+    }
+    assert!(!expected.is_empty(), "no tests in {family}\n{native}");
+    assert!(wrong.is_empty(), "{who:?}\n{}\n=== sandbox\n{ours}", wrong.join("\n"));
+}
+
+macro_rules! families {
+    ($($family:ident)*) => {
+        $(mod $family {
+            #[test]
+            fn as_caller() {
+                super::check(stringify!($family), super::Who::Caller);
+            }
+
+            #[test]
+            fn as_ordinary_user() {
+                super::check(stringify!($family), super::Who::OrdinaryUser);
+            }
+        })*
+
+        #[test]
+        fn every_family_is_run() {
+            assert_eq!(FAMILIES, [$(stringify!($family)),*]);
+        }
+    };
+}
+
+families! {
+    read_write directory memory process signal thread time poll identity stat pipe socket exec misc
+}

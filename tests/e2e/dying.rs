@@ -1,0 +1,178 @@
+//! Killed parts, signals, time limits: all of it ends, with a message and the right exit code.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sandbox_tests::{Case, Output, sh};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Starts the case, waits until it prints `ready`, does something to its supervisor's pid, and waits for its end.
+fn disturb(case: &Case, act: impl FnOnce(i32)) -> Output {
+    let scratch = case.scratch();
+    let running = case.start_in_sandbox(&scratch);
+    let supervisor = i32::try_from(running.child.id()).expect("a pid fits");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // The script's own sleeping child tells that it is up; the guests are grandchildren of the supervisor.
+    while descendants(supervisor).len() < 3 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    act(supervisor);
+    let output = running.finish(LIMIT);
+    assert!(!output.timed_out, "{output}");
+    output
+}
+
+fn kill(pid: i32, signal: i32) {
+    // SAFETY: signals a process this test started.
+    unsafe { libc::kill(pid, signal) };
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let list = std::fs::read_to_string(path).unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn descendants(pid: i32) -> Vec<i32> {
+    let mut all = children(pid);
+    let mut next = 0;
+    while let Some(pid) = all.get(next).copied() {
+        all.extend(children(pid));
+        next += 1;
+    }
+    all
+}
+
+/// The supervisor starts the gofer first, then the sentry.
+fn gofer(supervisor: i32) -> i32 {
+    *children(supervisor).first().expect("there is a gofer")
+}
+
+fn sentry(supervisor: i32) -> i32 {
+    *children(supervisor).get(1).expect("there is a sentry")
+}
+
+fn assert_all_gone(pids: &[i32]) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let is_there = |pid: &i32| Path::new(&format!("/proc/{pid}")).exists();
+    while pids.iter().any(is_there) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let left: Vec<_> = pids.iter().filter(|pid| is_there(pid)).collect();
+    assert!(left.is_empty(), "still there: {left:?}");
+}
+
+#[test]
+fn killed_sentry_ends_everything() {
+    let mut all = Vec::new();
+    let output = disturb(&sh("sleep 100 & sleep 100"), |supervisor| {
+        all = descendants(supervisor);
+        kill(sentry(supervisor), libc::SIGKILL);
+    });
+    assert_eq!(output.code, 125, "{output}");
+    assert!(output.stderr().contains("sandbox: the sentry died (signal 9)"), "{output}");
+    assert_all_gone(&all);
+}
+
+#[test]
+fn killed_gofer_ends_everything() {
+    let mut all = Vec::new();
+    let output = disturb(&sh("sleep 100 & sleep 100"), |supervisor| {
+        all = descendants(supervisor);
+        kill(gofer(supervisor), libc::SIGKILL);
+    });
+    assert_eq!(output.code, 125, "{output}");
+    assert!(output.stderr().contains("gofer"), "{output}");
+    assert_eq!(output.stderr().lines().count(), 1, "{output}");
+    assert_all_gone(&all);
+}
+
+#[test]
+fn killed_supervisor_takes_everything_along() {
+    let mut all = Vec::new();
+    let output = disturb(&sh("sleep 100 & sleep 100"), |supervisor| {
+        all = descendants(supervisor);
+        kill(supervisor, libc::SIGKILL);
+    });
+    assert_eq!(output.code, 128 + 9, "{output}");
+    assert!(all.len() >= 3, "{all:?}");
+    assert_all_gone(&all);
+}
+
+/// A guest process whose host process is killed is a program killed by SIGKILL, nothing more.
+#[test]
+fn killed_guest_process_is_a_killed_program() {
+    let case = sh("sleep 100; echo \"got $?\"; exit 3");
+    let output = disturb(&case, |supervisor| {
+        // The newest descendant is the sleeping program.
+        let newest = descendants(sentry(supervisor)).into_iter().max().expect("there are guests");
+        kill(newest, libc::SIGKILL);
+    });
+    assert!(!output.stderr().contains("the sentry died"), "{output}");
+    assert!(output.code == 3 || output.code == 137, "{output}");
+}
+
+#[test]
+fn signals_are_forwarded_to_the_program() {
+    let case = sh("trap 'echo usr1; exit 7' USR1; sleep 100 & wait");
+    let output = disturb(&case, |supervisor| kill(supervisor, libc::SIGUSR1));
+    assert_eq!((output.stdout().as_str(), output.code), ("usr1\n", 7), "{output}");
+}
+
+#[test]
+fn sigterm_ends_a_program_that_does_not_mind_it() {
+    let output = disturb(&sh("exec sleep 100"), |supervisor| kill(supervisor, libc::SIGTERM));
+    assert_eq!(output.code, 128 + libc::SIGTERM, "{output}");
+}
+
+#[test]
+fn timeout_kills_and_is_124() {
+    let started = Instant::now();
+    let case = sh("sleep 100 & while :; do :; done").option("--timeout=1");
+    case.assert_fails(124, &["sandbox:", "--timeout"]);
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[test]
+fn background_processes_end_with_the_program() {
+    let started = Instant::now();
+    let output = sh("sleep 100 & disown; setsid sleep 100 & echo started").run_in_sandbox();
+    assert_eq!((output.stdout().as_str(), output.code), ("started\n", 0), "{output}");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[test]
+fn no_zombie_and_no_time_is_left_behind() {
+    let output =
+        sh("for i in $(seq 50); do (exit 0) & done; wait; ps ax -o stat= | grep -c Z; exit 0")
+            .run_in_sandbox();
+    assert_eq!(output.stdout(), "0\n", "{output}");
+}
+
+/// A waiting program costs nothing: no ticks, no spinning.
+#[test]
+fn idle_sandbox_uses_no_cpu() {
+    let case = sh("sleep 100");
+    let scratch = case.scratch();
+    let running = case.start_in_sandbox(&scratch);
+    let supervisor = i32::try_from(running.child.id()).expect("a pid fits");
+    std::thread::sleep(Duration::from_secs(2));
+    let used = || -> u64 {
+        let all = descendants(supervisor).into_iter().chain([supervisor]);
+        all.map(cpu_ticks).sum()
+    };
+    let before = used();
+    std::thread::sleep(Duration::from_secs(10));
+    let ticks = used() - before;
+    kill(supervisor, libc::SIGTERM);
+    running.finish(LIMIT);
+    assert!(ticks <= 1, "{ticks} ticks of 10 ms in 10 s");
+}
+
+fn cpu_ticks(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    fields.iter().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
