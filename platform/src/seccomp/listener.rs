@@ -11,7 +11,7 @@ use super::sys::{self, AfterAddFd, Notification};
 /// stand behind a gate and are let in when there is more than one worker's work.
 pub struct Listener {
     fd: OwnedFd,
-    is_sync: bool,
+    can_sync: bool,
     gate: Mutex<Gate>,
     opened: Condvar,
 }
@@ -33,12 +33,15 @@ pub enum Wait {
 impl Listener {
     pub fn new(fd: OwnedFd) -> Self {
         // Before 6.6 the flag does not exist: slower, not wrong.
-        let is_sync = sys::notif_set_sync(fd.as_fd(), true).is_ok();
-        Self { fd, is_sync, gate: Mutex::default(), opened: Condvar::new() }
+        let can_sync = sys::notif_set_sync(fd.as_fd(), true).is_ok();
+        Self { fd, can_sync, gate: Mutex::default(), opened: Condvar::new() }
     }
 
-    pub fn is_sync(&self) -> bool {
-        self.is_sync
+    /// Whether an answer wakes the one who rang on this CPU.
+    pub fn set_sync(&self, is_sync: bool) {
+        if self.can_sync {
+            let _ = sys::notif_set_sync(self.fd.as_fd(), is_sync);
+        }
     }
 
     /// Blocks until a doorbell rings and nobody else took it.

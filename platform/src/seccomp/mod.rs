@@ -11,6 +11,7 @@ mod pool;
 mod process;
 mod region;
 mod shared;
+mod spin;
 mod sys;
 mod thread;
 mod zygote;
@@ -94,7 +95,7 @@ impl SeccompPlatform {
     fn start(config: &Config) -> Result<Self, SetupError> {
         let template = frame::Template::capture()?;
         let global = region::GlobalPage::new().map_err(|e| SetupError::Host("memfd_create", e))?;
-        zygote::prepare(&global, 0)?;
+        zygote::prepare(&global, spin::shim_spins())?;
         let zygote = zygote::start(&global)?;
         let (hwcap, hwcap2) = rustix::param::linux_hwcap();
         let layout = Layout {
@@ -155,6 +156,9 @@ impl Platform for SeccompPlatform {
         loop {
             if self.shared.is_broken.load(SeqCst) {
                 return Err(PlatformError::Broken("the zygote died".to_owned()));
+            }
+            if self.shared.look() {
+                return Ok(());
             }
             match self.shared.listener.wait() {
                 Ok(Wait::Rang(notification)) => {

@@ -17,6 +17,7 @@ use super::orders::{Arrival, Order, Orders};
 use super::pool::Pool;
 use super::process::Process;
 use super::region::{GlobalPage, Region, errno};
+use super::spin::Spin;
 use super::sys::{self, Notification};
 use super::thread::{Reply, Thread};
 use crate::{Kicker, PlatformError};
@@ -45,6 +46,7 @@ pub struct Shared {
     /// epoll of pidfds.
     deaths: OwnedFd,
     pub is_broken: AtomicBool,
+    pub spin: Spin,
 }
 
 impl Shared {
@@ -70,6 +72,7 @@ impl Shared {
             unborn: Mutex::default(),
             deaths,
             is_broken: AtomicBool::new(false),
+            spin: Spin::new(),
         }))
     }
 
@@ -80,6 +83,7 @@ impl Shared {
             thread.position.store(awaited.len(), Relaxed);
             awaited.push(Arc::clone(thread));
             self.awaited_count.store(awaited.len(), SeqCst);
+            self.before_reply(awaited.len());
         }
     }
 
@@ -97,6 +101,7 @@ impl Shared {
 
     /// Wakes the owners of posted slots; true when there were any.
     pub fn scan(&self) -> bool {
+        // Without allocation as long as nothing is found.
         let posted: Vec<Arc<Thread>> = {
             let awaited = self.awaited.lock();
             awaited.iter().filter(|thread| thread.is_posted()).cloned().collect()
@@ -130,6 +135,7 @@ impl Shared {
                 let thread = self.threads.lock().get(&tid).cloned();
                 match thread {
                     Some(thread) if thread.on_ring(&self.listener, id) => {
+                        self.note_ring();
                         self.on_post(&thread);
                         true
                     }

@@ -1,0 +1,187 @@
+//! When a worker looks at the channels instead of blocking, and how shims learn of it.
+//!
+//! Cold is the rule: shims ring, the kernel switches to the worker on the same CPU. After a streak of rings in
+//! quick succession the platform turns hot: a worker looks at the awaited channels, shims post without ringing.
+//! One look without a find, being put off the CPU, or more guests than CPUs turn it cold again, and each look in
+//! vain makes the next streak longer.
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence};
+use std::time::{Duration, Instant};
+
+use super::shared::Shared;
+
+/// How long a worker looks after the last find.
+const PATIENCE: Duration = Duration::from_micros(30);
+/// And after it has turned hot: the guest has to be woken on another CPU first.
+const FIRST_PATIENCE: Duration = Duration::from_micros(150);
+/// Between two glances; longer means that somebody else had the CPU.
+const PREEMPTED: Duration = Duration::from_micros(20);
+/// Rings no further apart than this make a streak.
+const STREAK_GAP: Duration = Duration::from_micros(60);
+const SHORTEST_STREAK: u32 = 8;
+const LONGEST_STREAK: u32 = 4096;
+/// How long a shim looks for its reply before it sleeps.
+const SHIM_PATIENCE: Duration = Duration::from_micros(20);
+
+/// State of the policy.
+pub struct Spin {
+    start: Instant,
+    cpus: usize,
+    is_hot: AtomicBool,
+    is_spinning: AtomicBool,
+    /// Worker that will come back to look, see [`worker_key`]; 0: nobody's promise.
+    owner: AtomicUsize,
+    /// Finds since it is hot.
+    finds: AtomicU32,
+    streak: AtomicU32,
+    wanted_streak: AtomicU32,
+    last_ring_ns: AtomicU64,
+}
+
+/// Identifies the calling thread.
+fn worker_key() -> usize {
+    thread_local! { static KEY: u8 = const { 0 }; }
+    KEY.with(|key| std::ptr::from_ref(key).addr())
+}
+
+impl Spin {
+    pub fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            is_hot: AtomicBool::new(false),
+            is_spinning: AtomicBool::new(false),
+            owner: AtomicUsize::new(0),
+            finds: AtomicU32::new(0),
+            streak: AtomicU32::new(0),
+            wanted_streak: AtomicU32::new(SHORTEST_STREAK),
+            last_ring_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether `guests` threads leave a CPU to look from.
+    fn has_room(&self, guests: usize) -> bool {
+        guests < self.cpus
+    }
+}
+
+/// How many pauses a shim makes before it sleeps.
+pub fn shim_spins() -> u32 {
+    const SAMPLE: u32 = 2000;
+    let start = Instant::now();
+    for _ in 0..SAMPLE {
+        std::hint::spin_loop();
+    }
+    let sample_ns = start.elapsed().as_nanos().max(1);
+    let spins = SHIM_PATIENCE.as_nanos() * u128::from(SAMPLE) / sample_ns;
+    u32::try_from(spins).unwrap_or(SAMPLE).clamp(100, 20_000)
+}
+
+impl Shared {
+    fn set_looking(&self, looking: bool) {
+        self.global.get().looking.store(u32::from(looking), SeqCst);
+    }
+
+    fn is_looking(&self) -> bool {
+        self.global.get().looking.load(Relaxed) != 0
+    }
+
+    /// A shim rang for an event.
+    pub fn note_ring(&self) {
+        let spin = &self.spin;
+        let now_ns = u64::try_from(spin.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let gap_ns = now_ns.saturating_sub(spin.last_ring_ns.swap(now_ns, Relaxed));
+        if u128::from(gap_ns) > STREAK_GAP.as_nanos() {
+            spin.streak.store(0, Relaxed);
+            return;
+        }
+        let streak = spin.streak.fetch_add(1, Relaxed);
+        if streak >= spin.wanted_streak.load(Relaxed)
+            && spin.has_room(self.awaited_count.load(Relaxed).max(1))
+            && !spin.is_hot.swap(true, SeqCst)
+        {
+            spin.finds.store(0, Relaxed);
+            // The guest is to be woken elsewhere: this CPU will be busy looking.
+            self.listener.set_sync(false);
+        }
+    }
+
+    fn turn_cold(&self) {
+        let spin = &self.spin;
+        if spin.is_hot.swap(false, SeqCst) {
+            self.listener.set_sync(true);
+            spin.streak.store(0, Relaxed);
+            let wanted = spin.wanted_streak.load(Relaxed);
+            let next = if spin.finds.load(Relaxed) > wanted {
+                SHORTEST_STREAK
+            } else {
+                wanted.saturating_mul(2).min(LONGEST_STREAK)
+            };
+            spin.wanted_streak.store(next, Relaxed);
+        }
+    }
+
+    /// A thread is about to be answered, `guests` will be awaited: shims must not rely on a look that may come
+    /// late.
+    pub fn before_reply(&self, guests: usize) {
+        if self.is_looking()
+            && !self.spin.is_spinning.load(Relaxed)
+            && (!self.spin.has_room(guests) || self.spin.owner.load(Relaxed) != worker_key())
+        {
+            self.set_looking(false);
+        }
+    }
+
+    /// Looks at the channels for a while, when that is worth it; true when somebody was woken. Before it returns
+    /// false no shim relies on being looked at (rule 4).
+    pub fn look(&self) -> bool {
+        let spin = &self.spin;
+        if spin.is_spinning.swap(true, SeqCst) {
+            // Somebody else looks.
+            return false;
+        }
+        let found = spin.is_hot.load(SeqCst) && self.look_patiently();
+        if found && self.awaited_count.load(Relaxed) <= 1 {
+            // Nobody else could post meanwhile: the promise stands until this worker comes back.
+            spin.owner.store(worker_key(), Relaxed);
+            spin.is_spinning.store(false, SeqCst);
+            return true;
+        }
+        let was_looking = self.is_looking();
+        self.set_looking(false);
+        fence(SeqCst);
+        spin.is_spinning.store(false, SeqCst);
+        found || (was_looking && self.scan())
+    }
+
+    fn look_patiently(&self) -> bool {
+        let spin = &self.spin;
+        self.set_looking(true);
+        fence(SeqCst);
+        let is_first = spin.finds.load(Relaxed) == 0;
+        let patience = if is_first { FIRST_PATIENCE } else { PATIENCE };
+        let start = Instant::now();
+        let mut last = start;
+        loop {
+            let guests = self.awaited_count.load(SeqCst);
+            if guests == 0 || !spin.has_room(guests) {
+                self.turn_cold();
+                return false;
+            }
+            for _ in 0..16 {
+                if self.scan() {
+                    spin.finds.fetch_add(1, Relaxed);
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            let now = Instant::now();
+            if now - start > patience || now - last > PREEMPTED {
+                self.turn_cold();
+                return false;
+            }
+            last = now;
+        }
+    }
+}
