@@ -261,6 +261,7 @@ impl SeccompContext {
         nr: u64,
         args: [u64; 6],
     ) -> Result<super::orders::Arrival, PlatformError> {
+        self.thread.may_clone.store(true, SeqCst);
         let claimed = match self.run_one(nr, args).await? {
             Ok(claimed) => i32::try_from(claimed).unwrap_or(0),
             Err(errno) => return Err(PlatformError::Exhausted(errno)),

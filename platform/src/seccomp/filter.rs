@@ -41,9 +41,6 @@ const ALLOWED: &[(i64, &[Rule])] = &[
     // Above are only memory-failure injections.
     (libc::SYS_madvise, &[Rule::Below(2, 100)]),
     (libc::SYS_msync, &[]),
-    // Threads and copies, in exactly the shim's two forms.
-    (libc::SYS_clone, &[Rule::Is(0, shim_abi::THREAD_CLONE_FLAGS)]),
-    (libc::SYS_clone, &[Rule::Is(0, shim_abi::PROCESS_CLONE_FLAGS)]),
     // A stub dies with its sentry.
     (libc::SYS_prctl, &[Rule::Is(0, libc::PR_SET_PDEATHSIG as u64), Rule::Is(1, 9)]),
     (libc::SYS_exit, &[]),
@@ -54,6 +51,13 @@ const ALLOWED: &[(i64, &[Rule])] = &[
     (libc::SYS_arch_prctl, &[Rule::MaskedOneOf(0, !0, [0x1001, 0x1002])]),
 ];
 
+/// What the shim may call when the sentry says so each time: threads and copies, in exactly the shim's two forms.
+/// Left to itself a guest could fill the host with processes.
+const ASKED: &[(i64, &[Rule])] = &[
+    (libc::SYS_clone, &[Rule::Is(0, shim_abi::THREAD_CLONE_FLAGS)]),
+    (libc::SYS_clone, &[Rule::Is(0, shim_abi::PROCESS_CLONE_FLAGS)]),
+];
+
 /// SHARED, PRIVATE, FIXED, ANONYMOUS, NORESERVE.
 const MMAP_FLAGS: u32 = 0x01 | 0x02 | 0x10 | 0x20 | 0x4000;
 
@@ -62,7 +66,8 @@ pub fn program(text: &Range<u64>) -> Option<Vec<Instruction>> {
     let (low, high) = (text.start as u32, (text.start >> 32) as u32);
     let end = u32::try_from(text.end.checked_sub(u64::from(high) << 32)?).ok()?;
     let mut asm = Assembler::default();
-    let (kill, trap, allow) = (asm.label(), asm.label(), asm.label());
+    let (kill, trap) = (asm.label(), asm.label());
+    let (allow, ask) = (asm.label(), asm.label());
 
     asm.load(Word::Arch);
     asm.jump_unless(Test::Equal(AUDIT_ARCH_X86_64), kill);
@@ -74,21 +79,12 @@ pub fn program(text: &Range<u64>) -> Option<Vec<Instruction>> {
     asm.jump_if(Test::AtLeast(end.checked_add(1)?), trap);
 
     asm.load(Word::Number);
-    let not_doorbell = asm.label();
-    asm.jump_unless(Test::Equal(shim_abi::DOORBELL), not_doorbell);
-    asm.ret(RET_USER_NOTIF);
-    asm.place(not_doorbell);
+    asm.jump_if(Test::Equal(shim_abi::DOORBELL), ask);
     for (number, rules) in ALLOWED {
-        let next = asm.label();
-        asm.jump_unless(Test::Equal(u32::try_from(*number).ok()?), next);
-        let mismatch = asm.label();
-        for rule in *rules {
-            assemble(&mut asm, *rule, mismatch);
-        }
-        asm.jump(allow);
-        asm.place(mismatch);
-        asm.load(Word::Number);
-        asm.place(next);
+        row(&mut asm, u32::try_from(*number).ok()?, rules, allow);
+    }
+    for (number, rules) in ASKED {
+        row(&mut asm, u32::try_from(*number).ok()?, rules, ask);
     }
     // The x32 numbers end here, too.
     asm.place(kill);
@@ -97,7 +93,22 @@ pub fn program(text: &Range<u64>) -> Option<Vec<Instruction>> {
     asm.ret(RET_TRAP);
     asm.place(allow);
     asm.ret(RET_ALLOW);
+    asm.place(ask);
+    asm.ret(RET_USER_NOTIF);
     asm.finish()
+}
+
+/// Goes to `verdict` for a call whose arguments obey the rules; else the number is in the accumulator again.
+fn row(asm: &mut Assembler, number: u32, rules: &[Rule], verdict: Label) {
+    let (next, mismatch) = (asm.label(), asm.label());
+    asm.jump_unless(Test::Equal(number), next);
+    for rule in rules {
+        assemble(asm, *rule, mismatch);
+    }
+    asm.jump(verdict);
+    asm.place(mismatch);
+    asm.load(Word::Number);
+    asm.place(next);
 }
 
 fn assemble(asm: &mut Assembler, rule: Rule, mismatch: Label) {
@@ -174,7 +185,7 @@ mod tests {
     fn inside_only_the_list_passes() {
         assert_eq!(verdict(i64::from(shim_abi::DOORBELL), IN, [0; 6]), RET_USER_NOTIF);
         assert_eq!(verdict(libc::SYS_munmap, TEXT.end, [0; 6]), RET_ALLOW);
-        let allowed: Vec<i64> = ALLOWED.iter().map(|row| row.0).collect();
+        let allowed: Vec<i64> = ALLOWED.iter().chain(ASKED).map(|row| row.0).collect();
         for nr in (0..1024).filter(|nr| !allowed.contains(nr)) {
             assert_eq!(verdict(nr, IN, [0; 6]), RET_KILL_PROCESS, "{nr}");
             assert_eq!(verdict(nr | 0x4000_0000, IN, [0; 6]), RET_KILL_PROCESS, "x32 {nr}");
@@ -184,8 +195,8 @@ mod tests {
     #[test]
     fn arguments_are_checked() {
         let clone = |flags| verdict(libc::SYS_clone, IN, [flags, 0, 0, 0, 0, 0]);
-        assert_eq!(clone(shim_abi::THREAD_CLONE_FLAGS), RET_ALLOW);
-        assert_eq!(clone(shim_abi::PROCESS_CLONE_FLAGS), RET_ALLOW);
+        assert_eq!(clone(shim_abi::THREAD_CLONE_FLAGS), RET_USER_NOTIF);
+        assert_eq!(clone(shim_abi::PROCESS_CLONE_FLAGS), RET_USER_NOTIF);
         assert_eq!(clone(17), RET_KILL_PROCESS);
         assert_eq!(clone(shim_abi::THREAD_CLONE_FLAGS | 1 << 32), RET_KILL_PROCESS);
         let futex = |op| verdict(libc::SYS_futex, IN, [0, op, 0, 0, 0, 0]);

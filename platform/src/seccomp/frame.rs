@@ -31,6 +31,11 @@ const USER_SEGMENTS: u64 = 0x002b_0000_0000_0033;
 /// Interrupts enabled, and the bit that always is.
 const INITIAL_FLAGS: u64 = 0x202;
 
+/// Guest code runs with all signals blocked but those that the shim handles: SIGILL, SIGTRAP, SIGBUS, SIGFPE,
+/// SIGSEGV, SIGSYS and the kick. Whatever else the host sends is not for guests.
+const REPORTED_SIGNALS: u64 =
+    1 << 3 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 30 | 1 << (shim_abi::KICK_SIGNAL - 1);
+
 /// Offsets in the xsave area.
 const MXCSR: usize = 24;
 const SW_RESERVED: usize = 464;
@@ -135,7 +140,7 @@ impl Template {
         slot.write(context + UC_STACK, &[stack, 0, SLOT_SIZE - shim_abi::STACK_OFFSET])?;
         slot.write(context + SEGMENTS, &[USER_SEGMENTS])?;
         slot.write(context + FPSTATE, &[slot.guest_address() + fpstate])?;
-        slot.write(context + SIGMASK, &[0])?;
+        slot.write(context + SIGMASK, &[!REPORTED_SIGNALS])?;
         slot.write_bytes(fpstate, xstate)?;
         Some(context)
     }

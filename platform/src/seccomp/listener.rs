@@ -1,10 +1,12 @@
 //! The one listener of all stubs, and the workers that wait at it.
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use abi::Errno;
 use parking_lot::{Condvar, Mutex};
 
+use super::spin::worker_key;
 use super::sys::{self, AfterAddFd, Notification};
 
 /// The listener's descriptor. At most one worker waits in NOTIF_RECV, because a ring wakes all who do: the others
@@ -14,6 +16,8 @@ pub struct Listener {
     can_sync: bool,
     gate: Mutex<Gate>,
     opened: Condvar,
+    /// Worker that was the last in NOTIF_RECV.
+    last: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -34,7 +38,7 @@ impl Listener {
     pub fn new(fd: OwnedFd) -> Self {
         // Before 6.6 the flag does not exist: slower, not wrong.
         let can_sync = sys::notif_set_sync(fd.as_fd(), true).is_ok();
-        Self { fd, can_sync, gate: Mutex::default(), opened: Condvar::new() }
+        Self { fd, can_sync, gate: Mutex::default(), opened: Condvar::new(), last: AtomicUsize::new(0) }
     }
 
     /// Whether an answer wakes the one who rang on this CPU.
@@ -59,6 +63,7 @@ impl Listener {
         gate.is_receiving = true;
         drop(gate);
         let received = sys::notif_recv(self.fd.as_fd());
+        self.last.store(worker_key(), Ordering::Relaxed);
         self.gate.lock().is_receiving = false;
         match received {
             Ok(notification) => Ok(Wait::Rang(notification)),
@@ -75,6 +80,14 @@ impl Listener {
                 Err(Errno::ENOENT | Errno::EINTR) => {}
                 other => return other,
             }
+        }
+    }
+
+    /// The calling thread is about to answer one of `guests`: if it is not the one that will come back to listen,
+    /// or has more to do before, another worker is let in.
+    pub fn before_reply(&self, guests: usize) {
+        if guests > 1 || self.last.load(Ordering::Relaxed) != worker_key() {
+            self.hand_over();
         }
     }
 
@@ -103,6 +116,15 @@ impl Listener {
             && errno != Errno::ENOENT
         {
             tracing::warn!(errno = errno.text(), "doorbell not answered");
+        }
+    }
+
+    /// Lets the call that was asked for happen.
+    pub fn permit(&self, notification: u64) {
+        if let Err(errno) = sys::notif_continue(self.fd.as_fd(), notification)
+            && errno != Errno::ENOENT
+        {
+            tracing::warn!(errno = errno.text(), "call not permitted");
         }
     }
 

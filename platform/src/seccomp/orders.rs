@@ -69,6 +69,10 @@ impl Orders {
         (self.secret.hash_one(open.0) >> 4) | 1 << 61
     }
 
+    pub fn are_open(&self) -> bool {
+        !self.open.lock().1.is_empty()
+    }
+
     pub fn place(self: &Arc<Self>, process: Option<&Arc<Process>>) -> Order {
         let pending = Arc::new(Pending { process: process.cloned(), outcome: Mutex::default() });
         let token = self.next_token();

@@ -125,6 +125,10 @@ impl Shared {
         let id = notification.id;
         let tid = notification.pid.cast_signed();
         let [why, what, ..] = notification.data.args;
+        if notification.data.nr.cast_unsigned() != shim_abi::DOORBELL {
+            self.on_clone(tid, id);
+            return false;
+        }
         match why {
             ring::ZYGOTE if tid == self.pool.zygote_pid() => {
                 self.pool.on_zygote(self, id, what);
@@ -146,6 +150,22 @@ impl Shared {
                     }
                 }
             }
+        }
+    }
+
+    /// Somebody asks for a new thread or process: only who was ordered to make one gets it.
+    fn on_clone(&self, tid: i32, notification: u64) {
+        if tid == self.pool.zygote_pid() {
+            self.listener.permit(notification);
+            return;
+        }
+        let thread = self.threads.lock().get(&tid).cloned();
+        match thread {
+            Some(thread) if thread.may_clone.swap(false, SeqCst) => {
+                self.listener.permit(notification);
+            }
+            Some(thread) => thread.process().fail("broke its channel: a clone that nobody ordered"),
+            None => self.put_down(tid),
         }
     }
 

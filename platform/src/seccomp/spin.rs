@@ -40,7 +40,7 @@ pub struct Spin {
 }
 
 /// Identifies the calling thread.
-fn worker_key() -> usize {
+pub fn worker_key() -> usize {
     thread_local! { static KEY: u8 = const { 0 }; }
     KEY.with(|key| std::ptr::from_ref(key).addr())
 }
@@ -113,8 +113,8 @@ impl Shared {
             self.listener.set_sync(true);
             spin.streak.store(0, Relaxed);
             let wanted = spin.wanted_streak.load(Relaxed);
-            let next = if spin.finds.load(Relaxed) > wanted {
-                SHORTEST_STREAK
+            let next = if spin.finds.load(Relaxed) / 8 > wanted {
+                (wanted / 2).max(SHORTEST_STREAK)
             } else {
                 wanted.saturating_mul(2).min(LONGEST_STREAK)
             };
@@ -123,8 +123,9 @@ impl Shared {
     }
 
     /// A thread is about to be answered, `guests` will be awaited: shims must not rely on a look that may come
-    /// late.
+    /// late, nor rings on a worker that is busy.
     pub fn before_reply(&self, guests: usize) {
+        self.listener.before_reply(guests);
         if self.is_looking()
             && !self.spin.is_spinning.load(Relaxed)
             && (!self.spin.has_room(guests) || self.spin.owner.load(Relaxed) != worker_key())
@@ -141,7 +142,9 @@ impl Shared {
             // Somebody else looks.
             return false;
         }
-        let found = spin.is_hot.load(SeqCst) && self.look_patiently();
+        // New threads and processes ring, whatever is looked at.
+        let worth = spin.is_hot.load(SeqCst) && !self.orders.are_open();
+        let found = worth && self.look_patiently();
         if found && self.awaited_count.load(Relaxed) <= 1 {
             // Nobody else could post meanwhile: the promise stands until this worker comes back.
             spin.owner.store(worker_key(), Relaxed);
@@ -165,7 +168,11 @@ impl Shared {
         let mut last = start;
         loop {
             let guests = self.awaited_count.load(SeqCst);
-            if guests == 0 || !spin.has_room(guests) {
+            if guests == 0 {
+                // All wait for something else; it stays hot.
+                return false;
+            }
+            if !spin.has_room(guests) {
                 self.turn_cold();
                 return false;
             }

@@ -82,6 +82,13 @@ pub fn notif_send(listener: BorrowedFd<'_>, id: u64, value: u64) -> Result<(), E
     ioctl(listener, NOTIF_SEND, &raw mut response).map(drop)
 }
 
+/// SECCOMP_IOCTL_NOTIF_SEND: the call of `id` is to be carried out.
+pub fn notif_continue(listener: BorrowedFd<'_>, id: u64) -> Result<(), Errno> {
+    const CONTINUE: u32 = 1;
+    let mut response = Response { id, val: 0, error: 0, flags: CONTINUE };
+    ioctl(listener, NOTIF_SEND, &raw mut response).map(drop)
+}
+
 /// SECCOMP_IOCTL_NOTIF_ID_VALID.
 pub fn notif_id_valid(listener: BorrowedFd<'_>, mut id: u64) -> bool {
     ioctl(listener, NOTIF_ID_VALID, &raw mut id).is_ok()

@@ -26,6 +26,8 @@ pub struct Thread {
     pub is_doomed: AtomicBool,
     /// It was told to exit.
     pub is_ended: AtomicBool,
+    /// It was ordered to make a thread or process, once.
+    pub may_clone: AtomicBool,
     /// Place in the list of awaited threads; only that list's lock holder touches it.
     pub position: AtomicUsize,
     link: Mutex<Link>,
@@ -60,6 +62,7 @@ impl Thread {
             is_running: AtomicBool::new(false),
             is_doomed: AtomicBool::new(false),
             is_ended: AtomicBool::new(false),
+            may_clone: AtomicBool::new(false),
             position: AtomicUsize::new(usize::MAX),
             link: Mutex::default(),
             waker: Mutex::default(),

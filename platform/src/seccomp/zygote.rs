@@ -166,6 +166,8 @@ fn become_zygote(plan: &ChildPlan) -> ! {
         libc::sigdelset(&raw mut mask, libc::SIGSEGV);
         libc::sigdelset(&raw mut mask, libc::SIGBUS);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut());
+        // Away from the terminal: its signals are for the sentry.
+        libc::setsid();
         drop_capabilities();
         if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
             fail(11);
