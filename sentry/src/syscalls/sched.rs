@@ -11,8 +11,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::cx::Cx;
 use crate::error::SysResult;
-use crate::mm::{UserRef, UserSlice};
-use crate::syscalls::args::{In, Out, OutSlice};
+use crate::mm::UserRef;
+use crate::syscalls::args::{In, Out};
 use crate::syscalls::usage::thread_by_id;
 use crate::task::Thread;
 
@@ -30,25 +30,25 @@ pub fn sched_yield(_cx: &mut Cx<'_>) -> SysResult {
 }
 
 /// sched_getaffinity: CPUs of a thread. See [sched_setaffinity(2)](https://man7.org/linux/man-pages/man2/sched_setaffinity.2.html).
-pub fn sched_getaffinity(cx: &mut Cx<'_>, tid: Tid, mask: OutSlice) -> SysResult {
+pub fn sched_getaffinity(cx: &mut Cx<'_>, tid: Tid, len: usize, mask: UserAddr) -> SysResult {
     let thread = thread_by_id(cx, tid).map_err(|_| Errno::ESRCH)?;
     let affinity = thread.attrs.lock().affinity.clone();
     let bytes: Vec<u8> = affinity.iter().flat_map(|word| word.to_le_bytes()).collect();
-    if mask.0.len < bytes.len() || mask.0.len % 8 != 0 {
+    if len < bytes.len() || len % 8 != 0 {
         return Err(Errno::EINVAL.into());
     }
-    cx.mm().write(mask.0.addr, &bytes)?;
+    cx.mm().write(mask, &bytes)?;
     Ok(bytes.len() as u64)
 }
 
 /// sched_setaffinity: chooses CPUs of a thread. See [sched_setaffinity(2)](https://man7.org/linux/man-pages/man2/sched_setaffinity.2.html).
-pub fn sched_setaffinity(cx: &mut Cx<'_>, tid: Tid, mask: UserSlice) -> SysResult {
+pub fn sched_setaffinity(cx: &mut Cx<'_>, tid: Tid, len: usize, mask: UserAddr) -> SysResult {
     let thread = thread_by_id(cx, tid).map_err(|_| Errno::ESRCH)?;
     may_schedule(cx, &thread)?;
     let mut words = crate::task::Attrs::new(cx.kernel.host.cpus).affinity;
     let mut bytes = vec![0; words.len() * 8];
-    let count = bytes.len().min(mask.len);
-    cx.mm().read(mask.addr, &mut bytes[..count])?;
+    let count = bytes.len().min(len);
+    cx.mm().read(mask, &mut bytes[..count])?;
     for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
         *word &= bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
     }

@@ -300,8 +300,8 @@ rows! {
     146 => sched::sched_get_priority_max(policy), Full;
     147 => sched::sched_get_priority_min(policy), Full;
     148 => sched::sched_rr_get_interval(tid, out), Full;
-    203 => sched::sched_setaffinity(tid, mask), Partial("told back, not heeded");
-    204 => sched::sched_getaffinity(tid, mask), Full;
+    203 => sched::sched_setaffinity(tid, len, mask), Partial("told back, not heeded");
+    204 => sched::sched_getaffinity(tid, len, mask), Full;
     251 => sched::ioprio_set(which, who, priority), Partial("told back, not heeded");
     252 => sched::ioprio_get(which, who), Full;
     314 => sched::sched_setattr(tid, new, flags), Partial("told back, not heeded");
