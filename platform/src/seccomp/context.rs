@@ -211,6 +211,9 @@ impl SeccompContext {
         }
         head.op_count.store(count as u32, Relaxed);
         head.has_fd.store(0, Relaxed);
+        if !files.is_empty() {
+            self.shared.cool_down();
+        }
         self.shared.await_thread(&self.thread);
         if order == state::RESUME {
             self.thread.is_running.store(true, SeqCst);
@@ -261,6 +264,7 @@ impl SeccompContext {
         nr: u64,
         args: [u64; 6],
     ) -> Result<super::orders::Arrival, PlatformError> {
+        self.shared.cool_down();
         self.thread.may_clone.store(true, SeqCst);
         let claimed = match self.run_one(nr, args).await? {
             Ok(claimed) => i32::try_from(claimed).unwrap_or(0),

@@ -107,6 +107,14 @@ impl Shared {
         }
     }
 
+    /// What comes next goes through the doorbell: rings are quicker when nobody looks. No fault of the guest.
+    pub fn cool_down(&self) {
+        if self.spin.is_hot.swap(false, SeqCst) {
+            self.listener.set_sync(true);
+        }
+        self.spin.streak.store(0, Relaxed);
+    }
+
     fn turn_cold(&self) {
         let spin = &self.spin;
         if spin.is_hot.swap(false, SeqCst) {
