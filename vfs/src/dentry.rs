@@ -15,7 +15,7 @@ use std::sync::{Arc, Weak};
 
 use base::lock::{Mutex, MutexGuard};
 
-use crate::inode::Inode;
+use crate::inode::{CachePolicy, Inode};
 use crate::lock_order;
 use crate::name_hash::NameHasher;
 
@@ -227,8 +227,9 @@ impl Dentry {
         (found, children.generation)
     }
 
-    /// The dentry of `name` after a lookup gave `inode`: the one that is there when it has the same inode, else a
-    /// new one. `None` when the directory changed since `generation`: look up again.
+    /// The dentry of `name` after a lookup gave `inode`: the one that is there when it has the same inode (or when only
+    /// we change the directory: then somebody was faster), else a new one. `None` when the directory changed since
+    /// `generation`: look up again.
     pub(crate) fn fill(
         self: &Arc<Self>,
         name: &[u8],
@@ -236,10 +237,11 @@ impl Dentry {
         generation: u64,
         cache: &DentryCache,
     ) -> Option<Arc<Self>> {
+        let is_ours = self.inode.cache_policy() == CachePolicy::Forever;
         let (child, key) = {
             let mut children = self.children.lock();
             if let Some(Child::Present(child)) = children.map.get(name)
-                && Arc::ptr_eq(&child.inode, &inode)
+                && (is_ours || Arc::ptr_eq(&child.inode, &inode))
             {
                 return Some(Arc::clone(child));
             }

@@ -26,6 +26,9 @@ base::lock_levels! {
     DentryPlace,
     /// An overlay's inode; it calls into the layers below it.
     OverlayInode,
+    /// Entries of an overlay's directory, and which inode stands for which of the lower layer.
+    OverlayEntries,
+    OverlayKnown,
     /// State of a filesystem's inode.
     InodeState,
     /// Additions of an epoll to an epoll.

@@ -283,10 +283,6 @@ impl<'c, 'a> Walk<'c, 'a> {
             segment.at = end;
             segment.skip_slashes();
             let slashes = segment.at > end;
-            if name.len() > NAME_MAX {
-                // Linux asks for search permission first; a name that long cannot exist either way.
-                return Err(Errno::ENAMETOOLONG);
-            }
             // Only slashes may be left in the outer texts: then the component is the last, but a directory.
             let mut outer_slashes = false;
             if segment.is_at_end() {
@@ -368,6 +364,9 @@ impl<'c, 'a> Walk<'c, 'a> {
 
     /// The dentry of `name` in the directory where the walk is.
     fn child(&self, name: &[u8]) -> Result<Arc<Dentry>> {
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
         let dir = &self.at.dentry;
         if dir.inode.cache_policy() == CachePolicy::Forever {
             if let (Some(known), _) = dir.cached(name) {
@@ -522,6 +521,9 @@ fn fill_rest(
 
 /// The entry `name` of the directory `dir`, mounts not considered.
 pub(crate) fn look_up_child(cx: &VfsCx<'_>, dir: &Path, name: &[u8]) -> Result<Arc<Dentry>> {
+    if name.len() > NAME_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
     if dir.dentry.inode.cache_policy() == CachePolicy::Forever
         && let (Some(known), _) = dir.dentry.cached(name)
     {
@@ -543,3 +545,6 @@ pub(crate) fn want_write(path: &Path) -> Result<()> {
 pub fn is_no_exec(path: &Path) -> bool {
     path.mount.flags().contains(MountFlags::NOEXEC)
 }
+
+#[cfg(test)]
+mod tests;

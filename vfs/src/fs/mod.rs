@@ -8,6 +8,7 @@
 //! | `gofer` | host files through the gofer |
 //! | `tmpfs` | files in memory |
 //! | `procfs` | /proc |
+//! | `overlay` | a read-only filesystem under changes in memory |
 //! | `pipefs` | pipes and FIFOs |
 //! | `anonfs` | inodes of files without a path |
 //! | `hostfile` | donated host descriptors |
@@ -18,6 +19,7 @@ pub mod gofer;
 pub mod hostfile;
 pub mod kernfs;
 pub mod nullfs;
+pub mod overlay;
 pub mod pipefs;
 pub mod procfs;
 pub mod tmpfs;

@@ -17,6 +17,8 @@ mod create;
 mod open;
 mod remove;
 mod rename;
+#[cfg(test)]
+mod tests;
 mod xattr;
 
 pub(crate) use attr::dropped_set_id_bits;

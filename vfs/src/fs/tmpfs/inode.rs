@@ -174,6 +174,33 @@ impl TmpInode {
         self.state.lock().contents()?.share().map(drop)
     }
 
+    /// Writes without any trace in the times, for copies; zero pages stay holes.
+    pub(crate) fn fill(&self, pos: u64, bytes: &[u8]) -> Result<()> {
+        let mut state = self.state.lock();
+        let contents = state.contents()?;
+        let mut at = pos;
+        for page in bytes.chunks(abi::addr::PAGE_SIZE as usize) {
+            let mut rest = if page.iter().all(|byte| *byte == 0) { &[][..] } else { page };
+            let mut to = at;
+            while !rest.is_empty() {
+                let done = contents.write(to, rest)?;
+                rest = &rest[done..];
+                to += done as u64;
+            }
+            at += page.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Sets the size without any trace in the times.
+    pub(crate) fn resize(&self, size: u64) -> Result<()> {
+        self.state.lock().contents()?.truncate(size)
+    }
+
+    pub(crate) fn ino(&self) -> u64 {
+        self.ino
+    }
+
     /// The directory changed: for owners that keep the entries themselves.
     pub(crate) fn touch_modified(&self) {
         let now = self.shared.now();

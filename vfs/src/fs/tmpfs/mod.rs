@@ -13,8 +13,8 @@
 //! | `quota` | limits |
 
 mod contents;
-mod dir;
-mod file;
+pub(crate) mod dir;
+pub(crate) mod file;
 mod inode;
 mod quota;
 #[cfg(test)]
@@ -22,7 +22,7 @@ mod tests;
 mod xattrs;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use abi::fcntl::Seals;
 use abi::ids::{Gid, Uid};
@@ -168,14 +168,6 @@ impl Nameless {
     #[must_use]
     pub fn dev(&self) -> u64 {
         self.shared.dev
-    }
-
-    pub(crate) fn next_ino(&self) -> u64 {
-        self.shared.next_ino.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn now(&self) -> Timespec {
-        self.shared.now()
     }
 
     /// Figures as statfs(2) gives them.

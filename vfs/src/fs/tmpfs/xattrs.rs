@@ -8,9 +8,9 @@ use abi::{Errno, Result};
 /// Bytes of names and values that one object may have: they are the sentry's memory.
 const LIMIT: usize = 128 * 1024;
 
-/// The attributes of one object; no allocation while there are none.
+/// The attributes of one object; most have none.
 #[derive(Default, Clone)]
-pub(crate) struct Xattrs(Option<Box<BTreeMap<Vec<u8>, Vec<u8>>>>);
+pub(crate) struct Xattrs(BTreeMap<Vec<u8>, Vec<u8>>);
 
 /// Only these namespaces are kept; POSIX ACLs (`system.`) are not.
 fn check(name: &[u8]) -> Result<()> {
@@ -25,35 +25,34 @@ fn check(name: &[u8]) -> Result<()> {
 impl Xattrs {
     pub(crate) fn get(&self, name: &[u8]) -> Result<Vec<u8>> {
         check(name)?;
-        self.0.as_ref().and_then(|map| map.get(name)).cloned().ok_or(Errno::ENODATA)
+        self.0.get(name).cloned().ok_or(Errno::ENODATA)
     }
 
     pub(crate) fn set(&mut self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
         check(name)?;
-        let exists = self.0.as_ref().is_some_and(|map| map.contains_key(name));
+        let exists = self.0.contains_key(name);
         if exists && flags & XattrFlags::CREATE.bits() != 0 {
             return Err(Errno::EEXIST);
         }
         if !exists && flags & XattrFlags::REPLACE.bits() != 0 {
             return Err(Errno::ENODATA);
         }
-        let used: usize =
-            self.0.iter().flat_map(|map| map.iter()).map(|(k, v)| k.len() + v.len()).sum();
+        let used: usize = self.0.iter().map(|(name, value)| name.len() + value.len()).sum();
         if used + name.len() + value.len() > LIMIT {
             return Err(Errno::ENOSPC);
         }
-        self.0.get_or_insert_default().insert(name.to_vec(), value.to_vec());
+        self.0.insert(name.to_vec(), value.to_vec());
         Ok(())
     }
 
     pub(crate) fn remove(&mut self, name: &[u8]) -> Result<()> {
         check(name)?;
-        self.0.as_mut().and_then(|map| map.remove(name)).map(drop).ok_or(Errno::ENODATA)
+        self.0.remove(name).map(drop).ok_or(Errno::ENODATA)
     }
 
     /// Names, each with its NUL.
     pub(crate) fn list(&self) -> Vec<u8> {
-        let names = self.0.iter().flat_map(|map| map.keys());
+        let names = self.0.keys();
         names.flat_map(|name| name.iter().copied().chain([0])).collect()
     }
 }
