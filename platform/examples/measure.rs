@@ -43,7 +43,9 @@ fn load(platform: &Arc<dyn Platform>, pauses: u32) -> Box<dyn Context> {
     // mov ecx, pauses + 1; 1: pause; dec ecx; jnz 1b; mov eax, 39; syscall; jmp to the start
     let mut code = vec![0xb9];
     code.extend_from_slice(&(pauses + 1).to_le_bytes());
-    code.extend_from_slice(&[0xf3, 0x90, 0xff, 0xc9, 0x75, 0xfa, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xec]);
+    code.extend_from_slice(&[
+        0xf3, 0x90, 0xff, 0xc9, 0x75, 0xfa, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xec,
+    ]);
     context.space().write(UserAddr(CODE), &code);
     let regs = context.regs_mut();
     (regs.rip, regs.rsp) = (CODE, STACK + 0x1_0000);

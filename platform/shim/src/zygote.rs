@@ -37,18 +37,21 @@ extern "C" fn boot(stack: u64) -> ! {
     {
         report(1);
     }
+    let (top, vdso) = read_auxv(stack);
     // SAFETY: the scratch stack is mapped and nobody stands on it.
-    unsafe { switch_stack(stack_top(stack), abi::SCRATCH_ADDR + abi::SCRATCH_SIZE) }
+    unsafe { switch_stack(top, abi::SCRATCH_ADDR + abi::SCRATCH_SIZE, vdso) }
 }
 
 #[unsafe(naked)]
-unsafe extern "C" fn switch_stack(old_top: u64, new: u64) -> ! {
-    naked_asm!("mov rsp, rsi", "xor ebp, ebp", "call {run}", "ud2", run = sym run)
+unsafe extern "C" fn switch_stack(old_top: u64, new: u64, vdso: u64) -> ! {
+    naked_asm!("mov rsp, rsi", "mov rsi, rdx", "xor ebp, ebp", "call {run}", "ud2", run = sym run)
 }
 
-/// End of the stack mapping: AT_EXECFN's string is the last thing on it.
-fn stack_top(stack: u64) -> u64 {
+/// End of the stack mapping (AT_EXECFN's string is the last thing on it) and the vDSO's address, 0 without one.
+fn read_auxv(stack: u64) -> (u64, u64) {
     const AT_EXECFN: u64 = 31;
+    const AT_SYSINFO_EHDR: u64 = 33;
+    let (mut top, mut vdso) = (0, 0);
     // SAFETY: the layout is execve's: argc, argv, 0, envp, 0, auxv pairs.
     unsafe {
         let mut word = stack as *const u64;
@@ -60,30 +63,38 @@ fn stack_top(stack: u64) -> u64 {
         }
         word = word.add(1);
         while *word != 0 {
-            if *word == AT_EXECFN {
+            if *word == AT_SYSINFO_EHDR {
+                vdso = *word.add(1);
+            } else if *word == AT_EXECFN {
                 let mut byte = *word.add(1) as *const u8;
                 // Volatile: or else the compiler calls for a strlen that nobody provides.
                 while byte.read_volatile() != 0 {
                     byte = byte.add(1);
                 }
-                return (byte as u64 + 9 + 4095) & !4095;
+                top = (byte as u64 + 9 + 4095) & !4095;
             }
             word = word.add(2);
         }
     }
-    report(2)
+    if top == 0 {
+        report(2);
+    }
+    (top, vdso)
 }
 
 /// On the scratch stack: handlers, filter, and the zygote's life.
-extern "C" fn run(stack_top: u64) -> ! {
+extern "C" fn run(stack_top: u64, vdso: u64) -> ! {
     const STACK_LIMIT: u64 = 16 << 20;
     if failed(syscall(calls::MUNMAP, [stack_top - STACK_LIMIT, STACK_LIMIT, 0, 0, 0, 0])) {
         report(3);
     }
     signals::install();
     syscall(calls::CLOSE, [GLOBAL_FD, 0, 0, 0, 0, 0]);
+    let bytes = vdso.to_le_bytes();
+    syscall(calls::WRITE, [REPORT_FD, &raw const bytes as u64, 8, 0, 0, 0]);
     install_filter();
-    // End of file on the report pipe says: the listener is there.
+    // Eight bytes and the end of file on the report pipe say: the listener is there, and where the vDSO is. The
+    // filter forbids write: they were written before it.
     syscall(calls::CLOSE, [REPORT_FD, 0, 0, 0, 0, 0]);
     // The first answer comes when the sentry has taken its copy.
     let mut token = calls::ring(ring::ZYGOTE, 0);

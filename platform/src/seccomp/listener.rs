@@ -38,7 +38,13 @@ impl Listener {
     pub fn new(fd: OwnedFd) -> Self {
         // Before 6.6 the flag does not exist: slower, not wrong.
         let can_sync = sys::notif_set_sync(fd.as_fd(), true).is_ok();
-        Self { fd, can_sync, gate: Mutex::default(), opened: Condvar::new(), last: AtomicUsize::new(0) }
+        Self {
+            fd,
+            can_sync,
+            gate: Mutex::default(),
+            opened: Condvar::new(),
+            last: AtomicUsize::new(0),
+        }
     }
 
     /// Whether an answer wakes the one who rang on this CPU.
