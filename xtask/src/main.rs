@@ -1,21 +1,25 @@
-//! Chores of the repository: `cargo xtask tidy` keeps the house as drawn.
+//! Chores of the repository.
 //!
 //! | command | what |
 //! | --- | --- |
+//! | `bench` | the design's table of figures: native, ours, runsc |
 //! | `tidy` | file and function sizes, crate edges, where `unsafe` may live, TODO form, forbidden words |
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod tidy;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask tidy";
+const USAGE: &str =
+    "usage: cargo xtask tidy | bench [--quick] [--json FILE] [--markdown FILE] [NAME...]";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
+        Some("bench") => bench::run(&repository_root(), args),
         Some("tidy") => tidy::run(&repository_root()),
         _ => {
             eprintln!("{USAGE}");

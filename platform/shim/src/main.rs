@@ -7,7 +7,7 @@
 #![no_main]
 
 #[path = "../../shim-abi/src/layout.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the sentry's side uses the rest")]
 mod abi;
 
 mod calls;

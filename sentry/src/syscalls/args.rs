@@ -48,7 +48,7 @@ macro_rules! plain_words {
     ($($type:ty),*) => {
         $(impl FromArg for $type {
             #[expect(clippy::allow_attributes, reason = "some of these casts are the identity")]
-            #[allow(clippy::cast_lossless, trivial_numeric_casts)]
+            #[allow(clippy::cast_lossless, trivial_numeric_casts, reason = "the identity for some")]
             fn from_arg(word: u64) -> Result<Self> {
                 // Linux looks at the low bits only, whatever the high ones hold.
                 Ok(word as $type)

@@ -1,0 +1,84 @@
+//! The ways to run a program.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A prefix that makes a command run somewhere.
+pub struct Runtime {
+    pub name: &'static str,
+    prefix: Vec<String>,
+}
+
+/// Native, ours, and runsc where it is installed and works.
+pub fn all(target: &Path) -> Vec<Runtime> {
+    let sandbox = target.join("sandbox").to_string_lossy().into_owned();
+    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let mut runtimes = vec![
+        Runtime { name: "native", prefix: Vec::new() },
+        Runtime { name: "ours", prefix: vec![sandbox, "run".into(), "--".into()] },
+    ];
+    let runsc = words(&["runsc", "--network=none", "--platform=systrap", "do"]);
+    let runsc = Runtime { name: "runsc", prefix: runsc };
+    if runsc.output(&["/bin/true"]).is_ok() {
+        runtimes.push(runsc);
+    }
+    runtimes
+}
+
+impl Runtime {
+    fn command(&self, program: &[&str]) -> Command {
+        let mut words = self.prefix.iter().map(String::as_str).chain(program.iter().copied());
+        let mut command = Command::new(words.next().unwrap_or("true"));
+        command.args(words).stdin(Stdio::null());
+        command
+    }
+
+    /// Standard output of a program that must succeed.
+    pub fn output(&self, program: &[&str]) -> Result<String, String> {
+        let output = self.command(program).output().map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{}: {}", output.status, stderr.lines().next().unwrap_or("")));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Nanoseconds from start to end of /bin/true.
+    pub fn start_time(&self) -> Option<f64> {
+        let started = Instant::now();
+        let status = self.command(&["/bin/true"]).stdout(Stdio::null()).status().ok()?;
+        status.success().then(|| started.elapsed().as_secs_f64() * 1e9)
+    }
+
+    /// Bytes of memory (proportional set size) of all processes while a program sleeps.
+    pub fn idle_memory(&self) -> Option<f64> {
+        let mut child = self.command(&["/bin/sleep", "3"]).spawn().ok()?;
+        std::thread::sleep(Duration::from_millis(1500));
+        let bytes = family(child.id()).into_iter().filter_map(proportional_set_size).sum::<f64>();
+        // The sleep ends by itself; killing would leave runsc's state behind.
+        child.wait().ok()?;
+        (bytes > 0.0).then_some(bytes)
+    }
+}
+
+/// A process and all its descendants.
+fn family(pid: u32) -> Vec<u32> {
+    let mut all = vec![pid];
+    let mut next = 0;
+    while let Some(pid) = all.get(next).copied() {
+        for entry in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten()
+        {
+            let list = std::fs::read_to_string(entry.path().join("children")).unwrap_or_default();
+            all.extend(list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+        next += 1;
+    }
+    all
+}
+
+fn proportional_set_size(pid: u32) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.split_whitespace().next()?.parse::<f64>().ok().map(|kib| kib * 1024.0)
+}
