@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use host::signal::SignalFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags};
-use rustix::process::Signal;
+use rustix::process::{Signal, WaitStatus};
 use sentry::config::Outcome;
 use sentry::control::{self, Order};
 
@@ -104,7 +104,7 @@ impl Supervisor {
                 self.sentry.wait();
                 return Ok(self.receive().map_or(End::SentryDied, End::Outcome));
             }
-            if ready.gofer {
+            if ready.gofer && !self.gofer_left_in_peace() {
                 return Ok(End::GoferDied);
             }
             if ready.signals {
@@ -125,7 +125,9 @@ impl Supervisor {
             PollFd::new(&self.gofer.child.pidfd, PollFlags::IN),
         ];
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        match poll(&mut fds, timeout.as_ref()) {
+        // A gofer that was collected already is no news; its pidfd would stay readable.
+        let watched = if self.gofer.status.is_none() { 4 } else { 3 };
+        match poll(&mut fds[..watched], timeout.as_ref()) {
             Ok(_) => {
                 let [control, signals, sentry, gofer] = fds.map(|fd| !fd.revents().is_empty());
                 Ok(Ready { control, signals, sentry, gofer })
@@ -133,6 +135,11 @@ impl Supervisor {
             Err(rustix::io::Errno::INTR) => Ok(Ready::default()),
             Err(error) => Err(Failure::host("cannot wait for the sandbox", error)),
         }
+    }
+
+    /// A gofer ends by itself when its sentry has hung up, which a dying sentry does before it is quite dead.
+    fn gofer_left_in_peace(&mut self) -> bool {
+        self.gofer.wait().and_then(WaitStatus::exit_status) == Some(0)
     }
 
     fn receive(&self) -> Option<Outcome> {
@@ -180,7 +187,7 @@ impl Supervisor {
 }
 
 fn sentry_epitaph(sentry: &Process) -> String {
-    let signal = sentry.status.and_then(rustix::process::WaitStatus::terminating_signal);
+    let signal = sentry.status.and_then(WaitStatus::terminating_signal);
     let why = match signal {
         Some(signal) if signal == Signal::SYS.as_raw() => {
             "it made a host call that its filter forbids; see the host's audit log and report it"
@@ -194,7 +201,7 @@ fn sentry_epitaph(sentry: &Process) -> String {
 }
 
 fn gofer_epitaph(gofer: &Process) -> String {
-    let code = gofer.status.and_then(rustix::process::WaitStatus::exit_status);
+    let code = gofer.status.and_then(WaitStatus::exit_status);
     let why = if code == Some(super::gofer::COULD_NOT_START) {
         "it said why above"
     } else {
