@@ -10,6 +10,7 @@
 //! | `mount`, `mount_namespace` | filesystems at places |
 //! | `ops` | what system calls do with paths: open, create, rename, attributes |
 //! | `file_table` | descriptors |
+//! | `text_busy` | files that run as programs |
 //! | `record_lock` | flock(2), POSIX and open-file-description locks |
 //! | `notify` | who is told about changes (inotify) |
 //! | `filesystem` | the trait of a mounted filesystem |
@@ -39,6 +40,7 @@ mod path_text;
 pub mod record_lock;
 #[cfg(test)]
 mod test_support;
+pub mod text_busy;
 
 pub use context::{Caller, FsContext, VfsCx};
 pub use dentry::Path;

@@ -29,6 +29,7 @@ use abi::stat::FileType;
 use abi::{Errno, Result};
 use base::cred::Credentials;
 use platform::{Layout, PlatformError};
+use vfs::text_busy::Running;
 use vfs::{File, LookupFlags, Path, VfsCx, ops, path};
 
 use crate::mm::Limits;
@@ -158,6 +159,7 @@ pub fn prepare(cx: &VfsCx<'_>, request: Request<'_>) -> core::result::Result<Pre
     stack_random.copy_from_slice(&random[32..50]);
     let stack = stack::build(image.stack_top, &strings, &aux, &stack_random)?;
     let info = &mut image.state.image;
+    info.running = Some(Running::new(program.file.inode())?);
     info.start_stack = stack.pointer;
     info.args = stack.args.clone();
     info.env = stack.env.clone();

@@ -8,6 +8,7 @@ use abi::{Errno, Result, UserAddr};
 use platform::{HostOp, Prot};
 use smallvec::SmallVec;
 use vfs::File;
+use vfs::text_busy::Running;
 
 use crate::mm::vma::{Vma, VmaFlags, VmaTree};
 
@@ -61,6 +62,8 @@ pub struct ImageInfo {
     pub auxv: Vec<u64>,
     /// The program's file, as it was opened; its name is the thread group's to tell.
     pub exe: Option<Arc<File>>,
+    /// Keeps it from being written.
+    pub running: Option<Arc<Running>>,
 }
 
 /// The layout of an address space.

@@ -12,6 +12,7 @@ use crate::inode::{Inode, SetAttr, SetTime, StatFs};
 use crate::mount::MountFlags;
 use crate::notify::{self, Events};
 use crate::path::want_write;
+use crate::text_busy;
 
 use std::sync::Arc;
 
@@ -200,6 +201,7 @@ pub fn truncate(cx: &VfsCx<'_>, path: &Path, len: u64) -> Result<()> {
     }
     want_write(path)?;
     path.inode().permission(cx.cred, Access::WRITE)?;
+    text_busy::check(path.inode())?;
     set_size(cx, path, len)
 }
 

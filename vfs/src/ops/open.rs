@@ -19,6 +19,7 @@ use crate::mount::MountFlags;
 use crate::notify::{self, Events};
 use crate::ops::create::{Creation, may_create, new_ownership};
 use crate::path::{LastKind, LookupFlags, Walk, look_up_child, resolve, want_write};
+use crate::text_busy;
 
 /// How to open: the arguments of openat2(2).
 #[derive(Debug, Clone, Copy, Default)]
@@ -249,7 +250,11 @@ fn may_open(cx: &VfsCx<'_>, path: &Path, flags: OpenFlags) -> Result<()> {
     if flags.contains(OpenFlags::NOATIME) && !cx.cred.owns(&inode.attr()?) {
         return Err(Errno::EPERM);
     }
-    if writes { want_write(path) } else { Ok(()) }
+    if writes {
+        want_write(path)?;
+    }
+    let is_program = access.contains(Access::WRITE) && kind == FileType::Regular;
+    if is_program { text_busy::check(inode) } else { Ok(()) }
 }
 
 fn truncate_on_open(cx: &VfsCx<'_>, path: &Path) -> Result<()> {
