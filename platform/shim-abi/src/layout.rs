@@ -37,7 +37,8 @@ pub const KICK_SIGNAL: i32 = 10;
 
 /// First argument of the doorbell: why it rings.
 pub mod ring {
-    /// The zygote waits for an order; second argument: result of the last one.
+    /// The zygote waits for an order; second argument: result of the last one. The first time the next three are
+    /// start of vvar, start and end of the vDSO.
     pub const ZYGOTE: u64 = 1;
     /// A new process or thread wants to begin; second argument: token of the order it stems from.
     pub const HELLO: u64 = 2;

@@ -7,6 +7,7 @@ use crate::abi;
 pub const MMAP: u64 = 9;
 pub const MUNMAP: u64 = 11;
 pub const RT_SIGACTION: u64 = 13;
+pub const MINCORE: u64 = 27;
 pub const MADVISE: u64 = 28;
 pub const EXIT: u64 = 60;
 pub const CLOSE: u64 = 3;
@@ -47,9 +48,14 @@ pub fn die(code: u64) -> ! {
 
 /// Rings the doorbell; returns what the sentry said. Without a sentry there is nothing to live for.
 pub fn ring(why: u64, what: u64) -> u64 {
+    ring_with([why, what, 0, 0, 0, 0])
+}
+
+/// The same with all arguments.
+pub fn ring_with(args: [u64; 6]) -> u64 {
     const EINTR: i64 = -4;
     loop {
-        let ret = syscall(u64::from(abi::DOORBELL), [why, what, 0, 0, 0, 0]);
+        let ret = syscall(u64::from(abi::DOORBELL), args);
         if ret >= 0 {
             return ret as u64;
         }

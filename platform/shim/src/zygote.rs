@@ -37,17 +37,17 @@ extern "C" fn boot(stack: u64) -> ! {
     {
         report(1);
     }
-    let (top, vdso) = read_auxv(stack);
+    let (stack_top, vdso) = read_auxv(stack);
     // SAFETY: the scratch stack is mapped and nobody stands on it.
-    unsafe { switch_stack(top, abi::SCRATCH_ADDR + abi::SCRATCH_SIZE, vdso) }
+    unsafe { switch_stack(stack_top, vdso, abi::SCRATCH_ADDR + abi::SCRATCH_SIZE) }
 }
 
 #[unsafe(naked)]
-unsafe extern "C" fn switch_stack(old_top: u64, new: u64, vdso: u64) -> ! {
-    naked_asm!("mov rsp, rsi", "mov rsi, rdx", "xor ebp, ebp", "call {run}", "ud2", run = sym run)
+unsafe extern "C" fn switch_stack(old_top: u64, vdso: u64, new: u64) -> ! {
+    naked_asm!("mov rsp, rdx", "xor ebp, ebp", "call {run}", "ud2", run = sym run)
 }
 
-/// End of the stack mapping (AT_EXECFN's string is the last thing on it) and the vDSO's address, 0 without one.
+/// End of the stack mapping (AT_EXECFN's string is the last thing on it), and where the vDSO is, or 0.
 fn read_auxv(stack: u64) -> (u64, u64) {
     const AT_EXECFN: u64 = 31;
     const AT_SYSINFO_EHDR: u64 = 33;
@@ -63,15 +63,17 @@ fn read_auxv(stack: u64) -> (u64, u64) {
         }
         word = word.add(1);
         while *word != 0 {
-            if *word == AT_SYSINFO_EHDR {
-                vdso = *word.add(1);
-            } else if *word == AT_EXECFN {
-                let mut byte = *word.add(1) as *const u8;
-                // Volatile: or else the compiler calls for a strlen that nobody provides.
-                while byte.read_volatile() != 0 {
-                    byte = byte.add(1);
+            match *word {
+                AT_EXECFN => {
+                    let mut byte = *word.add(1) as *const u8;
+                    // Volatile: or else the compiler calls for a strlen that nobody provides.
+                    while byte.read_volatile() != 0 {
+                        byte = byte.add(1);
+                    }
+                    top = (byte as u64 + 9 + 4095) & !4095;
                 }
-                top = (byte as u64 + 9 + 4095) & !4095;
+                AT_SYSINFO_EHDR => vdso = *word.add(1),
+                _ => {}
             }
             word = word.add(2);
         }
@@ -82,22 +84,40 @@ fn read_auxv(stack: u64) -> (u64, u64) {
     (top, vdso)
 }
 
+/// Start of vvar and end of the vDSO around its image: nothing else is mapped near them.
+fn vdso_range(vdso: u64) -> (u64, u64) {
+    const PAGE: u64 = 4096;
+    const MOST: u64 = 64 * PAGE;
+    if vdso == 0 {
+        return (0, 0);
+    }
+    let mut state = 0u8;
+    let mut is_mapped =
+        |at: u64| !failed(syscall(calls::MINCORE, [at, PAGE, &raw mut state as u64, 0, 0, 0]));
+    let (mut start, mut end) = (vdso, vdso);
+    while vdso - start < MOST && is_mapped(start - PAGE) {
+        start -= PAGE;
+    }
+    while end - vdso < MOST && is_mapped(end) {
+        end += PAGE;
+    }
+    (start, end)
+}
+
 /// On the scratch stack: handlers, filter, and the zygote's life.
 extern "C" fn run(stack_top: u64, vdso: u64) -> ! {
     const STACK_LIMIT: u64 = 16 << 20;
     if failed(syscall(calls::MUNMAP, [stack_top - STACK_LIMIT, STACK_LIMIT, 0, 0, 0, 0])) {
         report(3);
     }
+    let (vvar, vdso_end) = vdso_range(vdso);
     signals::install();
     syscall(calls::CLOSE, [GLOBAL_FD, 0, 0, 0, 0, 0]);
-    let bytes = vdso.to_le_bytes();
-    syscall(calls::WRITE, [REPORT_FD, &raw const bytes as u64, 8, 0, 0, 0]);
     install_filter();
-    // Eight bytes and the end of file on the report pipe say: the listener is there, and where the vDSO is. The
-    // filter forbids write: they were written before it.
+    // End of file on the report pipe says: the listener is there.
     syscall(calls::CLOSE, [REPORT_FD, 0, 0, 0, 0, 0]);
     // The first answer comes when the sentry has taken its copy.
-    let mut token = calls::ring(ring::ZYGOTE, 0);
+    let mut token = calls::ring_with([ring::ZYGOTE, 0, vvar, vdso, vdso_end, 0]);
     syscall(calls::CLOSE, [LISTENER_FD, 0, 0, 0, 0, 0]);
     let mut result = 0;
     loop {

@@ -98,11 +98,11 @@ impl SeccompPlatform {
         zygote::prepare(&global, spin::shim_spins())?;
         let zygote = zygote::start(&global)?;
         let (hwcap, hwcap2) = rustix::param::linux_hwcap();
-        let layout = Layout {
+        let mut layout = Layout {
             min_addr: shim_abi::MIN_ADDR,
             task_size: shim_abi::TASK_SIZE,
-            vdso: zygote.vdso,
-            vvar: zygote.vvar,
+            vdso: None,
+            vvar: None,
             hwcap: hwcap as u64,
             hwcap2: hwcap2 as u64,
             minsigstksz: rustix::param::linux_minsigstksz() as u64,
@@ -117,6 +117,11 @@ impl SeccompPlatform {
         // Its first ring asks whether the listener was taken; the second waits for orders.
         let host = |e| SetupError::Host("notification", e);
         let first = shared.listener.receive().map_err(host)?;
+        let [_, _, vvar, vdso, end, _] = first.data.args;
+        if vdso != 0 {
+            layout.vdso = Some(vdso..end);
+            layout.vvar = (vvar < vdso).then_some(vvar..vdso);
+        }
         shared.listener.send(first.id, 0);
         let second = shared.listener.receive().map_err(host)?;
         shared.on_notification(&second);

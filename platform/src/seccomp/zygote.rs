@@ -1,7 +1,6 @@
 //! Starting the zygote: a fork of this process that becomes the blob.
 
 use std::io::Read;
-use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 
@@ -16,8 +15,6 @@ pub struct Zygote {
     pub pid: i32,
     pub pidfd: OwnedFd,
     pub listener: OwnedFd,
-    pub vdso: Option<Range<u64>>,
-    pub vvar: Option<Range<u64>>,
 }
 
 /// Where the zygote's filter has its listener.
@@ -77,7 +74,7 @@ fn start_with(global: &GlobalPage, filter_flags: u32) -> Result<Zygote, SetupErr
     let zygote = read
         .map_err(|_| SetupError::host("read"))
         .and_then(|_| reported(&report))
-        .and_then(|vdso| take_listener(pid, vdso));
+        .and_then(|()| take_listener(pid));
     if zygote.is_err() {
         let _ = sys::kill(pid, libc::SIGKILL);
         let _ = sys::wait_pid(pid);
@@ -85,43 +82,20 @@ fn start_with(global: &GlobalPage, filter_flags: u32) -> Result<Zygote, SetupErr
     zygote
 }
 
-/// What the child said before the pipe's end: the vDSO's address and nothing more is good; two bytes say at
-/// which step it failed.
-fn reported(report: &[u8]) -> Result<u64, SetupError> {
-    let (vdso, step) = match report.split_first_chunk::<8>() {
-        Some((vdso, step)) => (u64::from_le_bytes(*vdso), step),
-        None => (0, report),
-    };
-    match step.first_chunk::<2>().map(|bytes| i32::from(u16::from_le_bytes(*bytes))) {
-        None if report.is_empty() => Err(SetupError::Zygote(0)),
-        None => Ok(vdso),
+/// What the child said before the pipe's end: nothing is good.
+fn reported(report: &[u8]) -> Result<(), SetupError> {
+    match report.first_chunk::<2>().map(|bytes| i32::from(u16::from_le_bytes(*bytes))) {
+        None => Ok(()),
         Some(step) if step >= 0x100 => Err(SetupError::Filter(step - 0x100)),
         Some(step) => Err(SetupError::Zygote(step)),
     }
 }
 
-fn take_listener(pid: i32, vdso: u64) -> Result<Zygote, SetupError> {
+fn take_listener(pid: i32) -> Result<Zygote, SetupError> {
     let pidfd = sys::pidfd_open(pid).map_err(|e| SetupError::Host("pidfd_open", e))?;
     let listener = sys::pidfd_getfd(pidfd.as_fd(), LISTENER_FD)
         .map_err(|e| SetupError::Host("pidfd_getfd", e))?;
-    // There may be no /proc here to ask; the image takes two pages on today's kernels.
-    let vdso = (vdso != 0).then(|| vdso..vdso + 2 * abi::addr::PAGE_SIZE);
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    let vvar = mapping(&maps, "[vvar]");
-    Ok(Zygote { pid, pidfd, listener, vdso, vvar })
-}
-
-/// Range of a named mapping; parts that follow each other (`[vvar]`, `[vvar_vclock]`) count as one.
-fn mapping(maps: &str, name: &str) -> Option<Range<u64>> {
-    let stem = name.trim_end_matches(']');
-    let mut found: Option<Range<u64>> = None;
-    for line in maps.lines().filter(|line| line.contains(stem)) {
-        let (start, end) = line.split(' ').next()?.split_once('-')?;
-        let start = u64::from_str_radix(start, 16).ok()?;
-        let end = u64::from_str_radix(end, 16).ok()?;
-        found = Some(found.map_or(start..end, |range| range.start.min(start)..range.end.max(end)));
-    }
-    found
+    Ok(Zygote { pid, pidfd, listener })
 }
 
 /// The blob as an executable file that nobody can change.

@@ -139,3 +139,38 @@ fn thread_pointer_is_set_and_read() {
     assert_eq!(context.regs().rax, 77);
     assert_eq!(context.fs_base(), DATA + 64);
 }
+
+#[test]
+fn vdso_is_where_the_layout_says() {
+    let platform = platform();
+    let layout = platform.layout();
+    let context = load(&platform, &[0xf4]);
+    let vdso = layout.vdso.clone().expect("a vDSO");
+    let mut magic = [0; 4];
+    assert_eq!(context.space().read(UserAddr(vdso.start), &mut magic), 4);
+    assert_eq!(&magic, b"\x7fELF");
+    let maps =
+        maps_of_children().into_iter().find(|maps| maps.contains(&format!("{:x}-", vdso.start)));
+    let maps = maps.expect("a child with this vDSO");
+    assert!(maps.contains(&format!("{:x}-{:x} r-xp", vdso.start, vdso.end)), "{maps}");
+    let vvar = layout.vvar.clone().expect("vvar");
+    assert_eq!(vvar.end, vdso.start);
+    assert!(maps.contains(&format!("{:x}-", vvar.start)), "{maps}");
+    // Nothing else is there: blob, scratch stack, page, channel, vvar and vDSO, and what the test mapped.
+    assert!(!maps.contains("[stack]") && !maps.contains("[heap]"), "{maps}");
+}
+
+/// Memory maps of the children of this process.
+fn maps_of_children() -> Vec<String> {
+    let me = std::process::id().to_string();
+    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let is_child = |stat: &str| {
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)) == Some(me.as_str())
+    };
+    entries
+        .filter(|entry| {
+            std::fs::read_to_string(entry.path().join("stat")).is_ok_and(|stat| is_child(&stat))
+        })
+        .filter_map(|entry| std::fs::read_to_string(entry.path().join("maps")).ok())
+        .collect()
+}
