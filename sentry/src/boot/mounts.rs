@@ -6,6 +6,7 @@ use abi::Errno;
 use base::cred::Credentials;
 use vfs::fs::devfs::DevFs;
 use vfs::fs::gofer::{Client, GoferFs};
+use vfs::fs::overlay::OverlayFs;
 use vfs::fs::procfs::ProcFs;
 use vfs::fs::tmpfs::{Options, TmpFs};
 use vfs::{
@@ -86,11 +87,13 @@ fn filesystem(
     source: &MountSource,
 ) -> abi::Result<Arc<dyn FileSystem>> {
     Ok(match *source {
-        MountSource::Gofer { tree, overlay: _ } => GoferFs::new(Arc::clone(gofer), tree)?,
+        MountSource::Gofer { tree, overlay: false } => GoferFs::new(Arc::clone(gofer), tree)?,
+        MountSource::Gofer { tree, overlay: true } => {
+            let lower = GoferFs::new(Arc::clone(gofer), tree)?;
+            OverlayFs::new(lower, clock(kernel), Some(memory_share(kernel)))?
+        }
         MountSource::Tmpfs { size_limit } => {
-            // Linux' default: half of the memory.
-            let half = kernel.memory_limit.unwrap_or(kernel.host.mem_total) / 2;
-            let size = size_limit.unwrap_or(half);
+            let size = size_limit.unwrap_or_else(|| memory_share(kernel));
             TmpFs::new(clock(kernel), Options { size: Some(size), ..Options::default() })
         }
         MountSource::Dev => DevFs::new(Vec::new()),
@@ -100,6 +103,11 @@ fn filesystem(
             TmpFs::new(clock(kernel), options)
         }
     })
+}
+
+/// What files in memory may take: half of it, as Linux' tmpfs.
+fn memory_share(kernel: &Kernel) -> u64 {
+    kernel.memory_limit.unwrap_or(kernel.host.mem_total) / 2
 }
 
 fn source_name(spec: &MountSpec) -> &'static [u8] {
