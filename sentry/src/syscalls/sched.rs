@@ -34,7 +34,7 @@ pub fn sched_getaffinity(cx: &mut Cx<'_>, tid: Tid, len: usize, mask: UserAddr) 
     let thread = thread_by_id(cx, tid).map_err(|_| Errno::ESRCH)?;
     let affinity = thread.attrs.lock().affinity.clone();
     let bytes: Vec<u8> = affinity.iter().flat_map(|word| word.to_le_bytes()).collect();
-    if len < bytes.len() || len % 8 != 0 {
+    if len < bytes.len() || !len.is_multiple_of(8) {
         return Err(Errno::EINVAL.into());
     }
     cx.mm().write(mask, &bytes)?;

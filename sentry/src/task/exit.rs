@@ -122,7 +122,7 @@ async fn mark_owner_died(
     word: UserAddr,
     is_pending: bool,
 ) -> Result<()> {
-    if word.0 % 4 != 0 {
+    if !word.0.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
     let mut value: u32 = UserRef::new(word).read(mm)?;
