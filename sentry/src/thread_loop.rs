@@ -4,13 +4,14 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use abi::Errno;
 use abi::siginfo::SigInfo;
 use abi::signal::Signal;
 use platform::{Context, Event, Fault, PlatformError};
 
 use crate::config::Outcome;
 use crate::cx::Cx;
-use crate::error::SysError;
+use crate::error::{Restart, SysError};
 use crate::kernel::Kernel;
 use crate::mm::FaultVerdict;
 use crate::signal::frame::Trap;
@@ -89,6 +90,10 @@ async fn syscall(
     let number = cx.number;
     match result {
         Ok(value) => context.regs_mut().rax = value,
+        // A terminal made its caller stop: the call starts again after that (`vfs::tty::SIGNALLED`).
+        Err(SysError::Errno(Errno::ERESTART)) => {
+            return Ok(Some(Interrupted { restart: Restart::IfAsked, number }));
+        }
         Err(SysError::Errno(errno)) => context.regs_mut().rax = errno.to_return(),
         Err(SysError::Restart(restart)) => return Ok(Some(Interrupted { restart, number })),
         Err(SysError::RegsSet) => {}
