@@ -38,6 +38,7 @@ pub mod signal;
 pub mod syscalls;
 pub mod task;
 pub mod thread_loop;
+pub mod time;
 
 pub use boot::boot;
 pub use cx::Cx;

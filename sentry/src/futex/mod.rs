@@ -9,19 +9,15 @@
 //! | module | what |
 //! | --- | --- |
 //! | `table` | buckets, waiters, wake and requeue |
+//! | `pi` | locks whose word names their owner |
 //! | `wake_op` | the encoded operation of FUTEX_WAKE_OP |
 
+pub mod pi;
 mod table;
 mod wake_op;
 
-pub use table::{FutexTable, Wait, Woken};
+pub use table::{Chosen, FutexTable, Wait, Woken};
 pub use wake_op::WakeOp;
 
 /// What a futex word is known by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Key {
-    /// Memory of one address space: its id and the word's address.
-    Private { space: u64, addr: u64 },
-    /// Memory that several address spaces may share: identity of the object and the word's place in it.
-    Shared { object: u64, offset: u64 },
-}
+pub use crate::mm::SharedKey as Key;

@@ -358,7 +358,7 @@ mod tests {
     use super::*;
 
     const A: Key = Key::Private { space: 1, addr: 0x1000 };
-    const B: Key = Key::Shared { object: 7, offset: 8 };
+    const B: Key = Key::Anonymous { object: 7, offset: 8 };
 
     fn waiting<'a>(table: &'a FutexTable, key: Key, bitset: u32) -> Wait<'a> {
         let mut wait = table.wait();

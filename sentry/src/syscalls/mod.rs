@@ -16,6 +16,9 @@
 //! | `descriptor` | the caller's descriptors and path arguments |
 //! | `read_write`, `open`, `fd`, `fcntl`, `ioctl` | open files |
 //! | `stat`, `path`, `dir`, `xattr`, `sync` | names and attributes |
+//! | `poll`, `epoll`, `pipe` | waiting for files; pipes, eventfds |
+//! | `futex`, `time`, `timer` | futexes, clocks, timers |
+//! | `sysinfo`, `random` | about the system |
 
 mod arch_prctl;
 pub mod args;
@@ -24,17 +27,22 @@ mod clone;
 mod descriptor;
 mod dir;
 pub mod dispatch;
+mod epoll;
 mod exec;
 mod exit;
 mod fcntl;
 mod fd;
+pub(crate) mod futex;
 mod identity;
 mod ioctl;
 mod kill;
 mod mmap;
 mod open;
 mod path;
+mod pipe;
+mod poll;
 mod prctl;
+mod random;
 mod read_write;
 mod rlimit;
 mod robust;
@@ -44,8 +52,11 @@ pub mod signal;
 mod stat;
 pub mod strace;
 mod sync;
+mod sysinfo;
 pub mod table;
 mod task_files;
+mod time;
+mod timer;
 pub mod usage;
 mod wait;
 mod xattr;

@@ -16,11 +16,7 @@ use std::pin::Pin;
 use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::syscalls::args::FromArgs;
-use crate::syscalls::{
-    arch_prctl, capability, clone, dir, exec, exit, fcntl, fd, identity, ioctl, kill, mmap, open,
-    path, prctl, read_write, rlimit, robust, sched, session, signal, stat, sync, task_files, usage,
-    wait, xattr,
-};
+use crate::syscalls::{arch_prctl, capability, clone, dir, epoll, exec, exit, fcntl, fd, futex, identity, ioctl, kill, mmap, open, path, pipe, poll, prctl, random, read_write, rlimit, robust, sched, session, signal, stat, sync, sysinfo, task_files, time, timer, usage, wait, xattr};
 
 /// Argument words of one call.
 pub type Words = [u64; 6];
@@ -235,6 +231,58 @@ rows! {
     332 => stat::statx(dir, path, flags, mask, out), Full;
     439 => stat::faccessat2(dir, path, mode, flags), Full;
     452 => path::fchmodat2(dir, path, mode, flags), Full;
+
+    // Waiting for files; files without names.
+    7 => @wait poll::poll(fds, count, timeout), Full;
+    22 => pipe::pipe(fds), Full;
+    23 => @wait poll::select(count, read, write, except, timeout), Full;
+    213 => epoll::epoll_create(size), Full;
+    232 => [epoll::try_epoll_wait] @wait epoll::epoll_wait(epfd, events, max, timeout), Full;
+    233 => epoll::epoll_ctl(epfd, operation, fd, event), Full;
+    270 => @wait poll::pselect6(count, read, write, except, timeout, mask), Full;
+    271 => @wait poll::ppoll(fds, count, timeout, mask, size), Full;
+    281 => @wait epoll::epoll_pwait(epfd, events, max, timeout, mask, size), Full;
+    284 => pipe::eventfd(initial), Full;
+    290 => pipe::eventfd2(initial, flags), Full;
+    291 => epoll::epoll_create1(flags), Full;
+    293 => pipe::pipe2(fds, flags), Full;
+    441 => @wait epoll::epoll_pwait2(epfd, events, max, timeout, mask, size), Full;
+
+    // Futexes and time.
+    35 => @wait time::nanosleep(request, rest), Full;
+    36 => timer::getitimer(which, out), Full;
+    37 => timer::alarm(seconds), Full;
+    38 => timer::setitimer(which, new, old), Full;
+    96 => time::gettimeofday(time, zone), Full;
+    159 => time::adjtimex(buf), Partial("reading only");
+    164 => time::settimeofday(time, zone), Partial("EPERM for everyone");
+    201 => time::time(out), Full;
+    202 => [futex::try_futex] @wait futex::futex(uaddr, op, val, timeout, uaddr2, val3),
+        Partial("no FUTEX_WAIT_REQUEUE_PI, FUTEX_CMP_REQUEUE_PI; no priorities");
+    222 => timer::timer_create(clock, event, id), Partial("a thread's CPU clock is its process's");
+    223 => timer::timer_settime(id, flags, new, old), Full;
+    224 => timer::timer_gettime(id, out), Full;
+    225 => timer::timer_getoverrun(id), Partial("counted until the signal is sent");
+    226 => timer::timer_delete(id), Full;
+    227 => time::clock_settime(clock, time), Partial("EPERM for everyone");
+    228 => time::clock_gettime(clock, out), Partial("a thread's CPU clock is its process's");
+    229 => time::clock_getres(clock, out), Full;
+    230 => @wait time::clock_nanosleep(clock, flags, request, rest), Full;
+    283 => timer::timerfd_create(clock, flags), Full;
+    286 => timer::timerfd_settime(fd, flags, new, old), Full;
+    287 => timer::timerfd_gettime(fd, out), Full;
+    305 => time::clock_adjtime(clock, buf), Partial("reading only");
+    449 => @wait futex::futex_waitv(waiters, count, flags, timeout, clock), Full;
+    454 => futex::futex_wake(uaddr, mask, count, flags), Full;
+    455 => @wait futex::futex_wait(uaddr, val, mask, flags, timeout, clock), Full;
+
+    // About the system.
+    63 => sysinfo::uname(out), Full;
+    99 => sysinfo::sysinfo(out), Partial("no loads, no buffers");
+    103 => sysinfo::syslog(action, buf), Partial("the log is empty");
+    170 => sysinfo::sethostname(name), Full;
+    171 => sysinfo::setdomainname(name), Full;
+    318 => random::getrandom(buf, flags), Full;
 
     // Identity.
     39 => identity::getpid(), Full;

@@ -69,6 +69,7 @@ pub async fn leave_memory(kernel: &Kernel, thread: &Thread, context: &mut dyn Co
 pub fn finish_exec(thread: &Thread, comm: &[u8], context: &dyn Context) {
     thread.run.set_kicker(context.kicker());
     thread.group.actions.lock().reset_handlers();
+    thread.group.timers.delete_posix();
     thread.signals.lock().stack = SigStack { flags: SS_DISABLE, ..SigStack::default() };
     {
         let mut attrs = thread.attrs.lock();

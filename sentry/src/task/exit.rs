@@ -12,7 +12,7 @@ use vfs::record_lock;
 use crate::config::Outcome;
 use crate::futex::Key;
 use crate::kernel::Kernel;
-use crate::mm::{Mm, SharedKey, UserRef};
+use crate::mm::{Mm, UserRef};
 use crate::signal::{ExitStatus, Wakes, send};
 use crate::task::thread_group::Rusage;
 use crate::task::{Tables, Thread, ThreadGroup};
@@ -77,8 +77,10 @@ pub async fn release_memory_users(kernel: &Kernel, thread: &Thread, context: &mu
 fn wake_word(kernel: &Kernel, mm: &Mm, addr: UserAddr, count: usize) {
     let private = Key::Private { space: mm.space().id(), addr: addr.0 };
     kernel.futexes.wake(&private, count, u32::MAX);
-    if let Ok(SharedKey::Anonymous { object, offset }) = mm.shared_key(addr) {
-        kernel.futexes.wake(&Key::Shared { object, offset }, count, u32::MAX);
+    if let Ok(shared) = mm.shared_key(addr)
+        && shared != private
+    {
+        kernel.futexes.wake(&shared, count, u32::MAX);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::lock_order;
 use crate::signal::{Actions, ExitStatus, GroupSignals};
 use crate::task::rlimits::Rlimits;
 use crate::task::{Links, Thread};
+use crate::time::GroupTimers;
 
 /// A process as its parent sees it.
 pub struct ThreadGroup {
@@ -40,6 +41,8 @@ pub struct ThreadGroup {
     limits: Mutex<Rlimits, lock_order::Leaf>,
     pub image: Mutex<Image, lock_order::Leaf>,
     pub usage: Mutex<Accounts, lock_order::Leaf>,
+    /// Interval timers and POSIX timers.
+    pub timers: GroupTimers,
     /// Told (`IN`) when a child changed its state: waited for by wait4(2).
     pub child_events: WaitQueue,
     /// Told when one of its threads has ended: waited for by the one that runs execve(2).
@@ -136,6 +139,7 @@ impl ThreadGroup {
             limits: Mutex::new(new.limits),
             image: Mutex::new(new.image),
             usage: Mutex::default(),
+            timers: GroupTimers::default(),
             child_events: WaitQueue::new(),
             thread_exits: WaitQueue::new(),
             signal_events: WaitQueue::new(),
