@@ -55,12 +55,7 @@ async fn take_or_mark(cx: &mut Cx<'_>, addr: UserAddr) -> Result<Found> {
 ///
 /// # Errors
 /// `EDEADLK` for the owner itself, `ESRCH` when the owner does not exist, `ETIMEDOUT`, `EFAULT`.
-pub async fn lock(
-    cx: &mut Cx<'_>,
-    key: Key,
-    addr: UserAddr,
-    deadline: Option<Nanos>,
-) -> SysResult {
+pub async fn lock(cx: &mut Cx<'_>, key: Key, addr: UserAddr, deadline: Option<Nanos>) -> SysResult {
     let (kernel, mm) = (Arc::clone(cx.kernel), cx.mm());
     let me = cx.thread.tid().0;
     loop {

@@ -42,8 +42,19 @@ impl FromArg for FutexOp {
 impl Render for FutexOp {
     fn render(&self, out: &mut String, _mm: &Mm) {
         const NAMES: [&str; 14] = [
-            "WAIT", "WAKE", "FD", "REQUEUE", "CMP_REQUEUE", "WAKE_OP", "LOCK_PI", "UNLOCK_PI",
-            "TRYLOCK_PI", "WAIT_BITSET", "WAKE_BITSET", "WAIT_REQUEUE_PI", "CMP_REQUEUE_PI",
+            "WAIT",
+            "WAKE",
+            "FD",
+            "REQUEUE",
+            "CMP_REQUEUE",
+            "WAKE_OP",
+            "LOCK_PI",
+            "UNLOCK_PI",
+            "TRYLOCK_PI",
+            "WAIT_BITSET",
+            "WAKE_BITSET",
+            "WAIT_REQUEUE_PI",
+            "CMP_REQUEUE_PI",
             "LOCK_PI2",
         ];
         out.push_str("FUTEX_");
@@ -200,10 +211,8 @@ pub(crate) fn read_word(mm: &Mm, addr: UserAddr) -> Result<u32> {
 /// Until when to wait, on `CLOCK_MONOTONIC`: WAIT has a relative timeout, the others an absolute one.
 fn deadline(cx: &Cx<'_>, request: &Request) -> Result<Option<Nanos>> {
     let command = request.op.command();
-    let may_be_realtime = matches!(
-        command,
-        futex::FUTEX_WAIT | futex::FUTEX_WAIT_BITSET | futex::FUTEX_LOCK_PI2
-    );
+    let may_be_realtime =
+        matches!(command, futex::FUTEX_WAIT | futex::FUTEX_WAIT_BITSET | futex::FUTEX_LOCK_PI2);
     if request.op.is_realtime() && !may_be_realtime {
         return Err(Errno::ENOSYS);
     }
@@ -217,9 +226,7 @@ fn deadline(cx: &Cx<'_>, request: &Request) -> Result<Option<Nanos>> {
     let ns = timeout.to_nanos();
     Ok(Some(match command {
         futex::FUTEX_WAIT => cx.deadline_after(ns),
-        _ if request.op.is_realtime() || command == futex::FUTEX_LOCK_PI => {
-            from_realtime(cx, ns)
-        }
+        _ if request.op.is_realtime() || command == futex::FUTEX_LOCK_PI => from_realtime(cx, ns),
         _ => ns,
     }))
 }
@@ -272,8 +279,7 @@ fn requeue(cx: &Cx<'_>, mm: &Mm, request: &Request, expected: Option<u32>) -> Re
         Some(expected) if read_word(mm, request.uaddr)? != expected => Err(Errno::EAGAIN),
         _ => Ok(()),
     };
-    let (woken, moved) =
-        cx.kernel.futexes.requeue(&from, &to, count(wake), count(move_), check)?;
+    let (woken, moved) = cx.kernel.futexes.requeue(&from, &to, count(wake), count(move_), check)?;
     Ok(woken + moved)
 }
 
@@ -306,7 +312,8 @@ pub(crate) async fn update(
             return Ok(old);
         }
         // A platform that failed says so again when the thread goes on.
-        let seen = cx.context.compare_exchange(addr, old, new).await.map_err(|_| Errno::EFAULT)??;
+        let seen =
+            cx.context.compare_exchange(addr, old, new).await.map_err(|_| Errno::EFAULT)??;
         if seen == old {
             return Ok(old);
         }
@@ -363,11 +370,7 @@ fn is_private2(flags: u32) -> Result<bool> {
     Ok(flags & futex::FUTEX2_PRIVATE != 0)
 }
 
-fn absolute_deadline(
-    cx: &Cx<'_>,
-    timeout: UserRef<Timespec>,
-    clock: i32,
-) -> Result<Option<Nanos>> {
+fn absolute_deadline(cx: &Cx<'_>, timeout: UserRef<Timespec>, clock: i32) -> Result<Option<Nanos>> {
     let Some(timeout) = timeout.optional() else { return Ok(None) };
     let timeout = timeout.read(&cx.mm())?;
     if !timeout.is_valid() {

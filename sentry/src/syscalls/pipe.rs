@@ -1,9 +1,9 @@
 //! Pipes and eventfds.
 
+use abi::Errno;
 use abi::epoll::EventfdFlags;
 use abi::ids::Fd;
 use abi::open::OpenFlags;
-use abi::Errno;
 use vfs::anon::eventfd::EventFd;
 use vfs::fs::{anonfs, pipefs};
 

@@ -8,9 +8,9 @@ use abi::rlimit::Resource;
 use abi::signal::SigSet;
 use abi::time::{Timespec, Timeval};
 use abi::{Errno, Result, UserAddr};
+use base::Observer;
 use base::clock::Nanos;
 use base::wait::Registration;
-use base::Observer;
 use smallvec::SmallVec;
 use vfs::File;
 
@@ -35,12 +35,7 @@ type Entries = SmallVec<[Entry; 8]>;
 const ALWAYS: PollEvents = PollEvents::ERR.union(PollEvents::HUP).union(PollEvents::NVAL);
 
 /// poll. See [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html).
-pub async fn poll(
-    cx: &mut Cx<'_>,
-    fds: UserRef<PollFd>,
-    count: u32,
-    timeout_ms: i32,
-) -> SysResult {
+pub async fn poll(cx: &mut Cx<'_>, fds: UserRef<PollFd>, count: u32, timeout_ms: i32) -> SysResult {
     let deadline = match u64::try_from(timeout_ms) {
         Ok(ms) => Timeout::until(cx.deadline_after(ms.saturating_mul(1_000_000)), ms == 0),
         Err(_) => Timeout::Never,
@@ -237,9 +232,7 @@ async fn poll_user(
             let asked = PollEvents::from_bits_truncate(u32::from(fd.events)) | ALWAYS;
             match files.get(Fd(fd.fd)) {
                 Ok(file) => Entry { file: Some(file), asked, found: PollEvents::empty() },
-                Err(_) if fd.fd < 0 => {
-                    Entry { file: None, asked, found: PollEvents::empty() }
-                }
+                Err(_) if fd.fd < 0 => Entry { file: None, asked, found: PollEvents::empty() },
                 Err(_) => Entry { file: None, asked, found: PollEvents::NVAL },
             }
         })

@@ -7,7 +7,7 @@ use base::cred::Caps;
 use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::mm::UserSlice;
-use crate::syscalls::args::{OutSlice, Out};
+use crate::syscalls::args::{Out, OutSlice};
 
 /// What uname(2) gives as the version of the build.
 const VERSION: &[u8] = b"#1 SMP PREEMPT_DYNAMIC";
@@ -58,9 +58,8 @@ fn new_name(cx: &Cx<'_>, name: UserSlice) -> Result<Vec<u8>> {
 /// sysinfo. See [sysinfo(2)](https://man7.org/linux/man-pages/man2/sysinfo.2.html).
 pub fn sysinfo(cx: &mut Cx<'_>, out: Out<Sysinfo>) -> SysResult {
     let kernel = cx.kernel;
-    let total = kernel.memory_limit.map_or(kernel.host.mem_total, |limit| {
-        limit.min(kernel.host.mem_total)
-    });
+    let total =
+        kernel.memory_limit.map_or(kernel.host.mem_total, |limit| limit.min(kernel.host.mem_total));
     let used: u64 = kernel
         .tasks
         .all_groups()

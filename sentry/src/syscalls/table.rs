@@ -16,7 +16,11 @@ use std::pin::Pin;
 use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::syscalls::args::FromArgs;
-use crate::syscalls::{arch_prctl, capability, clone, dir, epoll, exec, exit, fcntl, fd, futex, identity, ioctl, kill, mmap, open, path, pipe, poll, prctl, random, read_write, rlimit, robust, sched, session, signal, stat, sync, sysinfo, task_files, time, timer, usage, wait, xattr};
+use crate::syscalls::{
+    arch_prctl, capability, clone, dir, epoll, exec, exit, fcntl, fd, futex, identity, ioctl, kill,
+    mmap, open, path, pipe, poll, prctl, random, read_write, rlimit, robust, sched, session,
+    signal, stat, sync, sysinfo, task_files, time, timer, usage, wait, xattr,
+};
 
 /// Argument words of one call.
 pub type Words = [u64; 6];

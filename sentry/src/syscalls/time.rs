@@ -186,11 +186,7 @@ pub async fn clock_nanosleep(
 }
 
 /// Sleeps until a deadline that came from a relative time: interrupted, it tells what is left.
-async fn sleep_relative(
-    cx: &mut Cx<'_>,
-    deadline: Nanos,
-    rest: UserRef<Timespec>,
-) -> SysResult {
+async fn sleep_relative(cx: &mut Cx<'_>, deadline: Nanos, rest: UserRef<Timespec>) -> SysResult {
     match cx.block_on(pending::<()>(), Some(deadline)).await {
         Ok(()) | Err(Blocked::TimedOut) => Ok(0),
         Err(Blocked::Interrupted) => {

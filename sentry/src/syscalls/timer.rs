@@ -94,10 +94,7 @@ pub fn alarm(cx: &mut Cx<'_>, seconds: u32) -> SysResult {
 fn to_itimerval(setting: Setting) -> Itimerval {
     // An armed timer never reads as disarmed.
     let value = if setting.value > 0 { setting.value.max(1000) } else { 0 };
-    Itimerval {
-        interval: Timeval::from_nanos(setting.interval),
-        value: Timeval::from_nanos(value),
-    }
+    Itimerval { interval: Timeval::from_nanos(setting.interval), value: Timeval::from_nanos(value) }
 }
 
 fn to_itimerspec(value: u64, interval: u64) -> Itimerspec {
@@ -214,9 +211,7 @@ pub fn timerfd_create(cx: &mut Cx<'_>, clock: ClockId, flags: FdFlags) -> SysRes
         ClockId::Realtime => (TimerClock::Realtime, 0),
         ClockId::Monotonic => (TimerClock::Monotonic, 1),
         ClockId::Boottime => (TimerClock::Boottime, 7),
-        ClockId::RealtimeAlarm | ClockId::BoottimeAlarm
-            if !cx.cred().has(Caps::WAKE_ALARM) =>
-        {
+        ClockId::RealtimeAlarm | ClockId::BoottimeAlarm if !cx.cred().has(Caps::WAKE_ALARM) => {
             return Err(Errno::EPERM.into());
         }
         // Nothing here ever suspends: an alarm clock is its plain twin.

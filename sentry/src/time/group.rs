@@ -156,8 +156,9 @@ impl Rig {
             }
         };
         let (rig, generation) = (self.clone(), slot.generation);
-        slot.handle =
-            Some(self.timers.schedule(deadline, Box::new(move || expired(&rig, which, generation))));
+        slot.handle = Some(
+            self.timers.schedule(deadline, Box::new(move || expired(&rig, which, generation))),
+        );
     }
 }
 
