@@ -9,6 +9,7 @@
 //! | `seccomp` | the user-notify platform: zygote, stubs, channels, doorbell |
 //! | `capabilities` | what this host offers; feeds `sandbox doctor` |
 
+pub mod capabilities;
 pub mod seccomp;
 mod traits;
 

@@ -1,4 +1,81 @@
-//! The seccomp platform: user notification, a shim in every guest process.
+//! The seccomp platform: guest code runs natively in host processes of its own (*stubs*) whose every system call is
+//! caught by a filter and reported by a *shim* through shared memory.
+//!
+//! # Processes
+//!
+//! The sentry forks once and executes the shim blob from a memfd: the *zygote*. Its address space holds the blob,
+//! the page all shims read ([`shim_abi::Global`]), a scratch stack, vvar and vDSO, nothing else; it has no
+//! capability, no descriptor, no controlling terminal. It installs the filter, whose listener the sentry takes with
+//! pidfd_getfd(2), and from then on clones itself on order. Each clone is a child of the sentry (CLONE_PARENT), is
+//! given a *channel region* (a sparse memfd; a slot of 64 KiB per thread) with SECCOMP_IOCTL_NOTIF_ADDFD, maps it at
+//! a fixed address and waits in its doorbell. `spawn` takes such a stub; fork and threads are made by the shim of
+//! the process itself. A guest process is an address space; it dies by SIGKILL on its pidfd.
+//!
+//! # The filter
+//!
+//! Outside of the shim's text every call is SIGSYS. Inside: a short list that is harmless by itself, the doorbell
+//! (a number that is no call) and clone, which both become notifications; clone is let through only when it was
+//! ordered. Foreign architectures and all else inside the shim's text kill. See `filter`.
+//!
+//! # Guest code's way out and back
+//!
+//! SIGSYS, faults and kicks enter the shim's handler on the alternate stack, which lies in the thread's slot: the
+//! signal frame there *is* the saved context. The sentry reads registers and vector state from it and writes them
+//! into it; the handler's rt_sigreturn loads whatever it then says. A context that never ran gets a frame built
+//! from scratch.
+//!
+//! # States of a slot
+//!
+//! | `state` | owner | meaning | leaves by |
+//! | --- | --- | --- | --- |
+//! | RUNNING | guest | guest code or the shim runs | shim writes an event, then POSTED |
+//! | POSTED | sentry | event (or, in a fresh slot, nothing) to be looked at | sentry writes operations, then a reply |
+//! | RESUME | guest | execute the operations, return to guest code | shim: RUNNING; a failure: POSTED |
+//! | EXECUTE | guest | execute the operations, report | shim: RUNNING, then POSTED |
+//! | RING | guest | ring: the true reply needs a notification (descriptors) | sentry, when it rang |
+//! | EXIT | guest | end this thread | - |
+//!
+//! # Rules
+//!
+//! 1. Only the owner writes `state` and what belongs to it. A guest that breaks this harms itself: whatever is in
+//!    the region is wire data, copied once, checked before use, and a violation is the end of that process only.
+//! 2. An event's fields are written before POSTED, a reply's before its state.
+//! 3. A thread has at most one unanswered notification; `Link` (in `thread`) says which, under its lock, and whoever
+//!    changes `state` on the sentry's side decides under the same lock how the guest learns of it.
+//! 4. *Looking.* A shim posts with a full barrier, then reads `Global::looking`: zero, it rings; else it spins and then
+//!    sleeps in a futex on `state`. A worker that stops looking first clears the flag, then (after a barrier) scans all
+//!    awaited slots. So each post is either seen by a scan or rung for.
+//! 5. *Late rings.* A post can be found by a scan, and be answered, before its doorbell rings. A ring that finds the
+//!    slot not POSTED is answered at once with nothing.
+//! 6. *Kicks.* The handler runs with all signals blocked but the faults it expects itself. A kick that arrives in the
+//!    shim stays pending until rt_sigreturn restores the guest's mask, and is then taken with the guest's registers
+//!    in place and before its next instruction. A kick after `resume` therefore always has an event; one that
+//!    arrives too late costs a spurious `Interrupted`.
+//! 7. *Sleep.* A shim sets `waiting` (barrier) before it looks at `state` a last time; the sentry writes `state`
+//!    (barrier) before it looks at `waiting`.
+//! 8. *Birth.* A new thread or process says hello with the unguessable token of the order it stems from. The sentry
+//!    believes the kernel's word for its id, never the creator's. The slot of a newborn is POSTED from the start.
+//! 9. *Death of a slot.* A slot is used again when CLONE_CHILD_CLEARTID has cleared `alive`, that is, when the host
+//!    thread that stood in it is gone. Slot 0 is not used twice. Regions are never used twice.
+//! 10. Descriptors are in a guest only while it maps them: the shim closes each before guest code runs again; a
+//!     guest that keeps one can do no more with it than map it again.
+//!
+//! # Modules
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `zygote`, `blob` | starting the first guest process |
+//! | `bpf`, `filter` | the filter and the assembler it is written with |
+//! | `listener`, `spin` | waiting for rings; when to look instead |
+//! | `shared` | tables, notifications, deaths |
+//! | `orders`, `pool` | new processes and threads; stubs ahead of demand |
+//! | `process`, `thread`, `context` | an address space; a host thread; the same as its task sees it |
+//! | `ops` | host operations as the shim's orders |
+//! | `region`, `frame` | channel memory; signal frames in it |
+//! | `sys` | host calls |
+//!
+//! Locks are leaves: none is taken while another of this module is held (but `Link`'s, which covers an atomic store
+//! only), no host call that can sleep is made and no waker is called under one.
 
 mod blob;
 mod bpf;
@@ -6,6 +83,7 @@ mod context;
 mod filter;
 mod frame;
 mod listener;
+mod ops;
 mod orders;
 mod pool;
 mod process;

@@ -106,7 +106,7 @@ impl SlotRef {
     /// The word at an offset, or `None` when that is unaligned or outside.
     #[inline]
     fn word(&self, offset: u64) -> Option<&AtomicU64> {
-        if offset % 8 != 0 || offset >= SLOT_SIZE {
+        if !offset.is_multiple_of(8) || offset >= SLOT_SIZE {
             return None;
         }
         // SAFETY: rules 2 and 3.
