@@ -63,10 +63,10 @@ fn examine() -> Vec<Finding> {
             "use a kernel built with CONFIG_SECCOMP_FILTER",
         ),
         needed(
-            probe::can_read_child_memory(),
-            "process_vm_readv",
-            "how the kernel reads its programs' memory",
-            "use a kernel with CONFIG_CROSS_MEMORY_ATTACH; allow the call in the outer container's profile",
+            probe::platform_starts(),
+            "the platform starts",
+            "filter, listener, first guest process",
+            "run inside of no other sandbox that forbids seccomp, clone or memfd_create",
         ),
         wall(
             probe::can_enter(Namespaces::USER),

@@ -10,10 +10,12 @@ pub fn can_enter(namespaces: Namespaces) -> bool {
         || !without_user.is_empty() && child_succeeds(without_user, || 0)
 }
 
-/// Whether a process can read the memory of its like, as the sentry reads its guests'.
-pub fn can_read_child_memory() -> bool {
-    // The call that needs CONFIG_CROSS_MEMORY_ATTACH shows itself in the symbol table of /proc.
-    std::fs::read_to_string("/proc/kallsyms").map_or(true, |text| text.contains("process_vm_readv"))
+/// Whether the platform gets up: filter, listener, zygote, memory access. The errors are the platform's own.
+pub fn platform_starts() -> bool {
+    child_succeeds(Namespaces::empty(), || {
+        let config = platform::seccomp::Config::default();
+        i32::from(platform::seccomp::SeccompPlatform::new(config).is_err())
+    })
 }
 
 /// Whether the kernel has Landlock switched on.
