@@ -15,6 +15,7 @@
 //! | `notify` | who is told about changes (inotify) |
 //! | `filesystem` | the trait of a mounted filesystem |
 //! | `fs` | the filesystems |
+//! | `tty` | terminals: line discipline, pseudo-terminal pairs, job control |
 //! | `anon` | files without a path: eventfd, timerfd, epoll, inotify |
 //! | `context` | who asks: credentials, root, cwd, umask, identity |
 
@@ -41,6 +42,7 @@ pub mod record_lock;
 #[cfg(test)]
 mod test_support;
 pub mod text_busy;
+pub mod tty;
 
 pub use context::{Caller, FsContext, VfsCx};
 pub use dentry::Path;

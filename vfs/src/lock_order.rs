@@ -31,6 +31,8 @@ base::lock_levels! {
     OverlayKnown,
     /// State of a filesystem's inode.
     InodeState,
+    /// Which session has which terminal.
+    Sessions,
     /// Additions of an epoll to an epoll.
     EpollNesting,
     /// State of an open file (pipe, eventfd, tty...).

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `kernfs` | building blocks of synthetic filesystems |
 //! | `devfs` | /dev |
+//! | `devpts` | /dev/pts |
 //! | `nullfs` | an empty directory; home of anonymous paths |
 //! | `gofer` | host files through the gofer |
 //! | `tmpfs` | files in memory |
@@ -15,6 +16,7 @@
 
 pub mod anonfs;
 pub mod devfs;
+pub mod devpts;
 pub mod gofer;
 pub mod hostfile;
 pub mod kernfs;
