@@ -274,11 +274,12 @@ impl TaskView for ThreadView {
         let (mm, image) = self.image()?;
         let stat = mm.memory_stat();
         let anonymous = stat.resident.min(stat.data + stat.stack);
+        let past_resident = self.group().usage.lock().own.max_rss_bytes;
         Some(TaskMemory {
             size: stat.size,
             peak_size: stat.peak,
             resident: stat.resident,
-            peak_resident: self.group().usage.lock().own.max_rss_bytes.max(stat.resident),
+            peak_resident: past_resident.max(stat.resident),
             resident_file: stat.resident - anonymous,
             locked: stat.locked,
             data: stat.data,
