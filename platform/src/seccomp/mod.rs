@@ -14,7 +14,7 @@
 //! # The filter
 //!
 //! Outside of the shim's text every call is SIGSYS. Inside: a short list that is harmless by itself, the doorbell
-//! (a number that is no call) and clone, which both become notifications; clone is let through only when it was
+//! (getppid, of all calls) and clone, which both become notifications; clone is let through only when it was
 //! ordered. Foreign architectures and all else inside the shim's text kill. See `filter`.
 //!
 //! # Guest code's way out and back
@@ -171,6 +171,7 @@ impl SeccompPlatform {
     }
 
     fn start(config: &Config) -> Result<Self, SetupError> {
+        sys::keep_zombies().map_err(|e| SetupError::Host("sigaction", e))?;
         let template = frame::Template::capture()?;
         let global = region::GlobalPage::new().map_err(|e| SetupError::Host("memfd_create", e))?;
         zygote::prepare(&global, spin::shim_spins())?;

@@ -162,6 +162,13 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno
     check(ret).map(drop)
 }
 
+/// Undoes an inherited SIG_IGN of SIGCHLD, under which nobody would learn how a guest process ended.
+pub fn keep_zombies() -> Result<(), Errno> {
+    // SAFETY: the default action has no handler.
+    let old = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    if old == libc::SIG_ERR { Err(last_errno()) } else { Ok(()) }
+}
+
 /// tgkill(2); 0 only asks whether the thread belongs to the group.
 pub fn tgkill(tgid: i32, tid: i32, signal: i32) -> Result<(), Errno> {
     // SAFETY: plain values.

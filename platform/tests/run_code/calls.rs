@@ -38,11 +38,11 @@ fn unknown_x32_and_doorbell_numbers_reach_the_sentry() {
         "syscall",
         "mov eax, 0x40000001",
         "syscall",
-        "mov eax, 0x5bd0",
+        "mov eax, 110",
         "syscall"
     );
     let mut context = load(&platform, code);
-    for number in [u64::MAX, 0x4000_0001, 0x5bd0] {
+    for number in [u64::MAX, 0x4000_0001, 110] {
         assert_eq!(step(&mut *context), Event::Syscall);
         assert_eq!(context.regs().rax, number);
     }
@@ -173,4 +173,21 @@ fn maps_of_children() -> Vec<String> {
         })
         .filter_map(|entry| std::fs::read_to_string(entry.path().join("maps")).ok())
         .collect()
+}
+
+#[test]
+fn calls_through_the_vsyscall_page_reach_the_sentry() {
+    let platform = platform();
+    // time(2); vsyscall=none makes it a fault.
+    let code = snippet!("mov rax, -10482688", "xor edi, edi", "call rax", "mov eax, 39", "syscall");
+    let mut context = load(&platform, code);
+    context.regs_mut().rax = 0;
+    match step(&mut *context) {
+        Event::Syscall if context.regs().rax == 201 => {
+            assert_eq!(step(&mut *context), Event::Syscall);
+            assert_eq!(context.regs().rax, 39);
+        }
+        Event::Fault(fault) => assert_eq!(fault.signal, 11),
+        other => panic!("{other:?}: {:?}", context.regs()),
+    }
 }

@@ -88,3 +88,69 @@ fn execution_cut_short_ends_cleanly() {
     drop(context);
     no_zombie_after_a_while();
 }
+
+const ROLE: &str = "RUN_CODE_ROLE";
+
+/// Not a test of its own: the sentry that the test below kills.
+#[test]
+fn sentry_to_be_killed() {
+    if std::env::var(ROLE).is_err() {
+        return;
+    }
+    let platform = platform();
+    let mut context = load(&platform, snippet!("mov eax, 57", "syscall", "2:", "jmp 2b"));
+    step(&mut *context);
+    let new = NewContext { regs: *context.regs(), fs_base: None };
+    let mut child = block_on(context.fork(new)).expect("forked");
+    child.resume();
+    context.resume();
+    println!("ready");
+    std::thread::sleep(std::time::Duration::from_secs(30));
+}
+
+#[test]
+fn nothing_survives_a_killed_sentry() {
+    use std::io::BufRead;
+    let exe = std::env::current_exe().expect("the test's own file");
+    let mut sentry = std::process::Command::new(exe)
+        .args(["--exact", "deaths::sentry_to_be_killed", "--nocapture"])
+        .env(ROLE, "sentry")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("started");
+    let stdout = std::io::BufReader::new(sentry.stdout.take().expect("piped"));
+    let is_ready = stdout.lines().map_while(Result::ok).any(|line| line.contains("ready"));
+    assert!(is_ready);
+    let guests = children_of(sentry.id());
+    // The zygote, two guests, two stubs in the pool, perhaps one on its way.
+    assert!(guests.len() >= 4, "{guests:?}");
+    sentry.kill().expect("killed");
+    sentry.wait().expect("collected");
+    for _ in 0..200 {
+        if !guests.iter().any(|pid| is_alive(*pid)) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("still there: {:?}", guests.iter().filter(|pid| is_alive(**pid)).collect::<Vec<_>>());
+}
+
+fn is_alive(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().starts_with(" Z"))
+}
+
+fn children_of(parent: u32) -> Vec<u32> {
+    let parent = parent.to_string();
+    std::fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| {
+            std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+                let rest = stat.rsplit(')').next().unwrap_or_default().to_owned();
+                rest.split_whitespace().nth(1) == Some(parent.as_str())
+            })
+        })
+        .collect()
+}
