@@ -26,6 +26,8 @@ pub struct Kernel {
     pub clock: Arc<dyn Clock>,
     pub tasks: PidTable,
     pub futexes: FutexTable,
+    /// Names of bound unix sockets: the network namespace, so far.
+    pub unix_names: Arc<netstack::unix::Names>,
     pub host: HostFacts,
     /// Where --strace lines go.
     pub strace: Option<Arc<Tracer>>,
@@ -71,6 +73,7 @@ impl Kernel {
             executor,
             tasks: PidTable::new(parts.pids_limit),
             futexes: FutexTable::new(),
+            unix_names: netstack::unix::Names::new(),
             host: parts.host,
             uts: Mutex::new(Uts { hostname: parts.hostname, domainname: b"(none)".to_vec() }),
             boot_realtime_ns: clock.realtime(),

@@ -14,6 +14,7 @@
 //! | `mm` | VMA tree, mmap family, brk, user copies |
 //! | `loader` | ELF, scripts, initial stack, auxv |
 //! | `io_wait` | the one loop that makes files block |
+//! | `socket` | sockets as files |
 //! | `futex`, `time` | futex queues; clocks and timers |
 //! | `syscalls` | the table and one file per family |
 //! | `proc_view` | what procfs asks about tasks |
@@ -35,6 +36,7 @@ pub mod lock_order;
 pub mod mm;
 pub mod proc_view;
 pub mod signal;
+pub mod socket;
 pub mod syscalls;
 pub mod task;
 pub mod thread_loop;

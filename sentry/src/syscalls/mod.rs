@@ -15,6 +15,7 @@
 //! | `mmap`, `exec` | memory mapping; execve |
 //! | `descriptor` | the caller's descriptors and path arguments |
 //! | `read_write`, `open`, `fd`, `fcntl`, `ioctl` | open files |
+//! | `socket`, `message`, `sockopt` | sockets |
 //! | `stat`, `path`, `dir`, `xattr`, `sync` | names and attributes |
 //! | `poll`, `epoll`, `pipe` | waiting for files; pipes, eventfds |
 //! | `futex`, `time`, `timer` | futexes, clocks, timers |
@@ -36,6 +37,7 @@ pub(crate) mod futex;
 mod identity;
 mod ioctl;
 mod kill;
+mod message;
 mod mmap;
 mod open;
 mod path;
@@ -49,6 +51,8 @@ mod robust;
 mod sched;
 mod session;
 pub mod signal;
+mod socket;
+mod sockopt;
 mod stat;
 pub mod strace;
 mod sync;

@@ -18,8 +18,9 @@ use crate::error::SysResult;
 use crate::syscalls::args::FromArgs;
 use crate::syscalls::{
     arch_prctl, capability, clone, dir, epoll, exec, exit, fcntl, fd, futex, identity, ioctl, kill,
-    mmap, open, path, pipe, poll, prctl, random, read_write, rlimit, robust, sched, session,
-    signal, stat, sync, sysinfo, task_files, time, timer, usage, wait, xattr,
+    message, mmap, open, path, pipe, poll, prctl, random, read_write, rlimit, robust, sched,
+    session, signal, socket, sockopt, stat, sync, sysinfo, task_files, time, timer, usage, wait,
+    xattr,
 };
 
 /// Argument words of one call.
@@ -287,6 +288,27 @@ rows! {
     170 => sysinfo::sethostname(name), Full;
     171 => sysinfo::setdomainname(name), Full;
     318 => random::getrandom(buf, flags), Full;
+    // Sockets.
+    41 => socket::socket(domain, kind, protocol), Partial("AF_UNIX only");
+    42 => @wait socket::connect(fd, address, length), Full;
+    43 => @wait socket::accept(fd, address, length), Full;
+    44 => @wait message::sendto(fd, buf, flags, address, length), Partial("no MSG_OOB");
+    45 => @wait message::recvfrom(fd, buf, flags, address, length), Partial("no MSG_OOB");
+    46 => @wait message::sendmsg(fd, message, flags), Partial("no MSG_OOB");
+    47 => @wait message::recvmsg(fd, message, flags), Partial("no MSG_OOB");
+    48 => socket::shutdown(fd, how), Full;
+    49 => socket::bind(fd, address, length), Full;
+    50 => socket::listen(fd, backlog), Full;
+    51 => socket::getsockname(fd, address, length), Full;
+    52 => socket::getpeername(fd, address, length), Full;
+    53 => socket::socketpair(domain, kind, protocol, out), Full;
+    54 => sockopt::setsockopt(fd, level, option, value, length),
+        Partial("no SO_ATTACH_FILTER, SO_PEEK_OFF, SO_MARK");
+    55 => sockopt::getsockopt(fd, level, option, value, length),
+        Partial("no SO_PEERPIDFD, SO_PEERSEC, SO_MEMINFO");
+    288 => @wait socket::accept4(fd, address, length, flags), Full;
+    299 => @wait message::recvmmsg(fd, messages, count, flags, timeout), Full;
+    307 => @wait message::sendmmsg(fd, messages, count, flags), Full;
 
     // Identity.
     39 => identity::getpid(), Full;

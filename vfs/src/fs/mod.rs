@@ -12,6 +12,7 @@
 //! | `overlay` | a read-only filesystem under changes in memory |
 //! | `pipefs` | pipes and FIFOs |
 //! | `anonfs` | inodes of files without a path |
+//! | `sockfs` | inodes behind sockets |
 //! | `hostfile` | donated host descriptors |
 
 pub mod anonfs;
@@ -24,4 +25,5 @@ pub mod nullfs;
 pub mod overlay;
 pub mod pipefs;
 pub mod procfs;
+pub mod sockfs;
 pub mod tmpfs;
