@@ -214,3 +214,6 @@ impl FdTable {
         self.inner.lock().list.len().next_multiple_of(64).max(64)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,3 +188,6 @@ pub fn object(path: &Path, events: Events) {
 fn dir_bit(inode: &Arc<dyn Inode>) -> Events {
     if inode.file_type() == FileType::Directory { Events::ISDIR } else { Events::empty() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,6 +160,16 @@ pub(crate) struct Walk<'c, 'a> {
     links: u32,
     /// A slash follows the component that was taken last, and nothing after it.
     trailing_slash: bool,
+    ahead: Option<Ahead>,
+}
+
+/// What a batched lookup said about the components after the one it was made for.
+struct Ahead {
+    /// Where the first of `inodes` is an entry.
+    dir: Arc<Dentry>,
+    inodes: std::vec::IntoIter<Arc<dyn Inode>>,
+    /// Changes of the filesystem before it was asked.
+    changes: u64,
 }
 
 impl<'c, 'a> Walk<'c, 'a> {
@@ -194,7 +204,7 @@ impl<'c, 'a> Walk<'c, 'a> {
         };
         let mut stack = SmallVec::new();
         stack.push(Segment { text: Cow::Borrowed(path), at: 0 });
-        Ok(Self { cx, flags, root, at, stack, links: 0, trailing_slash: false })
+        Ok(Self { cx, flags, root, at, stack, links: 0, trailing_slash: false, ahead: None })
     }
 
     /// Where the walk is.
@@ -363,7 +373,7 @@ impl<'c, 'a> Walk<'c, 'a> {
     }
 
     /// The dentry of `name` in the directory where the walk is.
-    fn child(&self, name: &[u8]) -> Result<Arc<Dentry>> {
+    fn child(&mut self, name: &[u8]) -> Result<Arc<Dentry>> {
         if name.len() > NAME_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
@@ -379,11 +389,14 @@ impl<'c, 'a> Walk<'c, 'a> {
                 return Err(Errno::EAGAIN);
             }
         }
-        self.look_up_batch(name)
+        match self.from_ahead(name) {
+            Some(child) => Ok(child),
+            None => self.look_up_batch(name),
+        }
     }
 
     /// Asks the filesystem, for the components that follow as well when they are plain names.
-    fn look_up_batch(&self, name: &[u8]) -> Result<Arc<Dentry>> {
+    fn look_up_batch(&mut self, name: &[u8]) -> Result<Arc<Dentry>> {
         let mut names: SmallVec<[&[u8]; MAX_BATCH]> = SmallVec::new();
         names.push(name);
         if let Some(segment) = self.stack.last() {
@@ -401,7 +414,28 @@ impl<'c, 'a> Walk<'c, 'a> {
                 }
             }
         }
-        look_up(self.cx, &self.at, &names)
+        let (child, ahead) = look_up(self.cx, &self.at, &names)?;
+        self.ahead = Some(ahead);
+        Ok(child)
+    }
+
+    /// The dentry of `name` from what a batched lookup has said already. An operation counts as a change before it
+    /// moves the directory's generation, so one of the two tells when the answer is stale.
+    fn from_ahead(&mut self, name: &[u8]) -> Option<Arc<Dentry>> {
+        let mut ahead = self.ahead.take()?;
+        let (dir, cache) = (&self.at.dentry, &self.at.mount.sb.cache);
+        if !Arc::ptr_eq(&ahead.dir, dir) || dir.inode.cache_policy() == CachePolicy::Never {
+            return None;
+        }
+        let inode = ahead.inodes.next()?;
+        let (_, generation) = dir.cached(name);
+        if cache.changes() != ahead.changes {
+            return None;
+        }
+        let child = dir.fill(name, inode, generation, cache)?;
+        ahead.dir = Arc::clone(&child);
+        self.ahead = Some(ahead);
+        Some(child)
     }
 
     fn follow(&mut self, link: &Path) -> Result<()> {
@@ -460,19 +494,20 @@ impl<'c, 'a> Walk<'c, 'a> {
     }
 }
 
-/// Looks `names[0]` up in `dir` and caches what else the filesystem answers about the rest.
-fn look_up(cx: &VfsCx<'_>, dir: &Path, names: &[&[u8]]) -> Result<Arc<Dentry>> {
+/// Looks `names[0]` up in `dir`; what the filesystem says about the rest is handed back for the next steps.
+fn look_up(cx: &VfsCx<'_>, dir: &Path, names: &[&[u8]]) -> Result<(Arc<Dentry>, Ahead)> {
     let cache = &dir.mount.sb.cache;
     let parent = &dir.dentry;
     let name = names.first().copied().ok_or(Errno::ENOENT)?;
     let policy = parent.inode.cache_policy();
     loop {
+        let changes = cache.changes();
         if policy == CachePolicy::Never {
-            let inode = parent.inode.lookup(cx, name)?;
-            return Ok(Dentry::unlisted(parent, name, inode));
+            let child = Dentry::unlisted(parent, name, parent.inode.lookup(cx, name)?);
+            let ahead = Ahead { dir: Arc::clone(&child), inodes: Vec::new().into_iter(), changes };
+            return Ok((child, ahead));
         }
         let (_, generation) = parent.cached(name);
-        let changes = cache.changes();
         let found = match names {
             [_] => parent.inode.lookup(cx, name).map(|inode| vec![inode]),
             _ => parent.inode.lookup_many(cx, names),
@@ -491,31 +526,8 @@ fn look_up(cx: &VfsCx<'_>, dir: &Path, names: &[&[u8]]) -> Result<Arc<Dentry>> {
         let mut inodes = inodes.into_iter();
         let first = inodes.next().ok_or(Errno::EIO)?;
         let Some(child) = parent.fill(name, first, generation, cache) else { continue };
-        fill_rest(&child, &names[1..], inodes, changes, cache);
-        return Ok(child);
-    }
-}
-
-/// Caches the further answers of a batched lookup, unless something changed since `changes` was read: an operation
-/// counts there before it moves the directory's generation, so one of the two tells.
-fn fill_rest(
-    first: &Arc<Dentry>,
-    names: &[&[u8]],
-    inodes: impl Iterator<Item = Arc<dyn Inode>>,
-    changes: u64,
-    cache: &crate::dentry::DentryCache,
-) {
-    let mut parent = Arc::clone(first);
-    for (name, inode) in names.iter().zip(inodes) {
-        if parent.inode.cache_policy() != CachePolicy::Forever {
-            return;
-        }
-        let (_, generation) = parent.cached(name);
-        if cache.changes() != changes {
-            return;
-        }
-        let Some(child) = parent.fill(name, inode, generation, cache) else { return };
-        parent = child;
+        let ahead = Ahead { dir: Arc::clone(&child), inodes, changes };
+        return Ok((child, ahead));
     }
 }
 
@@ -532,7 +544,7 @@ pub(crate) fn look_up_child(cx: &VfsCx<'_>, dir: &Path, name: &[u8]) -> Result<A
             Child::Absent => Err(Errno::ENOENT),
         };
     }
-    look_up(cx, dir, &[name])
+    look_up(cx, dir, &[name]).map(|(child, _)| child)
 }
 
 /// `EROFS` when nothing at `path` may be changed.

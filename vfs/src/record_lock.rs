@@ -290,3 +290,6 @@ pub fn list() -> Vec<(Arc<dyn Inode>, bool, Held)> {
     }
     held
 }
+
+#[cfg(test)]
+mod tests;

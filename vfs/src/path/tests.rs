@@ -198,3 +198,75 @@ fn the_cache_stays_bounded_and_right() {
     assert_eq!(world.read("/d/0").unwrap(), b"zero");
     assert_eq!(world.text(&held), "/d");
 }
+
+/// `cargo test --release -p vfs figures -- --ignored --nocapture`
+#[test]
+#[ignore = "measures"]
+fn figures() {
+    let lower = tmpfs();
+    let below = World::new(Arc::clone(&lower) as _);
+    fill_for_figures(&below);
+    measure("tmpfs", &below);
+    let overlay = crate::fs::overlay::OverlayFs::new(lower, Arc::new(HostClock), None).unwrap();
+    measure("overlay", &World::new(overlay));
+}
+
+fn fill_for_figures(world: &World) {
+    for dir in ["/usr", "/usr/lib", "/usr/lib/python3", "/usr/lib/python3/json", "/big"] {
+        world.mkdir(dir).unwrap();
+    }
+    world.write("/usr/lib/python3/json/decoder.py", &[1; 8192]).unwrap();
+    for at in 0..100_000 {
+        world.write(&format!("/big/{at}"), b"").unwrap();
+    }
+}
+
+/// Time that this thread had a CPU, whatever else the machine does.
+fn cpu_time() -> std::time::Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    std::time::Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap())
+}
+
+fn measure(name: &str, world: &World) {
+    let cx = world.cx();
+    let time = |what: &str, count: u32, call: &mut dyn FnMut()| {
+        let begin = cpu_time();
+        (0..count).for_each(|_| call());
+        println!("{name} {what}: {:?}", (cpu_time() - begin) / count);
+    };
+    let file = "/usr/lib/python3/json/decoder.py";
+    time("stat, 5 components", 1_000_000, &mut || {
+        let path = resolve(&cx, None, file.as_bytes(), LookupFlags::FOLLOW).unwrap();
+        std::hint::black_box(ops::stat(&path).unwrap());
+    });
+    time("stat of a missing name", 1_000_000, &mut || {
+        assert!(resolve(&cx, None, b"/usr/lib/python3/json/none", LookupFlags::FOLLOW).is_err());
+    });
+    time("open and close", 1_000_000, &mut || drop(world.open(file, OpenFlags::empty()).unwrap()));
+    let open = world.open(file, OpenFlags::empty()).unwrap();
+    let mut buffer = [0; 4096];
+    time("pread of 1 byte", 1_000_000, &mut || {
+        open.pread(&cx, &mut &mut buffer[..1], 5).unwrap();
+    });
+    time("pread of 4 KiB", 1_000_000, &mut || {
+        open.pread(&cx, &mut &mut buffer[..], 0).unwrap();
+    });
+    let table = crate::FdTable::new();
+    let fd = table.install(open, false, abi::ids::Fd(0), 1024).unwrap();
+    time("descriptor lookup", 1_000_000, &mut || drop(table.get(fd).unwrap()));
+    time("create, write 1 byte, unlink", 200_000, &mut || {
+        world.write("/usr/x", b"x").unwrap();
+        world.unlink("/usr/x").unwrap();
+    });
+    let big = world.open("/big", OpenFlags::DIRECTORY).unwrap();
+    time("list 100,000 entries", 5, &mut || {
+        big.seek(0, crate::file::Whence::Set).unwrap();
+        let mut count = 0;
+        big.readdir(&cx, &mut |_| {
+            count += 1;
+            true
+        })
+        .unwrap();
+        assert_eq!(count, 100_002);
+    });
+}

@@ -7,7 +7,7 @@ use abi::stat::Attr;
 use super::*;
 use crate::file::MapSource;
 use crate::fs::tmpfs::{Options, TmpFs};
-use crate::inode::{RenameFlags, SetTime};
+use crate::inode::{Inode, RenameFlags, SetTime};
 use crate::ops;
 use crate::test_support::{HostClock, World};
 
@@ -246,4 +246,67 @@ fn symlinks_and_open_files_survive_removal() {
     assert_eq!(world.read_file(&file).unwrap(), b"Still here");
     assert_eq!(world.read("/l"), Err(Errno::ENOENT));
     assert_eq!(attr(&world, "/l").size, 1);
+}
+
+/// Debug builds check the order of locks; a deadlock would hang here.
+#[test]
+fn many_threads_may_do_anything_at_once() {
+    let (_, world) = worlds(|w| {
+        for dir in ["/a", "/b", "/a/x", "/b/y"] {
+            w.mkdir(dir).unwrap();
+            for at in 0..8 {
+                w.write(&format!("{dir}/{at}"), b"lower").unwrap();
+            }
+        }
+    });
+    let dirs = ["/a", "/b", "/a/x", "/b/y", "/a/m", "/b/m", "/a/x/m"];
+    std::thread::scope(|scope| {
+        for seed in 1..=4_u64 {
+            let world = &world;
+            scope.spawn(move || {
+                let mut state = seed;
+                let mut random = move |below: u64| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (state >> 33) % below
+                };
+                for _ in 0..3000 {
+                    let mut dir = || dirs[usize::try_from(random(7)).unwrap()];
+                    let (from, to) = (dir(), dir());
+                    let (a, b) = (format!("{from}/{}", random(8)), format!("{to}/{}", random(8)));
+                    match random(10) {
+                        0 => drop(world.rename(from, to)),
+                        1 => drop(world.mkdir(from)),
+                        2 => drop(world.unlink(&a)),
+                        3 => drop(world.link(&a, &b)),
+                        4 => drop(world.list(from)),
+                        5 => drop(world.rename_flags(&a, &b, RenameFlags::EXCHANGE)),
+                        6 => drop(world.rename(&a, &b)),
+                        7 => drop(world.rmdir(from)),
+                        8 => drop(world.read(&a)),
+                        _ => drop(world.write(&a, b"upper")),
+                    }
+                }
+            });
+        }
+    });
+    check(&world, "");
+}
+
+/// What a fresh look finds is what the cache and the listings say.
+fn check(world: &World, dir: &str) {
+    let root = if dir.is_empty() { "/" } else { dir };
+    let inode = Arc::clone(world.path(root).unwrap().inode());
+    let mut subdirs = 0;
+    for name in world.list(root).unwrap() {
+        let path = format!("{dir}/{name}");
+        let found = world.lpath(&path).unwrap();
+        let fresh = inode.lookup(&world.cx(), name.as_bytes()).unwrap();
+        assert_eq!(fresh.attr().unwrap().ino, found.inode().attr().unwrap().ino, "{path}");
+        assert_eq!(world.text(&found), path);
+        if fresh.attr().unwrap().is_dir() {
+            subdirs += 1;
+            check(world, &path);
+        }
+    }
+    assert_eq!(inode.attr().unwrap().nlink, subdirs + 2, "{root}");
 }
