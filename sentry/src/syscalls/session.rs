@@ -11,7 +11,7 @@ use crate::task::{ThreadGroup, session};
 
 /// setpgid: moves a process to a process group. See [setpgid(2)](https://man7.org/linux/man-pages/man2/setpgid.2.html).
 pub fn setpgid(cx: &mut Cx<'_>, pid: Tid, pgid: Tid) -> SysResult {
-    session::set_process_group(cx.kernel, &cx.thread.group, pid, pgid)?;
+    session::set_process_group(&cx.kernel.tasks, &cx.thread.group, pid, pgid)?;
     Ok(0)
 }
 
@@ -27,7 +27,7 @@ pub fn getpgrp(cx: &mut Cx<'_>) -> SysResult {
 
 /// setsid: starts a session. See [setsid(2)](https://man7.org/linux/man-pages/man2/setsid.2.html).
 pub fn setsid(cx: &mut Cx<'_>) -> SysResult {
-    Ok(number(session::start_session(cx.kernel, &cx.thread.group)?))
+    Ok(number(session::start_session(&cx.kernel.tasks, &cx.thread.group)?))
 }
 
 /// getsid: session of a process. See [getsid(2)](https://man7.org/linux/man-pages/man2/getsid.2.html).

@@ -128,7 +128,7 @@ async fn wait(
 ) -> core::result::Result<Option<Report>, SysError> {
     let group = &cx.thread.group;
     // Mostly there is something already, or nobody wants to wait.
-    if let Some(report) = poll(cx.kernel, group, which, options)? {
+    if let Some(report) = poll(&cx.kernel.tasks, group, which, options)? {
         return Ok(Some(report));
     }
     if options.contains(WaitOptions::NOHANG) {
@@ -137,7 +137,7 @@ async fn wait(
     let (kernel, group) = (cx.kernel.clone(), group.clone());
     let found = async move {
         wait_until(&group.child_events, PollEvents::IN, || {
-            poll(&kernel, &group, which, options).transpose()
+            poll(&kernel.tasks, &group, which, options).transpose()
         })
         .await
     };

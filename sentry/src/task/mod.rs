@@ -24,6 +24,8 @@ mod pid_table;
 pub mod rlimits;
 pub mod run_state;
 pub mod session;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod thread_group;
 pub mod wait;

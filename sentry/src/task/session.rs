@@ -5,15 +5,14 @@ use std::sync::Arc;
 use abi::ids::Tid;
 use abi::{Errno, Result};
 
-use crate::kernel::Kernel;
-use crate::task::ThreadGroup;
+use crate::task::{PidTable, ThreadGroup};
 
 /// Moves process `pid` (0: the caller) into process group `pgid` (0: its own id).
 ///
 /// # Errors
 /// See setpgid(2).
 pub fn set_process_group(
-    kernel: &Kernel,
+    tasks: &PidTable,
     caller: &Arc<ThreadGroup>,
     pid: Tid,
     pgid: Tid,
@@ -23,7 +22,7 @@ pub fn set_process_group(
     }
     let pid = if pid.0 == 0 { caller.tgid } else { pid };
     let pgid = if pgid.0 == 0 { pid } else { pgid };
-    let mut tables = kernel.tasks.lock();
+    let mut tables = tasks.lock();
     let target = tables.groups.get(&pid).cloned().ok_or(Errno::ESRCH)?;
     if target.tgid != caller.tgid {
         if target.parent() != caller.tgid {
@@ -52,8 +51,8 @@ pub fn set_process_group(
 ///
 /// # Errors
 /// `EPERM` when a process group bears the caller's id already.
-pub fn start_session(kernel: &Kernel, caller: &Arc<ThreadGroup>) -> Result<Tid> {
-    let mut tables = kernel.tasks.lock();
+pub fn start_session(tasks: &PidTable, caller: &Arc<ThreadGroup>) -> Result<Tid> {
+    let mut tables = tasks.lock();
     if tables.process_groups.contains_key(&caller.tgid) {
         return Err(Errno::EPERM);
     }

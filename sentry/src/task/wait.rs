@@ -8,9 +8,8 @@ use abi::siginfo::{CLD_CONTINUED, CLD_STOPPED};
 use abi::signal::Signal;
 use abi::{Errno, Result};
 
-use crate::kernel::Kernel;
 use crate::task::exit::child_code;
-use crate::task::{Rusage, Tables, ThreadGroup};
+use crate::task::{PidTable, Rusage, Tables, ThreadGroup};
 
 /// Which children are waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,12 +51,12 @@ impl Report {
 /// # Errors
 /// `ECHILD` when there is no such child.
 pub fn poll(
-    kernel: &Kernel,
+    tasks: &PidTable,
     parent: &ThreadGroup,
     which: Which,
     options: WaitOptions,
 ) -> Result<Option<Report>> {
-    let mut tables = kernel.tasks.lock();
+    let mut tables = tasks.lock();
     let candidates: Vec<Arc<ThreadGroup>> = match which {
         Which::Process(pid) => tables.groups.get(&pid).cloned().into_iter().collect(),
         _ => tables.children_of(parent.tgid).cloned().collect(),
