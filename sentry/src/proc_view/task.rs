@@ -274,6 +274,8 @@ impl TaskView for ThreadView {
         let (mm, image) = self.image()?;
         let stat = mm.memory_stat();
         let anonymous = stat.resident.min(stat.data + stat.stack);
+        let start_brk = mm.with_state(|state| state.brk_start);
+        let peak_resident = self.group().usage.lock().own.max_rss_bytes.max(stat.resident);
         let past_resident = self.group().usage.lock().own.max_rss_bytes;
         Some(TaskMemory {
             size: stat.size,
@@ -291,7 +293,7 @@ impl TaskView for ThreadView {
             end_code: image.code.end,
             start_data: image.data.start,
             end_data: image.data.end,
-            start_brk: mm.with_state(|state| state.brk_start),
+            start_brk,
             start_stack: image.start_stack,
             arg_start: image.args.start,
             arg_end: image.args.end,

@@ -96,6 +96,15 @@ fn look_at(
     let leader = tables.threads.get(&child.tgid).cloned();
     let uid = leader.map(|leader| leader.cred().ruid).unwrap_or_default();
     let report = |code, value, usage| Report { pid: child.tgid, uid, code, value, usage };
+    // A continuation is told even when the child has ended since: who asked for it should not depend on who is faster.
+    if options.contains(WaitOptions::CONTINUED) {
+        let mut state = child.signals.lock();
+        if state.continue_report {
+            state.continue_report = keeps;
+            let signal = i32::from(Signal::SIGCONT.number());
+            return Some(report(CLD_CONTINUED, signal, Rusage::default()));
+        }
+    }
     if let Some(status) = child.exit_status() {
         if !options.contains(WaitOptions::EXITED) {
             return None;
@@ -118,13 +127,6 @@ fn look_at(
             state.stop_report = None;
         }
         return Some(report(CLD_STOPPED, i32::from(signal.number()), Rusage::default()));
-    }
-    if options.contains(WaitOptions::CONTINUED) && state.continue_report {
-        if !keeps {
-            state.continue_report = false;
-        }
-        let signal = i32::from(Signal::SIGCONT.number());
-        return Some(report(CLD_CONTINUED, signal, Rusage::default()));
     }
     None
 }
