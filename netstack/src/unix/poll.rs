@@ -57,7 +57,7 @@ impl UnixSocket {
                 events |= PollEvents::HUP;
             }
         }
-        let peer = self.datagram_peer().ok();
+        let peer = self.living_peer();
         let is_blocked =
             peer.as_ref().and_then(|peer| peer.inbox()).is_some_and(|inbox| !inbox.has_room(self));
         if !is_blocked {

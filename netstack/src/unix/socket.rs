@@ -416,7 +416,11 @@ impl UnixSocket {
         Ok(())
     }
 
-    /// Where datagrams go that name no receiver.
+    pub(super) fn living_peer(&self) -> Option<Arc<Self>> {
+        self.state.lock().peer.as_ref()?.socket.upgrade()
+    }
+
+    /// Where datagrams go that name no receiver. A peer that is gone is told once, then forgotten.
     pub(super) fn datagram_peer(&self) -> Result<Arc<Self>> {
         let mut state = self.state.lock();
         let peer = state.peer.as_ref().ok_or(Errno::ENOTCONN)?;

@@ -229,6 +229,7 @@ fn datagrams_find_their_receiver_and_tell_their_sender() {
     assert_eq!(c.send_to(&mut &b"x"[..], &Control::default(), Some(&b)), Err(Errno::EPERM));
     a.set_peer(Some(&b)).unwrap();
     drop(b);
+    assert!(a.poll().contains(PollEvents::OUT));
     assert_eq!(send(&a, "x"), Err(Errno::ECONNREFUSED));
     assert_eq!(send(&a, "x"), Err(Errno::ENOTCONN));
 }

@@ -309,9 +309,6 @@ async fn receive_header(
     if received.full > received.bytes {
         told |= MsgFlags::TRUNC;
     }
-    if socket.kind() == Kind::SeqPacket && received.control.is_some() {
-        told |= MsgFlags::EOR;
-    }
     if header.name != 0 {
         let name_len = std::mem::offset_of!(MsgHdr, name_len) as u64;
         let length = at.addr.checked_add(name_len).ok_or(Errno::EFAULT)?;

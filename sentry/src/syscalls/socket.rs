@@ -99,14 +99,19 @@ pub fn bind(cx: &mut Cx<'_>, fd: Fd, address: UserAddr, length: i32) -> SysResul
             return Ok(0);
         }
         Address::Abstract(name) => Key::Abstract(name.clone()),
-        Address::Path(path) => {
-            if socket.is_bound() {
-                return Err(Errno::EINVAL.into());
-            }
-            make_inode(cx, path)?
-        }
+        Address::Path(path) => make_inode(cx, path)?,
     };
-    socket.bind(address, key)?;
+    let made = match &address {
+        Address::Path(path) => Some(path.clone()),
+        Address::Unnamed | Address::Abstract(_) => None,
+    };
+    if let Err(errno) = socket.bind(address, key) {
+        // Linux, too, makes the inode before it looks whether the socket has a name.
+        if let Some(path) = made {
+            let _ = cx.with_vfs(|vfs| ops::unlink(vfs, None, &path));
+        }
+        return Err(errno.into());
+    }
     Ok(0)
 }
 
