@@ -1,10 +1,13 @@
 //! Guests that attack their own shim and channel: they die, the platform lives.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
-use platform::{Context, Event, Platform, PlatformError};
+use platform::{Context, Event, NewContext, Platform, PlatformError};
 
-use crate::harness::{load, next, platform, step};
+use crate::harness::{block_on, load, next, platform, step};
 
 /// Runs until it dies, answering calls meanwhile.
 fn run_to_death(context: &mut dyn Context) -> String {
@@ -171,5 +174,91 @@ fn hello_that_nobody_ordered_kills() {
     let mut context = load(&platform, code);
     context.regs_mut().r14 = gadget(&*context);
     assert_eq!(run_to_death(&mut *context), "broke its channel: a hello that nobody ordered");
+    still_works(&platform);
+}
+
+/// The next thing that happens to either context; `None` when nothing does for a while.
+fn next_of(contexts: [&mut Box<dyn Context>; 2]) -> Option<(usize, Result<Event, PlatformError>)> {
+    let [first, second] = contexts;
+    let deadline = Instant::now() + Duration::from_millis(30);
+    let waker = std::thread::current();
+    let alarm = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(35));
+        waker.unpark();
+    });
+    let outcome = block_on(poll_fn(|cx| {
+        if let Poll::Ready(event) = first.poll_event(cx) {
+            return Poll::Ready(Some((0, event)));
+        }
+        if let Poll::Ready(event) = second.poll_event(cx) {
+            return Poll::Ready(Some((1, event)));
+        }
+        if Instant::now() > deadline { Poll::Ready(None) } else { Poll::Pending }
+    }));
+    drop(alarm);
+    outcome
+}
+
+#[test]
+fn scribbling_over_channels_while_calls_are_made_harms_nobody_else() {
+    let platform = platform();
+    // One thread makes calls; the other writes pseudo-random words to pseudo-random places of the first two
+    // slots (or, every other time, only to their heads), with calls in between.
+    let caller = snippet!("2:", "mov eax, 39", "syscall", "jmp 2b");
+    for seed in 1..=60u64 {
+        let mut first = load(&platform, caller);
+        let scribbler = snippet!(
+            "mov rbx, 0x7e0010000000",
+            "2:",
+            "mov rax, r12",
+            "shl rax, 13",
+            "xor r12, rax",
+            "mov rax, r12",
+            "shr rax, 7",
+            "xor r12, rax",
+            "mov rax, r12",
+            "shl rax, 17",
+            "xor r12, rax",
+            "mov rcx, r12",
+            "and rcx, r13",
+            "mov rdx, r12",
+            "shr rdx, 32",
+            "mov rax, rdx",
+            "and rax, 7",
+            "test edx, 0x100",
+            "cmovz rdx, rax",
+            "mov [rbx + rcx], edx",
+            "dec r14",
+            "jnz 2b",
+            "mov r14, r15",
+            "mov eax, 40",
+            "syscall",
+            "jmp 2b"
+        );
+        first.space().write(abi::UserAddr(crate::harness::CODE + 0x100), scribbler);
+        assert_eq!(step(&mut *first), Event::Syscall);
+        let mut regs = *first.regs();
+        regs.rip = crate::harness::CODE + 0x100;
+        regs.r12 = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        regs.r13 = if seed % 2 == 0 { 0x1_fffc } else { 0x1_00fc };
+        (regs.r14, regs.r15) = (seed * 3, seed % 40 + 1);
+        let new = NewContext { regs, fs_base: None };
+        let mut second = block_on(first.clone_thread(new)).expect("a thread");
+        first.resume();
+        second.resume();
+        for _ in 0..2_000 {
+            match next_of([&mut first, &mut second]) {
+                Some((0, Ok(_))) => first.resume(),
+                Some((_, Ok(_))) => second.resume(),
+                Some((_, Err(PlatformError::Died(_)))) => break,
+                Some((_, Err(other))) => panic!("seed {seed}: {other:?}"),
+                None => {
+                    first.space().kill();
+                    assert!(matches!(next(&mut *first), Err(PlatformError::Died(_))));
+                    break;
+                }
+            }
+        }
+    }
     still_works(&platform);
 }
