@@ -7,7 +7,7 @@ use abi::stat::Attr;
 use super::*;
 use crate::file::MapSource;
 use crate::fs::tmpfs::{Options, TmpFs};
-use crate::inode::{Inode, RenameFlags, SetTime};
+use crate::inode::{RenameFlags, SetTime};
 use crate::ops;
 use crate::test_support::{HostClock, World};
 

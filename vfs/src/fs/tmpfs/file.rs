@@ -1,6 +1,7 @@
 //! What an open tmpfs object does: an inode is its own file.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use abi::fcntl::FallocateMode;
@@ -20,10 +21,25 @@ use crate::ops::dropped_set_id_bits;
 
 /// Bytes that go through a buffer at once; guest memory is touched without the inode's lock.
 const CHUNK: usize = 256 * 1024;
-/// Bytes below which the buffer is on the stack.
-const SMALL: usize = 4096;
 /// Directory entries taken out under one lock.
 const BATCH: usize = 64;
+
+thread_local! {
+    /// Grows to the largest piece this thread has moved; saves clearing a buffer for each call.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer of `len` bytes, at most `CHUNK`, with anything in it.
+fn with_scratch<R>(len: usize, use_it: impl FnOnce(&mut [u8]) -> R) -> R {
+    let len = len.min(CHUNK);
+    let mut scratch = SCRATCH.take();
+    if scratch.len() < len {
+        scratch.resize(len, 0);
+    }
+    let result = use_it(&mut scratch[..len]);
+    SCRATCH.set(scratch);
+    result
+}
 
 impl TmpInode {
     /// One piece of the file, without a lock held on return.
@@ -107,29 +123,25 @@ impl FileOps for TmpInode {
         if want == 0 {
             return Ok(0);
         }
-        if want <= SMALL {
-            let mut buffer = [0; SMALL];
-            let got = self.read_piece(pos, &mut buffer[..want])?;
-            return sink.put(&buffer[..got]);
-        }
-        let mut buffer = vec![0; want.min(CHUNK)];
-        let mut done = 0;
-        while done < want {
-            let piece = buffer.len().min(want - done);
-            let got = self.read_piece(pos + done as u64, &mut buffer[..piece])?;
-            match sink.put(&buffer[..got]) {
-                Ok(0) => break,
-                Ok(put) => {
-                    done += put;
-                    if put < piece {
-                        break;
+        with_scratch(want, |buffer| {
+            let mut done = 0;
+            while done < want {
+                let piece = buffer.len().min(want - done);
+                let got = self.read_piece(pos + done as u64, &mut buffer[..piece])?;
+                match sink.put(&buffer[..got]) {
+                    Ok(0) => break,
+                    Ok(put) => {
+                        done += put;
+                        if put < piece {
+                            break;
+                        }
                     }
+                    Err(errno) if done == 0 => return Err(errno),
+                    Err(_) => break,
                 }
-                Err(errno) if done == 0 => return Err(errno),
-                Err(_) => break,
             }
-        }
-        Ok(done)
+            Ok(done)
+        })
     }
 
     fn write(
@@ -143,30 +155,26 @@ impl FileOps for TmpInode {
         if want == 0 {
             return Ok(0);
         }
-        if want <= SMALL {
-            let mut buffer = [0; SMALL];
-            let got = source.take(&mut buffer[..want])?;
-            return self.write_piece(cx, file, pos, &buffer[..got]);
-        }
-        let mut buffer = vec![0; want.min(CHUNK)];
-        let mut done = 0;
-        while done < want {
-            let piece = buffer.len().min(want - done);
-            let step = source.take(&mut buffer[..piece]).and_then(|got| {
-                self.write_piece(cx, file, pos.saturating_add(done as u64), &buffer[..got])
-            });
-            match step {
-                Ok(put) => {
-                    done += put;
-                    if put < piece {
-                        break;
+        with_scratch(want, |buffer| {
+            let mut done = 0;
+            while done < want {
+                let piece = buffer.len().min(want - done);
+                let step = source.take(&mut buffer[..piece]).and_then(|got| {
+                    self.write_piece(cx, file, pos.saturating_add(done as u64), &buffer[..got])
+                });
+                match step {
+                    Ok(put) => {
+                        done += put;
+                        if put < piece {
+                            break;
+                        }
                     }
+                    Err(errno) if done == 0 => return Err(errno),
+                    Err(_) => break,
                 }
-                Err(errno) if done == 0 => return Err(errno),
-                Err(_) => break,
             }
-        }
-        Ok(done)
+            Ok(done)
+        })
     }
 
     fn seek(&self, _file: &File, offset: i64, whence: Whence) -> Result<u64> {
