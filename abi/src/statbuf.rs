@@ -1,28 +1,58 @@
 //! `struct stat`, `struct statx` and `struct statfs`: what a guest sees of an inode and of a filesystem.
 
-use crate::stat::Attr;
+use core::fmt;
+
+use crate::stat::{self, Attr};
 use crate::time::Timespec;
 
-crate::abi_struct! {
-    /// `struct stat` of x86-64.
-    pub struct Stat {
-        pub dev: u64,
-        pub ino: u64,
-        pub nlink: u64,
-        pub mode: u32,
-        pub uid: u32,
-        pub gid: u32,
-        pub pad0: u32,
-        pub rdev: u64,
-        pub size: i64,
-        pub blksize: i64,
-        pub blocks: i64,
-        pub atime: Timespec,
-        pub mtime: Timespec,
-        pub ctime: Timespec,
-        pub reserved: [i64; 3],
-    }
+/// `struct stat` of x86-64. Prints as strace(1) shows it.
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    zerocopy::FromBytes,
+    zerocopy::IntoBytes,
+    zerocopy::Immutable,
+    zerocopy::KnownLayout,
+)]
+#[repr(C)]
+pub struct Stat {
+    pub dev: u64,
+    pub ino: u64,
+    pub nlink: u64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub pad0: u32,
+    pub rdev: u64,
+    pub size: i64,
+    pub blksize: i64,
+    pub blocks: i64,
+    pub atime: Timespec,
+    pub mtime: Timespec,
+    pub ctime: Timespec,
+    pub reserved: [i64; 3],
+}
 
+impl fmt::Debug for Stat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.mode & stat::S_IFMT {
+            stat::S_IFREG => "S_IFREG|",
+            stat::S_IFDIR => "S_IFDIR|",
+            stat::S_IFLNK => "S_IFLNK|",
+            stat::S_IFCHR => "S_IFCHR|",
+            stat::S_IFBLK => "S_IFBLK|",
+            stat::S_IFIFO => "S_IFIFO|",
+            stat::S_IFSOCK => "S_IFSOCK|",
+            _ => "",
+        };
+        write!(f, "Stat {{ st_mode: {kind}{:#06o}, st_size: {} }}", self.mode & 0o7777, self.size)
+    }
+}
+
+crate::abi_struct! {
     /// `struct statx_timestamp`.
     pub struct StatxTimestamp {
         pub sec: i64,

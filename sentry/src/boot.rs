@@ -7,7 +7,7 @@
 //! | `program` | the first process: found, loaded, started |
 //! | `orders` | what the supervisor tells while the guest runs |
 
-mod mounts;
+pub(crate) mod mounts;
 mod orders;
 mod program;
 mod stdio;

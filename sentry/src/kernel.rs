@@ -1,12 +1,14 @@
 //! The roots of one sandbox.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base::clock::{Clock, Nanos};
 use base::lock::Mutex;
 use platform::Platform;
 use rustix::time::{ClockId, clock_gettime};
+use vfs::MountNamespace;
+use vfs::fs::tmpfs::Nameless;
 
 use crate::config::HostFacts;
 use crate::executor::Executor;
@@ -26,6 +28,10 @@ pub struct Kernel {
     pub clock: Arc<dyn Clock>,
     pub tasks: PidTable,
     pub futexes: FutexTable,
+    /// The one mount namespace; set by boot.
+    pub mounts: OnceLock<Arc<MountNamespace>>,
+    /// Where memfd_create(2) makes its files.
+    pub memfds: Nameless,
     /// Names of bound unix sockets: the network namespace, so far.
     pub unix_names: Arc<netstack::unix::Names>,
     pub host: HostFacts,
@@ -73,6 +79,8 @@ impl Kernel {
             executor,
             tasks: PidTable::new(parts.pids_limit),
             futexes: FutexTable::new(),
+            mounts: OnceLock::new(),
+            memfds: Nameless::new(Arc::new(HostClock), None, 1),
             unix_names: netstack::unix::Names::new(),
             host: parts.host,
             uts: Mutex::new(Uts { hostname: parts.hostname, domainname: b"(none)".to_vec() }),

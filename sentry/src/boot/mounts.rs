@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use abi::Errno;
+use abi::ids::{Gid, Uid};
 use base::cred::Credentials;
 use vfs::fs::devfs::DevFs;
 use vfs::fs::gofer::{Client, GoferFs};
@@ -19,7 +20,7 @@ use crate::kernel::Kernel;
 use crate::proc_view::ProcView;
 
 /// Mounts everything.
-pub fn build(
+pub(super) fn build(
     kernel: &Arc<Kernel>,
     gofer: &Arc<Client>,
     specs: Vec<MountSpec>,
@@ -35,6 +36,8 @@ pub fn build(
         filesystem(kernel, gofer, None, &root.source).map_err(|errno| refused(&root, errno))?;
     let (name, flags) = (source_name(&root), flags(&root));
     let mounts = MountNamespace::new(fs, name, flags);
+    // Boot runs once.
+    let _ = kernel.mounts.set(Arc::clone(&mounts));
     for spec in specs {
         add(kernel, gofer, &mounts, &spec).map_err(|errno| refused(&spec, errno))?;
     }
@@ -103,6 +106,60 @@ fn filesystem(
             TmpFs::new(clock(kernel), options)
         }
     })
+}
+
+/// A filesystem that a guest mounts itself: those that are made of memory or of what the kernel knows anyway.
+///
+/// # Errors
+/// `ENODEV` for every other type; `EINVAL` for options.
+pub fn guest_filesystem(
+    kernel: &Arc<Kernel>,
+    kind: &[u8],
+    options: &[u8],
+) -> abi::Result<Arc<dyn FileSystem>> {
+    match kind {
+        b"tmpfs" => Ok(TmpFs::new(clock(kernel), tmpfs_options(kernel, options)?)),
+        b"ramfs" => Ok(TmpFs::new(clock(kernel), tmpfs_options(kernel, b"")?)),
+        b"proc" => {
+            let mounts = kernel.mounts.get().ok_or(Errno::EINVAL)?;
+            Ok(ProcFs::new(ProcView::new(kernel, mounts)))
+        }
+        _ => Err(Errno::ENODEV),
+    }
+}
+
+/// Options of tmpfs(5).
+fn tmpfs_options(kernel: &Kernel, text: &[u8]) -> abi::Result<Options> {
+    let mut options = Options { size: Some(memory_share(kernel)), ..Options::default() };
+    let text = std::str::from_utf8(text).map_err(|_| Errno::EINVAL)?;
+    for option in text.split(',').filter(|option| !option.is_empty()) {
+        let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let number = |radix| u32::from_str_radix(value, radix).map_err(|_| Errno::EINVAL);
+        match name {
+            "size" => options.size = Some(size_value(kernel, value)?),
+            "mode" => options.mode = number(8)? & 0o7777,
+            "uid" => options.uid = Uid(number(10)?),
+            "gid" => options.gid = Gid(number(10)?),
+            "nr_inodes" | "nr_blocks" | "huge" | "inode64" | "inode32" | "noswap" => {}
+            _ => return Err(Errno::EINVAL),
+        }
+    }
+    Ok(options)
+}
+
+/// A size with a suffix, or a share of memory.
+fn size_value(kernel: &Kernel, text: &str) -> abi::Result<u64> {
+    let digits = text.trim_end_matches(['k', 'K', 'm', 'M', 'g', 'G', '%']);
+    let number: u64 = digits.parse().map_err(|_| Errno::EINVAL)?;
+    let factor = match text.get(digits.len()..).unwrap_or_default() {
+        "" => 1,
+        "k" | "K" => 1 << 10,
+        "m" | "M" => 1 << 20,
+        "g" | "G" => 1 << 30,
+        "%" => memory_share(kernel) * 2 / 100,
+        _ => return Err(Errno::EINVAL),
+    };
+    number.checked_mul(factor).ok_or(Errno::EINVAL)
 }
 
 /// What files in memory may take: half of it, as Linux' tmpfs.

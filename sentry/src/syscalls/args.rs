@@ -293,10 +293,44 @@ impl<T: FromBytes + IntoBytes + Immutable + Debug + Send + 'static> Shown for T 
 
 fn push_struct<T: Shown>(out: &mut String, mm: &Mm, at: UserRef<T>) {
     match at.read(mm) {
-        Ok(value) => {
-            let _ = write!(out, "{value:?}");
-        }
+        Ok(value) => push_debug(out, &format!("{value:?}")),
         Err(_) => at.addr.render(out, mm),
+    }
+}
+
+/// Appends `Name { field: 1, other: Inner { x: 2 } }` as strace(1) would spell it: `{field=1, other={x=2}}`. Padding is
+/// left out.
+fn push_debug(out: &mut String, text: &str) {
+    let start = out.len();
+    for piece in text.split_inclusive(['{', '}', ',', '[', ']']) {
+        let piece = piece.trim_start();
+        if let Some(name) = piece.strip_suffix('{') {
+            let field = name.trim_end().rsplit_once(": ").map(|(field, _)| field);
+            separate(out, start);
+            if let Some(field) = field {
+                out.push_str(field);
+                out.push('=');
+            }
+            out.push('{');
+            continue;
+        }
+        let is_padding = ["pad", "reserved", "spare"].iter().any(|name| piece.starts_with(name));
+        let text = piece.trim_end_matches([' ', ',', '}']);
+        if !text.is_empty() && !is_padding {
+            separate(out, start);
+            out.push_str(&text.replacen(": ", "=", 1));
+        }
+        if piece.ends_with('}') {
+            out.push('}');
+        }
+    }
+}
+
+/// A comma, unless it is the first of its struct.
+fn separate(out: &mut String, start: usize) {
+    let is_first = out.len() == start || out.ends_with(['{', '[', '=']);
+    if !is_first {
+        out.push_str(", ");
     }
 }
 
@@ -434,6 +468,19 @@ mod tests {
         assert_eq!(flags(OpenFlags::CLOEXEC | OpenFlags::APPEND), "O_APPEND|O_CLOEXEC");
         assert_eq!(flags(OpenFlags::empty()), "0");
         assert_eq!(flags(OpenFlags::from_bits_retain(0x4000_0000 | 0o2000)), "O_APPEND|0x40000000");
+    }
+
+    #[test]
+    fn structs_are_spelled_as_strace_does() {
+        let mut out = String::new();
+        push_debug(&mut out, "A { sec: 1, pad0: 0, at: B { nsec: 2 }, end: 3 }");
+        assert_eq!(out, "{sec=1, at={nsec=2}, end=3}");
+        out.clear();
+        push_debug(&mut out, "A { list: [1, 2], reserved: 0 }");
+        assert_eq!(out, "{list=[1, 2]}");
+        out.clear();
+        push_debug(&mut out, "[3, 4]");
+        assert_eq!(out, "[3, 4]");
     }
 
     #[test]

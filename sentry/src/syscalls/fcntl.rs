@@ -8,6 +8,7 @@ use abi::open::OpenFlags;
 use abi::poll::PollEvents;
 use abi::{Errno, Result, UserAddr};
 use vfs::File;
+use vfs::fs::tmpfs;
 use vfs::record_lock::{self, Held, LockKind, Owner, Range};
 
 use crate::cx::Cx;
@@ -70,9 +71,10 @@ fn fcntl_now(cx: &mut Cx<'_>, fd: Fd, command: u32, arg: u64) -> SysResult {
         }
         fcntl::F_ADD_SEALS => {
             let seals = Seals::from_bits(arg as u32).ok_or(Errno::EINVAL)?;
-            add_seals(&file, seals)
+            tmpfs::add_seals(&file, seals)?;
+            Ok(0)
         }
-        fcntl::F_GET_SEALS => Ok(u64::from(get_seals(&file)?.bits())),
+        fcntl::F_GET_SEALS => Ok(u64::from(tmpfs::seals(&file)?.bits())),
         _ => own_and_lease(cx, &file, command, arg),
     }
 }
@@ -212,14 +214,6 @@ fn give_up_lock_of_closed(cx: &Cx<'_>, fd: Fd, file: &Arc<File>, owner: Owner, r
         // Releasing cannot conflict.
         let _ = record_lock::set(file, owner, None, range);
     }
-}
-
-fn add_seals(_file: &File, _seals: Seals) -> SysResult {
-    Err(Errno::EINVAL.into())
-}
-
-const fn get_seals(_file: &File) -> Result<Seals> {
-    Err(Errno::EINVAL)
 }
 
 /// flock. See [flock(2)](https://man7.org/linux/man-pages/man2/flock.2.html).

@@ -19,6 +19,8 @@
 //! | `stat`, `path`, `dir`, `xattr`, `sync` | names and attributes |
 //! | `poll`, `epoll`, `pipe` | waiting for files; pipes, eventfds |
 //! | `futex`, `time`, `timer` | futexes, clocks, timers |
+//! | `splice`, `memfd`, `process_vm` | bytes from file to file, files in memory, memory of others |
+//! | `mount` | mounting |
 //! | `sysinfo`, `random` | about the system |
 
 mod arch_prctl;
@@ -37,13 +39,16 @@ pub(crate) mod futex;
 mod identity;
 mod ioctl;
 mod kill;
+mod memfd;
 mod message;
 mod mmap;
+mod mount;
 mod open;
 mod path;
 mod pipe;
 mod poll;
 mod prctl;
+mod process_vm;
 mod random;
 mod read_write;
 mod rlimit;
@@ -53,6 +58,7 @@ mod session;
 pub mod signal;
 mod socket;
 mod sockopt;
+mod splice;
 mod stat;
 pub mod strace;
 mod sync;

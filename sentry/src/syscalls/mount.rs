@@ -6,7 +6,7 @@ use abi::mount::{MS_MGC_MASK, MS_MGC_VAL, MountFlags as UserFlags, UmountFlags};
 use abi::open::AtFlags;
 use abi::{Errno, Result};
 use base::cred::Caps;
-use vfs::{FileSystem, MountFlags, Path};
+use vfs::{FileSystem, MountFlags, MountNamespace, Path};
 
 use crate::cx::Cx;
 use crate::error::SysResult;
@@ -49,8 +49,7 @@ pub fn mount(
     let kind = read_text(cx, kind)?;
     let fs = new_filesystem(cx, &kind, data)?;
     let source = if source.addr.is_null() { kind } else { read_text(cx, source)? };
-    let mounts = cx.thread.mounts();
-    mounts.mount(&at, fs, &source, mount_flags(flags))?;
+    namespace(cx)?.mount(&at, fs, &source, mount_flags(flags))?;
     Ok(0)
 }
 
@@ -68,8 +67,12 @@ pub fn umount2(cx: &mut Cx<'_>, target: UserCStr, flags: UmountFlags) -> SysResu
     if flags.contains(UmountFlags::EXPIRE) {
         return Err(Errno::EINVAL.into());
     }
-    cx.thread.mounts().umount(&at, flags.contains(UmountFlags::DETACH))?;
+    namespace(cx)?.umount(&at, flags.contains(UmountFlags::DETACH))?;
     Ok(0)
+}
+
+fn namespace<'a>(cx: &'a Cx<'_>) -> Result<&'a MountNamespace> {
+    cx.kernel.mounts.get().map(|mounts| &**mounts).ok_or(Errno::EINVAL)
 }
 
 fn without_magic(flags: UserFlags) -> UserFlags {
@@ -121,7 +124,7 @@ fn bind(cx: &Cx<'_>, source: UserCStr, at: &Path, flags: UserFlags) -> SysResult
         return Err(Errno::EINVAL.into());
     }
     let source = lookup(cx, DirFd::CWD, source, AtFlags::empty())?;
-    cx.thread.mounts().bind(&source, at, flags.contains(UserFlags::REC))?;
+    namespace(cx)?.bind(&source, at, flags.contains(UserFlags::REC))?;
     Ok(0)
 }
 

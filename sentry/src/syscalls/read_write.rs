@@ -327,17 +327,23 @@ fn write_now(cx: &Cx<'_>, file: &File, ranges: &[UserSlice], at: At) -> Result<u
         }
     });
     let Some(errno) = stopped else { return Ok(done) };
-    if errno == Errno::EPIPE {
-        // A signal that cannot be queued (RLIMIT_SIGPENDING) is lost, as on Linux; so below.
-        let _ = send_to_thread(cx.thread, user_signal(cx, Signal::SIGPIPE));
+    signal_failure(cx, errno, done);
+    if done > 0 { Ok(done) } else { Err(errno) }
+}
+
+/// The signals that come with a failed write: SIGPIPE, and SIGXFSZ when nothing was written.
+pub fn signal_failure(cx: &Cx<'_>, errno: Errno, done: usize) {
+    // A signal that cannot be queued (RLIMIT_SIGPENDING) is lost, as on Linux.
+    let raise = |signal| {
+        let _ = send_to_thread(cx.thread, user_signal(cx, signal));
+    };
+    match errno {
+        Errno::EPIPE => raise(Signal::SIGPIPE),
+        Errno::EFBIG if done == 0 && cx.with_vfs(|vfs| vfs.file_size_limit) != u64::MAX => {
+            raise(Signal::SIGXFSZ);
+        }
+        _ => {}
     }
-    if done > 0 {
-        return Ok(done);
-    }
-    if errno == Errno::EFBIG && cx.with_vfs(|vfs| vfs.file_size_limit) != u64::MAX {
-        let _ = send_to_thread(cx.thread, user_signal(cx, Signal::SIGXFSZ));
-    }
-    Err(errno)
 }
 
 /// What `send_sig(sig, current, 0)` of Linux makes.

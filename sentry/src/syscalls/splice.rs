@@ -280,7 +280,11 @@ async fn move_once(
         let is_ready = events.intersects(PollEvents::OUT | PollEvents::ERR | PollEvents::HUP);
         if is_ready { Ok(()) } else { Err(Errno::EAGAIN) }
     };
-    if is_nonblocking { room(cx)? } else { until_ready(cx, target, WRITABLE, None, room).await? }
+    if is_nonblocking {
+        room(cx)?
+    } else {
+        until_ready(cx, target, WRITABLE, None, room).await?
+    }
     let read = |cx: &mut Cx<'_>| {
         let into = &mut buffer[..];
         cx.with_vfs(|vfs| match from {

@@ -18,9 +18,9 @@ use crate::error::SysResult;
 use crate::syscalls::args::FromArgs;
 use crate::syscalls::{
     arch_prctl, capability, clone, dir, epoll, exec, exit, fcntl, fd, futex, identity, ioctl, kill,
-    message, mmap, open, path, pipe, poll, prctl, random, read_write, rlimit, robust, sched,
-    session, signal, socket, sockopt, stat, sync, sysinfo, task_files, time, timer, usage, wait,
-    xattr,
+    memfd, message, mmap, mount, open, path, pipe, poll, prctl, process_vm, random, read_write,
+    rlimit, robust, sched, session, signal, socket, sockopt, splice, stat, sync, sysinfo,
+    task_files, time, timer, usage, wait, xattr,
 };
 
 /// Argument words of one call.
@@ -166,6 +166,10 @@ rows! {
     328 => @wait read_write::pwritev2(fd, iov, count, offset, high, flags),
         Partial("no RWF_APPEND, no RWF_NOAPPEND");
     436 => fd::close_range(first, last, flags), Full;
+    40 => @wait splice::sendfile(out, input, offset, count), Full;
+    275 => @wait splice::splice(input, input_offset, out, out_offset, len, flags), Full;
+    319 => memfd::memfd_create(name, flags), Partial("no MFD_HUGETLB");
+    326 => @wait splice::copy_file_range(input, input_offset, out, out_offset, len, flags), Full;
     437 => @wait open::openat2(dir, path, how, size), Full;
 
     // Names and attributes.
@@ -282,6 +286,11 @@ rows! {
     455 => @wait futex::futex_wait(uaddr, val, mask, flags, timeout, clock), Full;
 
     // About the system.
+    165 => mount::mount(source, target, kind, flags, data),
+        Partial("tmpfs, ramfs, proc, bind and remount; no move, no propagation");
+    166 => mount::umount2(target, flags), Partial("no MNT_EXPIRE");
+    310 => process_vm::process_vm_readv(pid, local, local_count, remote, remote_count, flags), Full;
+    311 => process_vm::process_vm_writev(pid, local, local_count, remote, remote_count, flags), Full;
     63 => sysinfo::uname(out), Full;
     99 => sysinfo::sysinfo(out), Partial("no loads, no buffers");
     103 => sysinfo::syslog(action, buf), Partial("the log is empty");
