@@ -29,14 +29,29 @@ pub enum Test {
     Lacks(u8, u64),
 }
 
-/// Installs the sentry's filter on all of its threads.
+/// Installs the sentry's filters on all of its threads: one that kills for what is in neither list, and one that
+/// refuses what is only tried. (Of two filters' answers the host takes the stricter.)
 pub fn install_sentry_filter() -> Result<(), String> {
-    let program = compile(sentry_calls::ROWS).map_err(|e| format!("bad filter: {e}"))?;
-    seccompiler::apply_filter_all_threads(&program)
-        .map_err(|e| format!("the sentry's filter of host calls was refused: {e}"))
+    let kill = compile(
+        sentry_calls::ROWS.iter().chain(sentry_calls::REFUSED),
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+    );
+    let refusal = SeccompAction::Errno(libc::EACCES.unsigned_abs());
+    let refuse = compile(sentry_calls::REFUSED, SeccompAction::Allow, refusal);
+    for program in [refuse, kill] {
+        let program = program.map_err(|e| format!("bad filter: {e}"))?;
+        seccompiler::apply_filter_all_threads(&program)
+            .map_err(|e| format!("the sentry's filter of host calls was refused: {e}"))?;
+    }
+    Ok(())
 }
 
-fn compile(rows: &[Row]) -> Result<BpfProgram, seccompiler::BackendError> {
+fn compile<'a>(
+    rows: impl IntoIterator<Item = &'a Row>,
+    mismatch: SeccompAction,
+    matched: SeccompAction,
+) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for row in rows {
         let chain = rules.entry(row.number).or_default();
@@ -45,13 +60,7 @@ fn compile(rows: &[Row]) -> Result<BpfProgram, seccompiler::BackendError> {
             chain.push(SeccompRule::new(conditions)?);
         }
     }
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::KillProcess,
-        SeccompAction::Allow,
-        TargetArch::x86_64,
-    )?;
-    filter.try_into()
+    SeccompFilter::new(rules, mismatch, matched, TargetArch::x86_64)?.try_into()
 }
 
 fn condition(test: &Test) -> Result<SeccompCondition, seccompiler::BackendError> {
@@ -73,11 +82,12 @@ mod tests {
     #[test]
     fn every_row_has_a_reason_and_no_call_stands_twice() {
         let mut seen = std::collections::BTreeSet::new();
-        for row in sentry_calls::ROWS {
+        for row in sentry_calls::ROWS.iter().chain(sentry_calls::REFUSED) {
             assert!(!row.reason.is_empty(), "call {}", row.number);
             assert!(seen.insert(row.number), "call {} stands twice", row.number);
         }
-        assert!(compile(sentry_calls::ROWS).is_ok());
+        let kill = SeccompAction::KillProcess;
+        assert!(compile(sentry_calls::ROWS, kill, SeccompAction::Allow).is_ok());
     }
 
     #[test]

@@ -27,6 +27,13 @@ const IOCTLS: &[&[Test]] = &[
     &[Test::Is(1, 0x5401)],
 ];
 
+/// Calls of libraries that go on without an answer; they get EACCES. Nothing of ours makes them.
+pub const REFUSED: &[Row] = &[
+    any(libc::SYS_openat, "glibc's allocator looks for the host's overcommit policy"),
+    any(libc::SYS_readlink, "a panic's backtrace looks for the program's file"),
+    any(libc::SYS_getcwd, "a panic's backtrace shortens paths"),
+];
+
 pub const ROWS: &[Row] = &[
     // Files: descriptors that were donated or inherited.
     any(libc::SYS_read, "event descriptors, the program's streams"),
