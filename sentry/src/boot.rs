@@ -3,10 +3,12 @@
 //! | module | what |
 //! | --- | --- |
 //! | `mounts` | the guest's tree |
+//! | `console` | the host's terminal as the guest's |
 //! | `stdio` | the first descriptors |
 //! | `program` | the first process: found, loaded, started |
 //! | `orders` | what the supervisor tells while the guest runs |
 
+mod console;
 pub(crate) mod mounts;
 mod orders;
 mod program;
@@ -19,6 +21,8 @@ use base::clock::Clock;
 use platform::Platform;
 use vfs::fs::gofer::Client;
 use vfs::{FdTable, MountNamespace};
+
+use console::Console;
 
 use crate::config::{Config, Outcome};
 use crate::kernel::{Kernel, KernelParts};
@@ -55,16 +59,20 @@ impl From<BootError> for Outcome {
 #[must_use]
 pub fn boot(config: Config, platform: Arc<dyn Platform>) -> Outcome {
     match prepare(config, platform) {
-        Ok(kernel) => {
+        Ok((kernel, console)) => {
             let platform = Arc::clone(&kernel.platform);
-            kernel.executor.run(&platform, WORKERS)
+            let outcome = kernel.executor.run(&platform, WORKERS);
+            if let Some(console) = console {
+                console.drain();
+            }
+            outcome
         }
         Err(error) => error.into(),
     }
 }
 
 /// Sets everything up; the first process is on its way when this returns.
-fn prepare(config: Config, platform: Arc<dyn Platform>) -> Result<Arc<Kernel>, BootError> {
+fn prepare(config: Config, platform: Arc<dyn Platform>) -> Result<Prepared, BootError> {
     let kernel = Kernel::new(KernelParts {
         platform,
         host: config.host,
@@ -77,7 +85,9 @@ fn prepare(config: Config, platform: Arc<dyn Platform>) -> Result<Arc<Kernel>, B
     let gofer = connect(&kernel, config.gofer)?;
     let mounts = mounts::build(&kernel, &gofer, config.mounts)?;
     let files = FdTable::new();
-    stdio::install(&kernel, &files, config.stdio, config.console.as_ref())?;
+    let make_console = |host| Console::new(&kernel, &mounts, host, &config.cred);
+    let console = config.console.map(make_console).transpose()?;
+    stdio::install(&kernel, &files, config.stdio, console.as_ref())?;
     let first = program::Start {
         args: config.args,
         env: config.env,
@@ -88,9 +98,12 @@ fn prepare(config: Config, platform: Arc<dyn Platform>) -> Result<Arc<Kernel>, B
         files,
     };
     (config.confine)().map_err(BootError::new)?;
-    orders::listen(&kernel, config.control);
+    orders::listen(&kernel, config.control, console.clone());
+    if let Some(console) = &console {
+        console.start(&kernel);
+    }
     program::start(&kernel, first);
-    Ok(kernel)
+    Ok((kernel, console))
 }
 
 fn connect(
@@ -112,5 +125,7 @@ fn connect(
 fn clock(kernel: &Kernel) -> Arc<dyn Clock> {
     Arc::clone(&kernel.clock)
 }
+
+type Prepared = (Arc<Kernel>, Option<Arc<Console>>);
 
 type Mounts = Arc<MountNamespace>;

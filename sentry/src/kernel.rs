@@ -1,14 +1,16 @@
 //! The roots of one sandbox.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use base::clock::{Clock, Nanos};
 use base::lock::Mutex;
 use platform::Platform;
 use rustix::time::{ClockId, clock_gettime};
 use vfs::MountNamespace;
+use vfs::fs::devpts::DevPts;
 use vfs::fs::tmpfs::Nameless;
+use vfs::tty::Terminals;
 
 use crate::config::HostFacts;
 use crate::executor::Executor;
@@ -18,6 +20,8 @@ use crate::futex::FutexTable;
 use crate::lock_order;
 use crate::syscalls::strace::Tracer;
 use crate::task::PidTable;
+use crate::task::job_control::Jobs;
+use crate::time::FileTimers;
 
 /// One guest kernel.
 pub struct Kernel {
@@ -34,6 +38,10 @@ pub struct Kernel {
     pub memfds: Nameless,
     /// Names of bound unix sockets: the network namespace, so far.
     pub unix_names: Arc<netstack::unix::Names>,
+    /// Which session has which terminal.
+    pub terminals: Arc<Terminals>,
+    /// /dev/pts, wherever it is mounted.
+    pub devpts: Arc<DevPts>,
     pub host: HostFacts,
     /// Where --strace lines go.
     pub strace: Option<Arc<Tracer>>,
@@ -71,24 +79,31 @@ impl Kernel {
     /// Of the host calls that make the executor's descriptors.
     pub fn new(parts: KernelParts) -> io::Result<Arc<Self>> {
         let executor = Executor::new()?;
-        let clock = HostClock;
-        Ok(Arc::new(Self {
-            platform: parts.platform,
-            timers: Arc::clone(executor.timers()),
-            reactor: Arc::clone(executor.reactor()),
-            executor,
-            tasks: PidTable::new(parts.pids_limit),
-            futexes: FutexTable::new(),
-            mounts: OnceLock::new(),
-            memfds: Nameless::new(Arc::new(HostClock), None, 1),
-            unix_names: netstack::unix::Names::new(),
-            host: parts.host,
-            uts: Mutex::new(Uts { hostname: parts.hostname, domainname: b"(none)".to_vec() }),
-            boot_realtime_ns: clock.realtime(),
-            boot_monotonic_ns: clock.monotonic(),
-            clock: Arc::new(clock),
-            memory_limit: parts.memory_limit,
-            strace: parts.strace,
+        let (boot_realtime_ns, boot_monotonic_ns) = (HostClock.realtime(), HostClock.monotonic());
+        let clock: Arc<dyn Clock> = Arc::new(HostClock);
+        let file_timers = FileTimers::on(executor.timers(), &clock);
+        Ok(Arc::new_cyclic(|myself| {
+            let terminals = Terminals::new(Jobs::new(Weak::clone(myself)), file_timers);
+            Self {
+                platform: parts.platform,
+                timers: Arc::clone(executor.timers()),
+                reactor: Arc::clone(executor.reactor()),
+                executor,
+                tasks: PidTable::new(parts.pids_limit),
+                futexes: FutexTable::new(),
+                mounts: OnceLock::new(),
+                memfds: Nameless::new(Arc::new(HostClock), None, 1),
+                unix_names: netstack::unix::Names::new(),
+                devpts: DevPts::new(Arc::clone(&terminals)),
+                terminals,
+                host: parts.host,
+                uts: Mutex::new(Uts { hostname: parts.hostname, domainname: b"(none)".to_vec() }),
+                boot_realtime_ns,
+                boot_monotonic_ns,
+                clock,
+                memory_limit: parts.memory_limit,
+                strace: parts.strace,
+            }
         }))
     }
 

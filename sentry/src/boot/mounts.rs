@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use abi::Errno;
 use abi::ids::{Gid, Uid};
+use abi::stat::makedev;
 use base::cred::Credentials;
-use vfs::fs::devfs::DevFs;
+use vfs::fs::devfs::{DevFs, ExtraDevice};
 use vfs::fs::gofer::{Client, GoferFs};
 use vfs::fs::overlay::OverlayFs;
 use vfs::fs::procfs::ProcFs;
+use vfs::fs::sysfs::{Machine, SysFs};
 use vfs::fs::tmpfs::{Options, TmpFs};
+use vfs::tty::ControllingTerminal;
 use vfs::{
     Caller, FileSystem, FsContext, LookupFlags, MountFlags, MountNamespace, Path, VfsCx, ops, path,
 };
@@ -99,12 +102,15 @@ fn filesystem(
             let size = size_limit.unwrap_or_else(|| memory_share(kernel));
             TmpFs::new(clock(kernel), Options { size: Some(size), ..Options::default() })
         }
-        MountSource::Dev => DevFs::new(Vec::new()),
+        MountSource::Dev => DevFs::new(devices(kernel)),
+        MountSource::DevPts => kernel.devpts.clone(),
         MountSource::Proc => ProcFs::new(ProcView::new(kernel, mounts.ok_or(Errno::EINVAL)?)),
-        MountSource::DevPts | MountSource::Sys => {
-            let options = Options { size: Some(0), mode: 0o555, ..Options::default() };
-            TmpFs::new(clock(kernel), options)
-        }
+        MountSource::Sys => SysFs::new(&Machine {
+            cpus: kernel.host.cpus,
+            memory: kernel.memory_limit.unwrap_or(kernel.host.mem_total),
+            memory_limit: kernel.memory_limit,
+            pids_limit: kernel.tasks.limit(),
+        }),
     })
 }
 
@@ -165,6 +171,15 @@ fn size_value(kernel: &Kernel, text: &str) -> abi::Result<u64> {
 /// What files in memory may take: half of it, as Linux' tmpfs.
 fn memory_share(kernel: &Kernel) -> u64 {
     kernel.memory_limit.unwrap_or(kernel.host.mem_total) / 2
+}
+
+/// Devices that only the sentry can drive. /dev/console is whatever terminal the caller has, as it is in containers.
+fn devices(kernel: &Arc<Kernel>) -> Vec<ExtraDevice> {
+    let terminal = || Arc::new(ControllingTerminal::new(Arc::clone(&kernel.terminals)));
+    vec![
+        ExtraDevice { name: "tty", rdev: makedev(5, 0), mode: 0o666, device: terminal() },
+        ExtraDevice { name: "console", rdev: makedev(5, 1), mode: 0o600, device: terminal() },
+    ]
 }
 
 fn source_name(spec: &MountSpec) -> &'static [u8] {

@@ -9,6 +9,7 @@ use abi::signal::Signal;
 use base::WaitQueue;
 use rustix::net::RecvFlags;
 
+use super::console::Console;
 use crate::control::{MAX_LEN, Order};
 use crate::executor::notify::wait_until;
 use crate::kernel::Kernel;
@@ -16,12 +17,12 @@ use crate::signal::send;
 use crate::task::exit::INIT;
 
 /// Obeys orders for as long as the sandbox lives.
-pub fn listen(kernel: &Arc<Kernel>, control: OwnedFd) {
+pub fn listen(kernel: &Arc<Kernel>, control: OwnedFd, console: Option<Arc<Console>>) {
     let kernel_of_task = Arc::clone(kernel);
-    kernel.executor.spawn(async move { obey(&kernel_of_task, Arc::new(control)).await });
+    kernel.executor.spawn(async move { obey(&kernel_of_task, Arc::new(control), console).await });
 }
 
-async fn obey(kernel: &Arc<Kernel>, control: Arc<OwnedFd>) {
+async fn obey(kernel: &Arc<Kernel>, control: Arc<OwnedFd>, console: Option<Arc<Console>>) {
     let queue = WaitQueue::new();
     let watched = kernel.reactor.register(Arc::clone(&control), queue.clone(), PollEvents::IN);
     let Ok(_watch) = watched else { return };
@@ -30,7 +31,9 @@ async fn obey(kernel: &Arc<Kernel>, control: Arc<OwnedFd>) {
         match received {
             Some(Order::Signal(number)) => deliver(kernel, number),
             Some(Order::Resize { rows, cols }) => {
-                tracing::debug!(rows, cols, "no terminal to resize");
+                if let Some(console) = &console {
+                    console.resize(rows, cols);
+                }
             }
             Some(Order::Go) => {}
             // The supervisor is gone; the host ends us with it.

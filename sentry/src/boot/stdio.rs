@@ -6,11 +6,12 @@ use std::sync::Arc;
 use abi::ids::Fd;
 use abi::poll::PollEvents;
 use base::WaitQueue;
-use vfs::FdTable;
 use vfs::fs::hostfile::{self, ReactorRegistration};
+use vfs::{FdTable, File};
 
 use super::BootError;
-use crate::config::{Console, Stdio};
+use super::console::Console;
+use crate::config::Stdio;
 use crate::executor::reactor::{Reactor, Watch};
 use crate::kernel::Kernel;
 
@@ -39,33 +40,32 @@ struct Registered(#[expect(dead_code, reason = "held for its drop")] Watch);
 
 impl ReactorRegistration for Registered {}
 
+/// The reactor for files.
+pub fn reactor(kernel: &Kernel) -> Arc<dyn hostfile::Reactor> {
+    Arc::new(FileReactor(Arc::clone(&kernel.reactor)))
+}
+
 /// Fills descriptors 0 to 2.
 pub fn install(
     kernel: &Arc<Kernel>,
     files: &Arc<FdTable>,
     stdio: [Stdio; 3],
-    console: Option<&Console>,
+    console: Option<&Arc<Console>>,
 ) -> Result<(), BootError> {
-    let reactor: Arc<dyn hostfile::Reactor> = Arc::new(FileReactor(Arc::clone(&kernel.reactor)));
+    let reactor = reactor(kernel);
+    // The streams that are the terminal are one open file, as a login shell gets them.
+    let mut terminal: Option<Arc<File>> = None;
     for (number, stdio) in (0..).zip(stdio) {
-        let fd = match stdio {
-            Stdio::Closed => continue,
-            Stdio::Host(fd) => fd,
-            Stdio::Console => match console_end(console, number) {
-                Some(fd) => fd,
-                None => continue,
+        let failed = |errno| BootError::of(&format!("cannot take over descriptor {number}"), errno);
+        let file = match (stdio, console) {
+            (Stdio::Closed, _) | (Stdio::Console, None) => continue,
+            (Stdio::Host(fd), _) => hostfile::adopt(fd, Arc::clone(&reactor)).map_err(failed)?,
+            (Stdio::Console, Some(console)) => match &terminal {
+                Some(file) => Arc::clone(file),
+                None => terminal.insert(console.open().map_err(failed)?).clone(),
             },
         };
-        let failed = |errno| BootError::of(&format!("cannot take over descriptor {number}"), errno);
-        let file = hostfile::adopt(fd, Arc::clone(&reactor)).map_err(failed)?;
         files.install(file, false, Fd(number), u64::MAX).map_err(failed)?;
     }
     Ok(())
-}
-
-/// The host's terminal itself, until the guest has terminals of its own.
-fn console_end(console: Option<&Console>, number: i32) -> Option<OwnedFd> {
-    let console = console?;
-    let end = if number == 0 { &console.input } else { &console.output };
-    end.try_clone().ok()
 }

@@ -105,14 +105,15 @@ fn map_view(line: MapLine) -> MapView {
 impl TaskView for ThreadView {
     fn ids(&self) -> TaskIds {
         let group = self.group();
+        let terminal = self.kernel.terminals.of_session(group.sid());
         TaskIds {
             tid: self.thread.tid(),
             tgid: group.tgid,
             ppid: group.parent(),
             pgid: group.pgid(),
             sid: group.sid(),
-            tty: 0,
-            tty_pgid: -1,
+            tty: terminal.as_ref().map_or(0, |tty| tty.rdev()),
+            tty_pgid: terminal.map_or(-1, |tty| tty.foreground().0),
         }
     }
 
@@ -275,7 +276,6 @@ impl TaskView for ThreadView {
         let stat = mm.memory_stat();
         let anonymous = stat.resident.min(stat.data + stat.stack);
         let start_brk = mm.with_state(|state| state.brk_start);
-        let peak_resident = self.group().usage.lock().own.max_rss_bytes.max(stat.resident);
         let past_resident = self.group().usage.lock().own.max_rss_bytes;
         Some(TaskMemory {
             size: stat.size,

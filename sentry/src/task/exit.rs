@@ -177,6 +177,9 @@ fn leave_group(kernel: &Kernel, thread: &Arc<Thread>) {
         status.and_then(|status| end_group(&mut tables, group, status, &mut wakes))
     };
     wakes.fire();
+    if group.tgid == group.sid() && group.exit_status().is_some() {
+        kernel.terminals.session_ended(group.sid());
+    }
     if told_stop {
         crate::signal::stop::tell_parent(kernel, group, abi::siginfo::CLD_STOPPED);
     }

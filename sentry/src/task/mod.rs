@@ -10,6 +10,7 @@
 //! | `exec` | a new program in the same process |
 //! | `dethread` | what execve(2) does to the other threads |
 //! | `session` | process groups and sessions |
+//! | `job_control` | what terminals ask about sessions and process groups |
 //! | `run_state` | how a thread is interrupted |
 //! | `block` | the one place where a call waits |
 //! | `rlimits` | resource limits |
@@ -20,6 +21,7 @@ pub mod dethread;
 pub mod exec;
 pub mod exit;
 mod first;
+pub mod job_control;
 mod pid_table;
 pub mod rlimits;
 pub mod run_state;

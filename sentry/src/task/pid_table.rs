@@ -68,6 +68,12 @@ impl PidTable {
         self.tables.lock()
     }
 
+    /// Threads allowed at once, when that was limited.
+    #[must_use]
+    pub fn limit(&self) -> Option<u32> {
+        u32::try_from(self.limit).ok().filter(|limit| *limit < PID_MAX.cast_unsigned())
+    }
+
     /// A fresh id, promised until [`Tables::insert_thread`] or [`PidTable::unreserve`].
     ///
     /// # Errors

@@ -18,7 +18,13 @@ pub struct FileTimers {
 impl FileTimers {
     #[must_use]
     pub fn new(kernel: &Kernel) -> Arc<Self> {
-        Arc::new(Self { timers: Arc::clone(&kernel.timers), clock: Arc::clone(&kernel.clock) })
+        Self::on(&kernel.timers, &kernel.clock)
+    }
+
+    /// For a kernel in the making.
+    #[must_use]
+    pub fn on(timers: &Arc<Timers>, clock: &Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { timers: Arc::clone(timers), clock: Arc::clone(clock) })
     }
 }
 

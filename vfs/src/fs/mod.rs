@@ -10,6 +10,7 @@
 //! | `tmpfs` | files in memory |
 //! | `procfs` | /proc |
 //! | `overlay` | a read-only filesystem under changes in memory |
+//! | `sysfs` | /sys |
 //! | `pipefs` | pipes and FIFOs |
 //! | `anonfs` | inodes of files without a path |
 //! | `sockfs` | inodes behind sockets |
@@ -26,4 +27,5 @@ pub mod overlay;
 pub mod pipefs;
 pub mod procfs;
 pub mod sockfs;
+pub mod sysfs;
 pub mod tmpfs;
