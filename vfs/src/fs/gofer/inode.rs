@@ -442,7 +442,12 @@ impl Inode for GoferInode {
         let attr = match self.any_fd() {
             Some(fd) => {
                 let raw = rustix::fs::fstat(&*fd).map_err(errno)?;
-                gofer_protocol::attr::from_stat(&raw, last.btime)
+                // Owners are not to be had here: the sentry's user namespace knows none but its own.
+                Attr {
+                    uid: last.uid,
+                    gid: last.gid,
+                    ..gofer_protocol::attr::from_stat(&raw, last.btime)
+                }
             }
             None => match self.ask(Op::Attr, attr_only) {
                 // It lives on somewhere without a name; the last news are all there is.
