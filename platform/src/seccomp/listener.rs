@@ -125,6 +125,13 @@ impl Listener {
         }
     }
 
+    /// Answers somebody whose work is not waited for: not on this CPU, if another is idle.
+    pub fn send_elsewhere(&self, notification: u64, value: u64) {
+        self.set_sync(false);
+        self.send(notification, value);
+        self.set_sync(true);
+    }
+
     /// Lets the call that was asked for happen.
     pub fn permit(&self, notification: u64) {
         if let Err(errno) = sys::notif_continue(self.fd.as_fd(), notification)

@@ -72,7 +72,7 @@ impl Pool {
         let order = state.next_order();
         drop(state);
         if let Some((notification, token)) = order {
-            shared.listener.send(notification, token);
+            shared.listener.send_elsewhere(notification, token);
         }
     }
 
@@ -89,18 +89,40 @@ impl Pool {
             state.failure = Some(Errno::from_raw(errno));
             wakers = std::mem::take(&mut state.waiting);
         }
+        let expected = current.filter(|token| state.ordered.contains(token));
         state.notification = Some(notification);
         let order = state.next_order();
         drop(state);
+        if let Some(token) = expected
+            && let Ok(pid) = i32::try_from(result)
+        {
+            shared.watch_unborn(token, pid);
+            // Born while we looked?
+            if !self.state.lock().ordered.contains(&token) {
+                shared.unwatch_unborn(token);
+            }
+        }
         if let Some((notification, token)) = order {
-            shared.listener.send(notification, token);
+            shared.listener.send_elsewhere(notification, token);
         }
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// A stub died before it said hello.
+    pub fn on_lost(&self, shared: &Shared, token: u64) {
+        let mut state = self.state.lock();
+        let before = state.ordered.len();
+        state.ordered.retain(|open| *open != token);
+        let was_ours = state.ordered.len() != before;
+        drop(state);
+        if was_ours {
+            self.refill(shared);
+        }
+    }
+
     /// A stub said hello: it gets its channel and is ready.
     pub fn on_stub(&self, shared: &Arc<Shared>, token: u64, tid: i32, notification: u64) -> bool {
-        let stub = make_stub(shared, tid, notification);
+        let stub = make_stub(shared, token, tid, notification);
         let mut state = self.state.lock();
         state.ordered.retain(|open| *open != token);
         match stub {
@@ -170,11 +192,16 @@ impl State {
     }
 }
 
-fn make_stub(shared: &Arc<Shared>, tid: i32, notification: u64) -> Result<Arc<Thread>, Errno> {
+fn make_stub(
+    shared: &Arc<Shared>,
+    token: u64,
+    tid: i32,
+    notification: u64,
+) -> Result<Arc<Thread>, Errno> {
     let region = shared.take_region()?;
     let pidfd = Some(sys::pidfd_open(tid)?);
     let arrival = Arrival { tid, pidfd, notification };
-    let thread = shared.adopt_process(arrival, region, 0).map_err(|error| match error {
+    let thread = shared.adopt_process(arrival, region, token).map_err(|error| match error {
         PlatformError::Exhausted(errno) => errno,
         _ => Errno::EIO,
     })?;

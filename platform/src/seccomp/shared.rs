@@ -24,6 +24,8 @@ use crate::{Kicker, PlatformError};
 
 /// Marks an order's token among the process ids of the death set.
 const TOKEN_BIT: u64 = 1 << 61;
+/// Made whenever a process has died: then its successor's is there.
+const REGIONS_AHEAD: usize = 2;
 /// The zygote in the death set.
 pub const ZYGOTE_ID: u64 = 0;
 
@@ -43,6 +45,8 @@ pub struct Shared {
     processes: Mutex<HashMap<u64, Arc<Process>>>,
     /// Children that a guest claims to have made and that did not say hello yet.
     unborn: Mutex<HashMap<u64, OwnedFd>>,
+    /// Regions made ahead of demand.
+    regions: Mutex<Vec<Arc<Region>>>,
     /// epoll of pidfds.
     deaths: OwnedFd,
     pub is_broken: AtomicBool,
@@ -70,6 +74,7 @@ impl Shared {
             awaited_count: AtomicUsize::new(0),
             processes: Mutex::default(),
             unborn: Mutex::default(),
+            regions: Mutex::default(),
             deaths,
             is_broken: AtomicBool::new(false),
             spin: Spin::new(),
@@ -217,18 +222,26 @@ impl Shared {
 
     /// Watches a child that its parent claims to have made, in case it dies before it says hello.
     pub fn watch_order(&self, order: &Order, claimed: i32) {
-        if order.is_of_thread() || order.has_arrived() {
-            return;
+        if !order.is_of_thread()
+            && !order.has_arrived()
+            && !self.watch_unborn(order.token(), claimed)
+        {
+            self.orders.fail(order.token(), Errno::EAGAIN);
         }
-        match sys::pidfd_open(claimed) {
-            Ok(pidfd) => {
-                if self.watch(pidfd.as_fd(), order.token()).is_ok() {
-                    self.unborn.lock().insert(order.token(), pidfd);
-                }
-            }
-            Err(_) if order.has_arrived() => {}
-            Err(_) => self.orders.fail(order.token(), Errno::EAGAIN),
+    }
+
+    /// The same by the order's token; false when there is no such process.
+    pub fn watch_unborn(&self, token: u64, pid: i32) -> bool {
+        let Ok(pidfd) = sys::pidfd_open(pid) else { return false };
+        if self.watch(pidfd.as_fd(), token).is_ok() {
+            self.unborn.lock().insert(token, pidfd);
         }
+        true
+    }
+
+    /// It was born, or somebody else sees to it.
+    pub fn unwatch_unborn(&self, token: u64) {
+        self.unborn.lock().remove(&token);
     }
 
     pub fn watch(&self, pidfd: BorrowedFd<'_>, id: u64) -> Result<(), Errno> {
@@ -240,8 +253,19 @@ impl Shared {
         self.deaths.as_fd()
     }
 
+    /// A channel region, never used before.
     pub fn take_region(&self) -> Result<Arc<Region>, Errno> {
-        Region::new().map(Arc::new)
+        let ready = self.regions.lock().pop();
+        ready.map_or_else(|| Region::new().map(Arc::new), Ok)
+    }
+
+    /// Makes regions ahead of demand, when there is time.
+    fn stock_regions(&self) {
+        while self.regions.lock().len() < REGIONS_AHEAD
+            && let Ok(region) = Region::new()
+        {
+            self.regions.lock().push(Arc::new(region));
+        }
     }
 
     /// Registers a new process that stands in its hello; its first thread.
@@ -251,7 +275,7 @@ impl Shared {
         region: Arc<Region>,
         token: u64,
     ) -> Result<Arc<Thread>, PlatformError> {
-        self.unborn.lock().remove(&token);
+        self.unwatch_unborn(token);
         let pidfd = arrival.pidfd.ok_or_else(|| PlatformError::Broken("no pidfd".to_owned()))?;
         let process = Process::new(arrival.tid, pidfd, region);
         let (slot, _) = process.take_slot().map_err(PlatformError::Exhausted)?;
@@ -305,12 +329,13 @@ impl Shared {
             events.clear();
             let buffer = rustix::buffer::spare_capacity(&mut events);
             if epoll::wait(&self.deaths, buffer, Some(&now)).is_err() || events.is_empty() {
-                return;
+                break;
             }
             for event in &events {
                 self.on_death(event.data.u64());
             }
         }
+        self.stock_regions();
     }
 
     fn on_death(self: &Arc<Self>, id: u64) {
@@ -322,6 +347,7 @@ impl Shared {
                 let _ = sys::wait_pidfd(pidfd.as_fd());
             }
             self.orders.fail(id, Errno::EAGAIN);
+            self.pool.on_lost(self, id);
         } else {
             let process = self.processes.lock().remove(&id);
             if let Some(process) = process {

@@ -5,8 +5,25 @@ use platform::{Event, NewContext, PlatformError};
 
 use crate::harness::{DATA, block_on, load, next, platform, step};
 
-/// Child processes of this one, by state; the tests of this file run in a process with others, so only the
-/// zombies are looked at.
+const ALONE: &str = "RUN_CODE_ALONE";
+
+/// Runs a test in a process of its own: other tests' children would be in the way of counting.
+fn alone(name: &str, body: impl FnOnce()) {
+    if std::env::var(ALONE).is_ok() {
+        return body();
+    }
+    let exe = std::env::current_exe().expect("the test's own file");
+    let output = std::process::Command::new(exe)
+        .args(["--exact", name, "--nocapture"])
+        .env(ALONE, "yes")
+        .output()
+        .expect("started");
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name}: {}\n{out}\n{err}", output.status);
+}
+
+/// Children of this process that nobody has collected.
 fn zombies() -> usize {
     let me = std::process::id().to_string();
     let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
@@ -34,19 +51,21 @@ fn no_zombie_after_a_while() {
 
 #[test]
 fn killed_process_says_so() {
-    let platform = platform();
-    let mut context = load(&platform, snippet!("2:", "pause", "jmp 2b"));
-    context.resume();
-    context.space().kill();
-    match next(&mut *context) {
-        Err(PlatformError::Died(reason)) => assert_eq!(reason, "killed by signal 9"),
-        other => panic!("{other:?}"),
-    }
-    let mut byte = [0];
-    assert_eq!(context.space().read(UserAddr(DATA), &mut byte), 0);
-    assert!(block_on(context.execute(vec![])).is_ok());
-    drop(context);
-    no_zombie_after_a_while();
+    alone("deaths::killed_process_says_so", || {
+        let platform = platform();
+        let mut context = load(&platform, snippet!("2:", "pause", "jmp 2b"));
+        context.resume();
+        context.space().kill();
+        match next(&mut *context) {
+            Err(PlatformError::Died(reason)) => assert_eq!(reason, "killed by signal 9"),
+            other => panic!("{other:?}"),
+        }
+        let mut byte = [0];
+        assert_eq!(context.space().read(UserAddr(DATA), &mut byte), 0);
+        assert!(block_on(context.execute(vec![])).is_ok());
+        drop(context);
+        no_zombie_after_a_while();
+    });
 }
 
 #[test]
@@ -62,31 +81,35 @@ fn foreign_architecture_kills_the_process() {
 
 #[test]
 fn dropped_contexts_leave_nothing() {
-    let platform = platform();
-    for _ in 0..30 {
-        let mut context = load(&platform, snippet!("mov eax, 39", "syscall", "2:", "jmp 2b"));
-        assert_eq!(step(&mut *context), Event::Syscall);
-        let new = NewContext { regs: *context.regs(), fs_base: None };
-        let mut child = block_on(context.fork(new)).expect("forked");
-        child.resume();
-    }
-    no_zombie_after_a_while();
+    alone("deaths::dropped_contexts_leave_nothing", || {
+        let platform = platform();
+        for _ in 0..30 {
+            let mut context = load(&platform, snippet!("mov eax, 39", "syscall", "2:", "jmp 2b"));
+            assert_eq!(step(&mut *context), Event::Syscall);
+            let new = NewContext { regs: *context.regs(), fs_base: None };
+            let mut child = block_on(context.fork(new)).expect("forked");
+            child.resume();
+        }
+        no_zombie_after_a_while();
+    });
 }
 
 #[test]
 fn execution_cut_short_ends_cleanly() {
-    let platform = platform();
-    let mut context = load(&platform, snippet!("2:", "mov eax, 39", "syscall", "jmp 2b"));
-    step(&mut *context);
-    let new = NewContext { regs: *context.regs(), fs_base: None };
-    {
-        // Polled once, then dropped: the child nobody waits for must go.
-        let mut fork = context.fork(new);
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        let _ = fork.as_mut().poll(&mut cx);
-    }
-    drop(context);
-    no_zombie_after_a_while();
+    alone("deaths::execution_cut_short_ends_cleanly", || {
+        let platform = platform();
+        let mut context = load(&platform, snippet!("2:", "mov eax, 39", "syscall", "jmp 2b"));
+        step(&mut *context);
+        let new = NewContext { regs: *context.regs(), fs_base: None };
+        {
+            // Polled once, then dropped: the child nobody waits for must go.
+            let mut fork = context.fork(new);
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            let _ = fork.as_mut().poll(&mut cx);
+        }
+        drop(context);
+        no_zombie_after_a_while();
+    });
 }
 
 const ROLE: &str = "RUN_CODE_ROLE";
