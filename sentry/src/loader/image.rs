@@ -272,7 +272,7 @@ impl Image {
     /// Program headers, code, data and break.
     fn note_program(&mut self, elf: &Elf, bias: u64, random: u64) -> Result<()> {
         self.program_entry = bias.wrapping_add(elf.entry);
-        let (mut code, mut data) = (u64::MAX..0, 0..0);
+        let (mut code_start, mut code_end, mut data) = (u64::MAX, 0, 0..0);
         let mut end = 0;
         for header in elf.loads() {
             // Checked when it was mapped: nothing here can leave the guest's range.
@@ -284,13 +284,13 @@ impl Image {
                 self.phdr = start + (elf.phoff - header.offset);
             }
             if header.flags & PF_X != 0 {
-                code = code.start.min(start)..code.end.max(file_end);
+                (code_start, code_end) = (code_start.min(start), code_end.max(file_end));
             }
             data = data.start.max(start)..data.end.max(file_end);
             end = end.max(start + header.memsz);
         }
         let image = &mut self.state.image;
-        image.code = code.start.min(code.end)..code.end;
+        image.code = code_start.min(code_end)..code_end;
         image.data = data;
         let brk = page_up(end).ok_or(Errno::ENOMEM)? + page_start(random % BRK_RANDOM_BYTES);
         (self.state.brk_start, self.state.brk) = (brk, brk);
