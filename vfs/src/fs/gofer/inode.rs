@@ -1,5 +1,8 @@
 //! Objects of a gofer's tree: lookups, attributes, changes.
 
+mod children;
+mod descriptors;
+
 use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
@@ -9,14 +12,14 @@ use abi::stat::{Attr, FileType};
 use abi::{Errno, Result};
 use base::lock::Mutex;
 use gofer_protocol::wire::{DecodeError, Decoded, Reader};
-use gofer_protocol::{AttrChange, NodeKind, Op, Owner, TimeChange, TreePath, Walked};
+use gofer_protocol::{AttrChange, NodeKind, Op, Owner, TimeChange, TreePath};
 
 use super::client::Client;
 use super::dir::GoferDir;
 use super::errno;
 use super::file::GoferFile;
 use super::fs::Shared;
-use super::known::{Entry, Known};
+use super::known::Known;
 use super::open_files::Kept;
 use crate::context::VfsCx;
 use crate::file::FileOps;
@@ -154,247 +157,6 @@ impl GoferInode {
         read: impl FnOnce(Reader<'_>, Option<OwnedFd>) -> Decoded<T>,
     ) -> Result<T> {
         self.client().call(self.shared.tree, &self.path_to(&[name])?, op, read)
-    }
-
-    // What directories know.
-
-    /// What is known about `name` without asking: `Some(Err(ENOENT))` when it is not there.
-    fn recall(&self, name: &[u8]) -> Option<Result<Arc<Self>>> {
-        if self.shared.is_writable {
-            return None;
-        }
-        let listed = {
-            let state = self.state.lock();
-            let known = state.known.as_ref()?;
-            match known.entries.get(name) {
-                Some(Entry::Absent) => return Some(Err(Errno::ENOENT)),
-                Some(Entry::Inode(inode)) => return inode.upgrade().map(Ok),
-                Some(Entry::Listed(attr)) => **attr,
-                None if known.is_complete => return Some(Err(Errno::ENOENT)),
-                None => return None,
-            }
-        };
-        Some(Ok(self.adopt(name, listed)))
-    }
-
-    /// The inode for an entry that the gofer described.
-    fn adopt(&self, name: &[u8], attr: Attr) -> Arc<Self> {
-        let (inode, is_first) = {
-            let mut state = self.state.lock();
-            let is_first = state.known.is_none();
-            let known = state.known.get_or_insert_default();
-            if let Some(Entry::Inode(held)) = known.entries.get(name)
-                && let Some(inode) = held.upgrade()
-                && inode.kind == attr.file_type()
-            {
-                drop(state);
-                if inode.renew(&attr) {
-                    return inode;
-                }
-                state = self.state.lock();
-            }
-            let parent = self.this.upgrade();
-            let inode = Self::new(Arc::clone(&self.shared), parent, name, attr);
-            let known = state.known.get_or_insert_default();
-            if self.shared.is_writable {
-                known.prune();
-            }
-            let entry = Entry::Inode(Arc::downgrade(&inode));
-            if known.entries.insert(name.into(), entry).is_none() {
-                self.shared.budget.learnt(1);
-            }
-            (inode, is_first)
-        };
-        self.account(is_first);
-        inode
-    }
-
-    /// Takes news about the object; false when they are about another one.
-    fn renew(&self, attr: &Attr) -> bool {
-        let mut state = self.state.lock();
-        let same = !state.is_gone && is_same_object(&state.attr, attr);
-        if same {
-            state.attr = *attr;
-        }
-        same
-    }
-
-    /// Remembers entries that nobody has looked up; only in read-only trees.
-    pub(super) fn learn<'n>(&self, entries: impl Iterator<Item = (&'n [u8], Entry)>) {
-        if self.shared.is_writable {
-            return;
-        }
-        let is_first = {
-            let mut state = self.state.lock();
-            let is_first = state.known.is_none();
-            let known = state.known.get_or_insert_default();
-            let before = known.entries.len();
-            for (name, entry) in entries {
-                known.entries.entry(name.into()).or_insert(entry);
-            }
-            self.shared.budget.learnt(known.entries.len() - before);
-            is_first
-        };
-        self.account(is_first);
-    }
-
-    /// Every entry was learnt: other names do not exist.
-    pub(super) fn knows_all(&self) {
-        if let Some(known) = self.state.lock().known.as_mut() {
-            known.is_complete = true;
-        }
-    }
-
-    fn account(&self, is_first: bool) {
-        if self.shared.is_writable {
-            return;
-        }
-        if is_first {
-            self.shared.budget.enrol(Weak::clone(&self.this));
-        }
-        self.shared.budget.enforce();
-    }
-
-    /// Gives back memory; costs round trips later.
-    pub(super) fn forget_known(&self) {
-        let known = self.state.lock().known.take();
-        if let Some(known) = known {
-            self.shared.budget.forgot(known.entries.len());
-        }
-    }
-
-    fn known_child(&self, name: &[u8]) -> Option<Arc<Self>> {
-        match self.state.lock().known.as_ref()?.entries.get(name)? {
-            Entry::Inode(inode) => inode.upgrade(),
-            Entry::Listed(_) | Entry::Absent => None,
-        }
-    }
-
-    /// Takes `name` out of what is known, and its inode if somebody holds it.
-    fn disown(&self, name: &[u8]) -> Option<Arc<Self>> {
-        let child = self.known_child(name);
-        let mut state = self.state.lock();
-        if let Some(known) = state.known.as_mut()
-            && known.entries.remove(name).is_some()
-        {
-            self.shared.budget.forgot(1);
-        }
-        child
-    }
-
-    /// Puts `child` under `name` here.
-    fn settle(&self, name: &[u8], child: &Arc<Self>) {
-        {
-            let mut place = child.state.lock();
-            place.parent = self.this.upgrade();
-            place.name = name.into();
-        }
-        let mut state = self.state.lock();
-        let known = state.known.get_or_insert_default();
-        if known.entries.insert(name.into(), Entry::Inode(Arc::downgrade(child))).is_none() {
-            self.shared.budget.learnt(1);
-        }
-    }
-
-    /// The object lost this name.
-    fn mark_gone(&self) {
-        let mut state = self.state.lock();
-        state.is_gone = true;
-        state.attr.nlink = state.attr.nlink.saturating_sub(1);
-    }
-
-    /// Asks for several components at once, `names[0]` here and each further one in the one before; answers those that
-    /// exist, up to the first that is no directory.
-    fn walk(&self, names: &[&[u8]]) -> Result<Vec<Arc<Self>>> {
-        let joined = names.join(&b'/');
-        let op = Op::Walk { names: TreePath::new(&joined)? };
-        let walked = self.ask(op, |fields, _| Walked::decode(fields, names.len()))?;
-        let mut found: Vec<Arc<Self>> = Vec::with_capacity(walked.found.len());
-        for (name, attr) in names.iter().zip(&walked.found) {
-            let dir = found.last().map_or(self, |last| &**last);
-            if dir.kind != FileType::Directory {
-                break;
-            }
-            let inode = dir.adopt(name, *attr);
-            found.push(inode);
-        }
-        let last = found.last().map_or(self, |last| &**last);
-        if let Some(text) = walked.link
-            && last.kind == FileType::Symlink
-        {
-            last.state.lock().link = Some(text.into());
-        }
-        if walked.stopped == Some(Errno::ENOENT)
-            && last.kind == FileType::Directory
-            && let Some(missing) = names.get(found.len())
-        {
-            last.learn(std::iter::once((*missing, Entry::Absent)));
-        }
-        if found.is_empty() {
-            return Err(walked.stopped.unwrap_or(Errno::EIO));
-        }
-        Ok(found)
-    }
-
-    // Descriptors.
-
-    /// A descriptor that is at hand, whatever it was opened for.
-    fn any_fd(&self) -> Option<Arc<OwnedFd>> {
-        let state = self.state.lock();
-        let writing = state.created.clone().or_else(|| state.writing.upgrade());
-        writing.or_else(|| state.reading.upgrade().map(|kept| Arc::clone(&kept.fd)))
-    }
-
-    fn fd_for_writing(&self) -> Option<Arc<OwnedFd>> {
-        let state = self.state.lock();
-        state.created.clone().or_else(|| state.writing.upgrade())
-    }
-
-    /// A descriptor for reading: one that is at hand, or a fresh one that is then kept.
-    fn fd_for_reading(&self) -> Result<Arc<OwnedFd>> {
-        {
-            let mut state = self.state.lock();
-            if let Some(kept) = state.reading.upgrade() {
-                return Ok(kept.again());
-            }
-            if let Some(fd) = state.created.take() {
-                state.writing = Arc::downgrade(&fd);
-                return Ok(fd);
-            }
-        }
-        let (attr, fd) = self.ask(Op::Open { flags: OpenFlags::empty() }, attr_and_fd)?;
-        self.expect_same(&attr)?;
-        let kept = Kept::new(Arc::new(fd));
-        let fd = Arc::clone(&kept.fd);
-        {
-            let mut state = self.state.lock();
-            state.attr = attr;
-            state.reading = Arc::downgrade(&kept);
-        }
-        self.shared.open_files.keep(kept);
-        Ok(fd)
-    }
-
-    fn open_for_writing(&self, flags: OpenFlags) -> Result<Arc<OwnedFd>> {
-        {
-            let mut state = self.state.lock();
-            if let Some(fd) = state.created.take().or_else(|| state.writing.upgrade()) {
-                state.writing = Arc::downgrade(&fd);
-                return Ok(fd);
-            }
-        }
-        // Only a descriptor that also reads is shared: it serves either kind of open.
-        let access = OpenFlags::from_bits_retain(flags.bits() & OpenFlags::ACCMODE);
-        let (attr, fd) = self.ask(Op::Open { flags: access }, attr_and_fd)?;
-        self.expect_same(&attr)?;
-        let fd = Arc::new(fd);
-        let mut state = self.state.lock();
-        state.attr = attr;
-        if access == OpenFlags::RDWR {
-            state.writing = Arc::downgrade(&fd);
-        }
-        drop(state);
-        Ok(fd)
     }
 
     /// What was opened must be what was looked up, as far as its kind goes; in a tree that others change it must be the
@@ -642,20 +404,6 @@ impl Inode for GoferInode {
 
     fn as_any(&self) -> &dyn Any {
         self
-    }
-}
-
-impl GoferInode {
-    /// Before `name` loses its name: an inode that somebody holds gets a descriptor, if it can, to live on through.
-    fn keep_alive(&self, name: &[u8]) {
-        if let Some(child) = self.known_child(name)
-            && child.kind == FileType::Regular
-            && Arc::strong_count(&child) > 2
-            && child.any_fd().is_none()
-        {
-            // Without the right to read it there is no way; its users then get ENOENT.
-            let _ = child.fd_for_reading();
-        }
     }
 }
 

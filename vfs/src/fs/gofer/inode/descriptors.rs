@@ -1,0 +1,85 @@
+//! Donated descriptors of an inode: at hand, kept, fetched.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use abi::Result;
+use abi::open::OpenFlags;
+use abi::stat::FileType;
+use gofer_protocol::Op;
+
+use super::{GoferInode, attr_and_fd};
+use crate::fs::gofer::open_files::Kept;
+
+impl GoferInode {
+    /// A descriptor that is at hand, whatever it was opened for.
+    pub(super) fn any_fd(&self) -> Option<Arc<OwnedFd>> {
+        let state = self.state.lock();
+        let writing = state.created.clone().or_else(|| state.writing.upgrade());
+        writing.or_else(|| state.reading.upgrade().map(|kept| Arc::clone(&kept.fd)))
+    }
+
+    pub(super) fn fd_for_writing(&self) -> Option<Arc<OwnedFd>> {
+        let state = self.state.lock();
+        state.created.clone().or_else(|| state.writing.upgrade())
+    }
+
+    /// A descriptor for reading: one that is at hand, or a fresh one that is then kept.
+    pub(super) fn fd_for_reading(&self) -> Result<Arc<OwnedFd>> {
+        {
+            let mut state = self.state.lock();
+            if let Some(kept) = state.reading.upgrade() {
+                return Ok(kept.again());
+            }
+            if let Some(fd) = state.created.take() {
+                state.writing = Arc::downgrade(&fd);
+                return Ok(fd);
+            }
+        }
+        let (attr, fd) = self.ask(Op::Open { flags: OpenFlags::empty() }, attr_and_fd)?;
+        self.expect_same(&attr)?;
+        let kept = Kept::new(Arc::new(fd));
+        let fd = Arc::clone(&kept.fd);
+        {
+            let mut state = self.state.lock();
+            state.attr = attr;
+            state.reading = Arc::downgrade(&kept);
+        }
+        self.shared.open_files.keep(kept);
+        Ok(fd)
+    }
+
+    pub(super) fn open_for_writing(&self, flags: OpenFlags) -> Result<Arc<OwnedFd>> {
+        {
+            let mut state = self.state.lock();
+            if let Some(fd) = state.created.take().or_else(|| state.writing.upgrade()) {
+                state.writing = Arc::downgrade(&fd);
+                return Ok(fd);
+            }
+        }
+        // Only a descriptor that also reads is shared: it serves either kind of open.
+        let access = OpenFlags::from_bits_retain(flags.bits() & OpenFlags::ACCMODE);
+        let (attr, fd) = self.ask(Op::Open { flags: access }, attr_and_fd)?;
+        self.expect_same(&attr)?;
+        let fd = Arc::new(fd);
+        let mut state = self.state.lock();
+        state.attr = attr;
+        if access == OpenFlags::RDWR {
+            state.writing = Arc::downgrade(&fd);
+        }
+        drop(state);
+        Ok(fd)
+    }
+
+    /// Before `name` loses its name: an inode that somebody holds gets a descriptor, if it can, to live on through.
+    pub(super) fn keep_alive(&self, name: &[u8]) {
+        if let Some(child) = self.known_child(name)
+            && child.kind == FileType::Regular
+            && Arc::strong_count(&child) > 2
+            && child.any_fd().is_none()
+        {
+            // Without the right to read it there is no way; its users then get ENOENT.
+            let _ = child.fd_for_reading();
+        }
+    }
+}
