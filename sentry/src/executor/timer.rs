@@ -91,7 +91,7 @@ impl Timers {
     pub(super) fn fire(&self) {
         let due = {
             let mut pending = self.pending.lock();
-            if pending.entries.is_empty() {
+            if pending.armed.is_none() && pending.entries.is_empty() {
                 return;
             }
             let now = monotonic();
@@ -218,5 +218,15 @@ mod tests {
         timers.fire();
         timers.fire();
         assert_eq!(fired.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_cancelled_deadline_does_not_keep_the_timerfd_from_later_ones() {
+        let timers = Timers::new().unwrap();
+        drop(timers.schedule(monotonic(), Box::new(|| {})));
+        timers.fire();
+        let later = monotonic() + NANOS_PER_SEC;
+        let _later = timers.schedule(later, Box::new(|| {}));
+        assert_eq!(timers.pending.lock().armed, Some(later));
     }
 }
