@@ -1,5 +1,12 @@
 //! Lock levels of this crate, outermost first.
 
+// Before everything, also what vfs holds around whole operations: what is typed makes signals.
+base::lock_levels! {
+    base = 800;
+    /// One direction of the console.
+    Console,
+}
+
 base::lock_levels! {
     base = 1000;
     /// Pid table, process groups, sessions, parent-child links: one lock, as Linux's tasklist_lock.

@@ -85,7 +85,8 @@ pub fn restore() {
 /// Forgets what to restore, in a child that shares the terminal with the supervisor.
 pub fn disown() {
     if let Ok(mut saved) = SAVED.lock() {
-        saved.take();
+        // The child's copy of the descriptor was closed with all others that it does not keep: its number is not ours.
+        std::mem::forget(saved.take());
     }
 }
 

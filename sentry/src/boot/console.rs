@@ -113,7 +113,7 @@ struct Pump {
     from: Arc<File>,
     to: Arc<File>,
     /// Read and not written yet. The lock makes a copy step whole: the last one may run on another thread.
-    pending: Mutex<Vec<u8>, lock_order::Leaf>,
+    pending: Mutex<Vec<u8>, lock_order::Console>,
     cred: Credentials,
     fs: Arc<FsContext>,
 }
