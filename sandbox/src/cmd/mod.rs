@@ -2,6 +2,7 @@
 
 mod doctor;
 pub mod run;
+mod syscalls;
 
 use clap::Subcommand;
 
@@ -11,6 +12,7 @@ use crate::failure::Failure;
 pub enum Command {
     Run(run::Args),
     Doctor(doctor::Args),
+    Syscalls(syscalls::Args),
 }
 
 /// Runs a subcommand; the result is the process's exit code.
@@ -18,5 +20,6 @@ pub fn dispatch(command: Command) -> Result<u8, Failure> {
     match command {
         Command::Run(args) => run::run(args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Syscalls(args) => syscalls::run(&args),
     }
 }

@@ -7,6 +7,7 @@
 //! | `args` | from argument words to types, and their rendering for --strace |
 //! | `strace` | one decoded line per call |
 //! | `dispatch` | from registers to a handler |
+//! | `coverage` | the table for readers: docs/SYSCALLS.md |
 //! | `identity` | getpid and its kin |
 //! | `clone`, `exit`, `wait`, `session` | processes |
 //! | `signal`, `kill` | handling signals, sending them |
@@ -27,6 +28,7 @@ mod arch_prctl;
 pub mod args;
 mod capability;
 mod clone;
+pub mod coverage;
 mod descriptor;
 mod dir;
 pub mod dispatch;
