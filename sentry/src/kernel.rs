@@ -18,6 +18,7 @@ use crate::executor::reactor::Reactor;
 use crate::executor::timer::{Timers, nanos};
 use crate::futex::FutexTable;
 use crate::lock_order;
+use crate::mm::MemoryAccount;
 use crate::syscalls::strace::Tracer;
 use crate::task::PidTable;
 use crate::task::job_control::Jobs;
@@ -52,6 +53,8 @@ pub struct Kernel {
     pub boot_monotonic_ns: Nanos,
     /// Bytes of guest memory allowed in all.
     pub memory_limit: Option<u64>,
+    /// Keeps to it.
+    pub memory: Option<Arc<MemoryAccount>>,
 }
 
 /// Names that a guest may change.
@@ -101,6 +104,7 @@ impl Kernel {
                 boot_realtime_ns,
                 boot_monotonic_ns,
                 clock,
+                memory: parts.memory_limit.map(MemoryAccount::new),
                 memory_limit: parts.memory_limit,
                 strace: parts.strace,
             }

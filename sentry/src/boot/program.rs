@@ -51,7 +51,7 @@ async fn run(kernel: &Arc<Kernel>, start: Start) -> std::result::Result<(), Outc
         prepare(kernel, &cx, path, found, args, env, &limits)
             .map_err(|error| load_error(&shown, &error))?
     };
-    let loaded = prepared.spawn(&*kernel.platform).await.map_err(|e| load_error(&shown, &e))?;
+    let loaded = prepared.spawn(kernel).await.map_err(|e| load_error(&shown, &e))?;
     let image = Image {
         exe: Some(prepared.exe.clone()),
         dumpable: u32::from(!prepared.is_secure),
@@ -135,7 +135,7 @@ fn prepare(
             data: get(Resource::Data),
             memlock: get(Resource::Memlock),
             may_lock: cx.cred.has(Caps::IPC_LOCK),
-            memory: kernel.memory_limit.unwrap_or(u64::MAX),
+            memory: kernel.memory.as_ref().map_or(u64::MAX, |account| account.room()),
         },
         layout: kernel.platform.layout(),
         randomize: true,

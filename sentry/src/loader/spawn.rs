@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use abi::UserAddr;
 use abi::arch::Registers;
-use platform::{Context, Platform, PlatformError};
+use platform::{Context, PlatformError};
 
+use crate::kernel::Kernel;
 use crate::loader::{LoadError, Prepared};
 use crate::mm::Mm;
 
@@ -23,8 +24,8 @@ impl Prepared {
     ///
     /// # Errors
     /// `Fatal` when the host refuses a mapping, `Platform` when it cannot make an address space.
-    pub async fn spawn(&mut self, platform: &dyn Platform) -> Result<Loaded, LoadError> {
-        let mut context = platform.spawn().await.map_err(spawn_error)?;
+    pub async fn spawn(&mut self, kernel: &Kernel) -> Result<Loaded, LoadError> {
+        let mut context = kernel.platform.spawn().await.map_err(spawn_error)?;
         let ops = std::mem::take(&mut self.image.ops);
         if let Err((index, errno)) = context.execute(ops).await.map_err(spawn_error)? {
             tracing::debug!(index, %errno, "host refused a segment");
@@ -47,7 +48,7 @@ impl Prepared {
             rflags: INITIAL_FLAGS,
             ..Registers::default()
         };
-        let mm = Mm::new(space, self.image.state.clone());
+        let mm = Mm::new(space, self.image.state.clone(), kernel.memory.clone());
         Ok(Loaded { context, mm })
     }
 }

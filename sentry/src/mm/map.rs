@@ -101,7 +101,9 @@ impl MapRequest {
         flags.set(VmaFlags::SHARED, self.is_shared());
         flags.set(VmaFlags::GROWSDOWN, self.flags.contains(MapFlags::GROWSDOWN));
         flags.set(VmaFlags::LOCKED, self.flags.contains(MapFlags::LOCKED));
-        flags.set(VmaFlags::NO_RESERVE, self.flags.contains(MapFlags::NORESERVE));
+        // Stacks of threads are mostly never touched.
+        let reserves = self.flags.intersects(MapFlags::NORESERVE | MapFlags::STACK);
+        flags.set(VmaFlags::NO_RESERVE, reserves);
         flags
     }
 
@@ -146,7 +148,11 @@ impl MmState {
             check_anonymous_type(request.flags)?;
         }
         let prot = prot_of(request.prot);
-        self.check_growth(len, self.tree.mapped_in(&range), is_data(prot, flags), limits)?;
+        let mut limits = *limits;
+        if flags.contains(VmaFlags::NO_RESERVE) {
+            limits.memory = u64::MAX;
+        }
+        self.check_growth(len, self.tree.mapped_in(&range), is_data(prot, flags), &limits)?;
 
         let mut undo = Undo::default();
         self.save(&mut undo, range.clone());

@@ -14,11 +14,13 @@
 //! | `vma` | the tree: split, merge, totals, free ranges |
 //! | `state` | what the state lock guards; plans and their undoing; limits |
 //! | `map`, `unmap`, `protect`, `remap`, `brk`, `advise`, `lock` | one plan per call of that name |
+//! | `account` | what all processes together may take |
 //! | `query` | mincore, msync, lookups for others |
 //! | `fault` | what a fault means by our tree |
 //! | `maps_view` | what /proc tells |
 //! | `user_copy` | the one reader and writer of guest pointers |
 
+mod account;
 mod advise;
 mod brk;
 mod fault;
@@ -44,6 +46,9 @@ use platform::{AddressSpace, Context, PlatformError};
 
 use crate::lock_order;
 
+use account::Charge;
+
+pub use account::MemoryAccount;
 pub use fault::FaultVerdict;
 pub use map::MapRequest;
 pub use maps_view::{MapLine, MemoryStat};
@@ -59,6 +64,7 @@ pub struct Mm {
     users: AtomicU32,
     /// Held over a change's host part when there are several users, and over fork.
     layout: async_lock::Mutex<()>,
+    charge: Charge,
     state: Mutex<MmState, lock_order::MmState>,
 }
 
@@ -70,11 +76,21 @@ pub struct LayoutGuard<'a> {
 impl Mm {
     /// An address space whose mappings `state` describes; the caller is its one user.
     #[must_use]
-    pub fn new(space: Arc<dyn AddressSpace>, state: MmState) -> Arc<Self> {
+    pub fn new(
+        space: Arc<dyn AddressSpace>,
+        state: MmState,
+        account: Option<Arc<MemoryAccount>>,
+    ) -> Arc<Self> {
+        Self::with_charge(space, state, Charge::new(account, 0))
+    }
+
+    fn with_charge(space: Arc<dyn AddressSpace>, state: MmState, charge: Charge) -> Arc<Self> {
+        charge.settle(state.tree.totals().committed);
         Arc::new(Self {
             space,
             users: AtomicU32::new(1),
             layout: async_lock::Mutex::new(()),
+            charge,
             state: Mutex::new(state),
         })
     }
@@ -109,12 +125,20 @@ impl Mm {
     #[must_use]
     pub fn forked(&self, space: Arc<dyn AddressSpace>, _layout: &LayoutGuard<'_>) -> Arc<Self> {
         let state = self.state.lock().forked();
-        Self::new(space, state)
+        let charge = self.charge.forked(state.tree.totals().committed);
+        Self::with_charge(space, state, charge)
     }
 
     /// Reads or changes the state; no host call, no await.
     pub fn with_state<R>(&self, f: impl FnOnce(&mut MmState) -> R) -> R {
-        f(&mut self.state.lock())
+        let mut state = self.state.lock();
+        let before = state.tree.totals().committed;
+        let result = f(&mut state);
+        let committed = state.tree.totals().committed;
+        if committed != before {
+            self.charge.settle(committed);
+        }
+        result
     }
 
     /// Makes a change: plans it on the tree, has the host execute it. At most one per system call.

@@ -64,7 +64,7 @@ impl MmState {
     /// How far the change goes, and how the call ends.
     fn protectable(&self, range: Range<u64>, prot: Prot, limits: &Limits) -> (u64, Result<u64>) {
         let mut at = range.start;
-        let mut new_data = 0;
+        let (mut new_data, mut committed) = (0, 0);
         for (start, vma) in self.tree.overlapping(range.clone()) {
             if start > at {
                 return (at, Err(Errno::ENOMEM));
@@ -75,8 +75,11 @@ impl MmState {
             let end = vma.end.min(range.end);
             if becomes_data(vma, prot) {
                 new_data += end - at;
+                if !vma.flags.contains(VmaFlags::NO_RESERVE) {
+                    committed += end - at;
+                }
                 if self.tree.totals().data.saturating_add(new_data) > limits.data
-                    || new_data > limits.memory
+                    || committed > limits.memory
                 {
                     return (at, Err(Errno::ENOMEM));
                 }

@@ -111,6 +111,8 @@ pub fn is_data(prot: Prot, flags: VmaFlags) -> bool {
 pub struct Totals {
     pub mapped: u64,
     pub data: u64,
+    /// Of `data`: what counts against the sandbox's memory.
+    pub committed: u64,
     pub stack: u64,
     pub exec: u64,
     pub locked: u64,
@@ -126,6 +128,7 @@ impl Totals {
         };
         count(&mut self.mapped, true);
         count(&mut self.data, vma.is_data());
+        count(&mut self.committed, vma.is_data() && !vma.flags.contains(VmaFlags::NO_RESERVE));
         count(&mut self.stack, vma.flags.contains(VmaFlags::GROWSDOWN));
         count(&mut self.exec, vma.prot.contains(Prot::EXEC) && !vma.prot.contains(Prot::WRITE));
         count(&mut self.locked, vma.flags.contains(VmaFlags::LOCKED));

@@ -80,7 +80,11 @@ impl Cx<'_> {
             data: group.limit(Resource::Data),
             memlock: group.limit(Resource::Memlock),
             may_lock: self.cred().has(Caps::IPC_LOCK),
-            memory: self.kernel.memory_limit.unwrap_or(if host == 0 { u64::MAX } else { host }),
+            memory: match &self.kernel.memory {
+                Some(account) => account.room(),
+                None if host == 0 => u64::MAX,
+                None => host,
+            },
         }
     }
 

@@ -36,7 +36,7 @@ pub struct Program {
 /// See execve(2); `RegsSet` when the caller now is the new program.
 pub async fn exec(cx: &mut Cx<'_>, program: Program) -> SysResult {
     let mut prepared = prepare(cx, program).or_else(|error| refuse(cx, &error))?;
-    let loaded = prepared.spawn(&*cx.kernel.platform).await;
+    let loaded = prepared.spawn(cx.kernel).await;
     let loaded = loaded.or_else(|error| refuse(cx, &error))?;
     dethread(cx.kernel, cx.thread).await?;
     leave_memory(cx.kernel, cx.thread, &mut **cx.context).await;
