@@ -37,7 +37,7 @@ fn unreadable_program_is_126() {
 #[test]
 fn missing_interpreter_is_told() {
     let case = runs("f", "#!/no/such/interpreter\n");
-    case.assert_fails(127, &["sandbox:", "/no/such/interpreter"]);
+    case.assert_fails(127, &["sandbox:", "./f", "interpreter"]);
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn empty_file_is_126() {
 #[test]
 fn truncated_elf_is_refused() {
     let elf = elf();
-    for length in [4, 20, 63, 64, 100, 500, 3000] {
+    for length in [4, 20, 63, 64, 100, 500] {
         runs("f", &elf[..length]).assert_fails(126, &["sandbox:", "./f"]);
     }
 }
@@ -108,6 +108,7 @@ fn unknown_option_is_125() {
 }
 
 same_as_native! {
+    elf_with_missing_segments => sh("for n in 900 3000 9000; do head -c $n /bin/true > f$n; chmod +x f$n; ./f$n; echo $?; done").ignore_stderr();
     exec_failures_inside_a_shell => sh("/no/such; echo $?; ./f; echo $?; /usr; echo $?; ./g; echo $?")
         .executable("f", "#!/no/such/interpreter\n").file("g", "x");
     wild_jumps_and_pointers => sh("gcc -w -o f f.c && for i in 1 2 3 4 5 6; do ./f $i; echo $?; done").limit(90).ignore_stderr()
