@@ -21,6 +21,9 @@ const NOBODY: u32 = 65534;
 pub struct Identity {
     uid: u32,
     gid: u32,
+    /// Whether the process has to change to it. Decided outside: in a new user namespace an unmapped root calls
+    /// itself nobody, without being it.
+    is_new: bool,
 }
 
 impl Identity {
@@ -28,14 +31,14 @@ impl Identity {
     pub fn of_sentry() -> Self {
         let uid = rustix::process::geteuid();
         if uid.is_root() {
-            return Self { uid: NOBODY, gid: NOBODY };
+            return Self { uid: NOBODY, gid: NOBODY, is_new: true };
         }
-        Self { uid: uid.as_raw(), gid: rustix::process::getegid().as_raw() }
+        Self { uid: uid.as_raw(), gid: rustix::process::getegid().as_raw(), is_new: false }
     }
 }
 
 /// Lets the new user namespace of `child` know one user and one group. Called by its parent.
-pub fn write_id_maps(child: Pid, Identity { uid, gid }: Identity) -> std::io::Result<()> {
+pub fn write_id_maps(child: Pid, Identity { uid, gid, .. }: Identity) -> std::io::Result<()> {
     let proc = Path::new("/proc").join(child.as_raw_nonzero().to_string());
     // Only a namespace that can never change its groups may map them without privilege.
     if !rustix::process::geteuid().is_root() {
@@ -85,12 +88,9 @@ fn empty_root() -> rustix::io::Result<()> {
     mount_remount("/", flags | MountFlags::RDONLY, "")
 }
 
-/// Becomes a user without rights. Without the privilege to change, we are the ordinary caller already.
-fn become_user(Identity { uid, gid }: Identity) -> rustix::io::Result<()> {
-    let is_already = rustix::process::geteuid().as_raw() == uid
-        && rustix::process::getuid().as_raw() == uid
-        && rustix::process::getegid().as_raw() == gid;
-    if is_already {
+/// Becomes a user without rights, unless the caller is one.
+fn become_user(Identity { uid, gid, is_new }: Identity) -> rustix::io::Result<()> {
+    if !is_new {
         return Ok(());
     }
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
