@@ -39,6 +39,7 @@ mod fcntl;
 mod fd;
 pub(crate) mod futex;
 mod identity;
+mod inotify;
 mod ioctl;
 mod kill;
 mod memfd;

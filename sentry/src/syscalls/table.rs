@@ -17,10 +17,10 @@ use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::syscalls::args::FromArgs;
 use crate::syscalls::{
-    arch_prctl, capability, clone, dir, epoll, exec, exit, fcntl, fd, futex, identity, ioctl, kill,
-    memfd, message, mmap, mount, open, path, pipe, poll, prctl, process_vm, random, read_write,
-    rlimit, robust, sched, session, signal, socket, sockopt, splice, stat, sync, sysinfo,
-    task_files, time, timer, usage, wait, xattr,
+    arch_prctl, capability, clone, dir, epoll, exec, exit, fcntl, fd, futex, identity, inotify,
+    ioctl, kill, memfd, message, mmap, mount, open, path, pipe, poll, prctl, process_vm, random,
+    read_write, rlimit, robust, sched, session, signal, socket, sockopt, splice, stat, sync,
+    sysinfo, task_files, time, timer, usage, wait, xattr,
 };
 
 /// Argument words of one call.
@@ -280,6 +280,10 @@ rows! {
     283 => timer::timerfd_create(clock, flags), Full;
     286 => timer::timerfd_settime(fd, flags, new, old), Full;
     287 => timer::timerfd_gettime(fd, out), Full;
+    253 => inotify::inotify_init(), Full;
+    254 => inotify::inotify_add_watch(fd, path, mask), Partial("changes made inside only");
+    255 => inotify::inotify_rm_watch(fd, wd), Full;
+    294 => inotify::inotify_init1(flags), Full;
     305 => time::clock_adjtime(clock, buf), Partial("reading only");
     449 => @wait futex::futex_waitv(waiters, count, flags, timeout, clock), Full;
     454 => futex::futex_wake(uaddr, mask, count, flags), Full;
