@@ -10,7 +10,7 @@ use abi::ids::Fd;
 use abi::open::OpenFlags;
 use abi::poll::PollEvents;
 use abi::stat::FileType;
-use abi::uio::MAX_RW_COUNT;
+use abi::uio::{Iovec, MAX_RW_COUNT};
 use abi::{Errno, Result};
 use vfs::File;
 use vfs::file::Whence;
@@ -21,7 +21,7 @@ use crate::error::{SysError, SysResult};
 use crate::io_wait::{READABLE, WRITABLE, until_ready};
 use crate::mm::UserRef;
 use crate::strict_flags_arg;
-use crate::syscalls::read_write::signal_failure;
+use crate::syscalls::read_write::{self, signal_failure};
 
 strict_flags_arg!(SpliceFlags as "SPLICE_F_");
 
@@ -264,6 +264,69 @@ fn is_pipe(file: &File) -> bool {
     file.ops().as_any().is::<PipeEnd>()
 }
 
+/// tee: duplicates what is in a pipe. See [tee(2)](https://man7.org/linux/man-pages/man2/tee.2.html).
+pub async fn tee(cx: &mut Cx<'_>, input: Fd, out: Fd, len: usize, flags: SpliceFlags) -> SysResult {
+    if len == 0 {
+        return Ok(0);
+    }
+    let (source, target) = (cx.file(input)?, cx.file(out)?);
+    if !source.flags().reads() || !target.flags().writes() {
+        return Err(Errno::EBADF.into());
+    }
+    let once = |cx: &mut Cx<'_>| {
+        let (from, to) = (pipe_end(&source)?, pipe_end(&target)?);
+        from.tee(to, len.min(CHUNK)).inspect_err(|errno| signal_failure(cx, *errno, 0))
+    };
+    if flags.contains(SpliceFlags::NONBLOCK) {
+        return Ok(once(cx)? as u64);
+    }
+    loop {
+        until_ready(cx, &source, READABLE, None, |cx: &mut Cx<'_>| {
+            is_ready(cx, &source, PollEvents::IN)
+        })
+        .await?;
+        until_ready(cx, &target, WRITABLE, None, |cx: &mut Cx<'_>| {
+            is_ready(cx, &target, PollEvents::OUT)
+        })
+        .await?;
+        match once(cx) {
+            // Somebody else was faster.
+            Err(Errno::EAGAIN) if !source.is_nonblocking() && !target.is_nonblocking() => {}
+            other => return Ok(other? as u64),
+        }
+    }
+}
+
+fn pipe_end(file: &File) -> Result<&PipeEnd> {
+    file.ops().as_any().downcast_ref().ok_or(Errno::EINVAL)
+}
+
+fn is_ready(cx: &Cx<'_>, file: &File, wanted: PollEvents) -> Result<()> {
+    let events = cx.with_vfs(|vfs| file.ops().poll(vfs, file));
+    let ends = PollEvents::ERR | PollEvents::HUP;
+    if events.intersects(wanted | ends) { Ok(()) } else { Err(Errno::EAGAIN) }
+}
+
+/// vmsplice: a pipe's readv or writev; pages are never given away.
+/// See [vmsplice(2)](https://man7.org/linux/man-pages/man2/vmsplice.2.html).
+pub async fn vmsplice(
+    cx: &mut Cx<'_>,
+    fd: Fd,
+    iov: UserRef<Iovec>,
+    count: usize,
+    _flags: SpliceFlags,
+) -> SysResult {
+    let file = cx.file(fd)?;
+    if !is_pipe(&file) {
+        return Err(Errno::EBADF.into());
+    }
+    if file.flags().writes() {
+        read_write::writev(cx, fd, iov, count).await
+    } else {
+        read_write::readv(cx, fd, iov, count).await
+    }
+}
+
 /// One transfer: waits for room first, because what was taken out of a pipe cannot be put back.
 async fn move_once(
     cx: &mut Cx<'_>,
@@ -275,11 +338,7 @@ async fn move_once(
     is_nonblocking: bool,
 ) -> std::result::Result<usize, SysError> {
     let mut buffer = vec![0; len];
-    let room = |cx: &mut Cx<'_>| {
-        let events = cx.with_vfs(|vfs| target.ops().poll(vfs, target));
-        let is_ready = events.intersects(PollEvents::OUT | PollEvents::ERR | PollEvents::HUP);
-        if is_ready { Ok(()) } else { Err(Errno::EAGAIN) }
-    };
+    let room = |cx: &mut Cx<'_>| is_ready(cx, target, PollEvents::OUT);
     if is_nonblocking {
         room(cx)?
     } else {

@@ -168,6 +168,8 @@ rows! {
     436 => fd::close_range(first, last, flags), Full;
     40 => @wait splice::sendfile(out, input, offset, count), Full;
     275 => @wait splice::splice(input, input_offset, out, out_offset, len, flags), Full;
+    276 => @wait splice::tee(input, out, len, flags), Full;
+    278 => @wait splice::vmsplice(fd, iov, count, flags), Partial("copies; SPLICE_F_NONBLOCK is ignored");
     319 => memfd::memfd_create(name, flags), Partial("no MFD_HUGETLB");
     326 => @wait splice::copy_file_range(input, input_offset, out, out_offset, len, flags), Full;
     437 => @wait open::openat2(dir, path, how, size), Full;

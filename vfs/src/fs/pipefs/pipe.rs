@@ -87,6 +87,18 @@ impl Pipe {
         Ok(count)
     }
 
+    /// tee(2), one try: copies up to `len` bytes to `target` and leaves them here too.
+    fn tee(&self, target: &Self, len: usize) -> Result<usize> {
+        let bytes = {
+            let state = self.state.lock();
+            if state.ring.is_empty() {
+                return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
+            }
+            state.ring.peek(len)
+        };
+        target.write(&mut &*bytes, false)
+    }
+
     /// See [`FileOps::pipe_size`].
     fn resize(&self, new: Option<usize>) -> Result<usize> {
         let mut state = self.state.lock();
@@ -137,6 +149,19 @@ impl PipeEnd {
             state.writers_ever = state.writers_ever.wrapping_add(u32::from(writes));
         }
         Self { pipe, reads, writes, quiet_until: None }
+    }
+}
+
+impl PipeEnd {
+    /// tee(2), one try: duplicates up to `len` bytes of this pipe into `target`'s.
+    ///
+    /// # Errors
+    /// `EINVAL` for one and the same pipe; `EAGAIN` when this is empty or that is full; `EPIPE`.
+    pub fn tee(&self, target: &Self, len: usize) -> Result<usize> {
+        if Arc::ptr_eq(&self.pipe, &target.pipe) {
+            return Err(Errno::EINVAL);
+        }
+        self.pipe.tee(&target.pipe, len)
     }
 }
 

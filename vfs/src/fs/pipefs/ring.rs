@@ -143,6 +143,16 @@ impl Ring {
         (wanted, 0)
     }
 
+    /// A copy of the oldest bytes, at most `max`.
+    #[must_use]
+    pub fn peek(&self, max: usize) -> Vec<u8> {
+        let count = max.min(self.len);
+        let first = count.min(self.storage.len() - self.head);
+        let mut bytes = self.storage[self.head..self.head + first].to_vec();
+        bytes.extend_from_slice(&self.storage[..count - first]);
+        bytes
+    }
+
     fn fill(&mut self, source: &mut dyn Source, count: usize) -> Result<usize> {
         self.reserve(count);
         let mut done = 0;
