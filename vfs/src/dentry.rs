@@ -85,6 +85,8 @@ pub(crate) enum Kind {
     Named,
     /// In no directory; the name is the whole text.
     Anonymous,
+    /// Made without a name (`O_TMPFILE`), and may get one.
+    Temporary,
 }
 
 /// Where a dentry is now.
@@ -151,9 +153,22 @@ impl Dentry {
         Self::detached(inode, Arc::from(&b"/"[..]), Kind::Root)
     }
 
-    /// A child that its parent does not list (a temporary file without a name, an entry that may not be cached).
+    /// A child that its parent does not list: an entry that may not be cached.
     pub(crate) fn unlisted(parent: &Arc<Self>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Self> {
         Self::with_parent(inode, Arc::from(name), Kind::Named, Some(Arc::clone(parent)))
+    }
+
+    /// A file without a name in `parent`'s filesystem; `may_link` it later.
+    pub(crate) fn temporary(
+        parent: &Arc<Self>,
+        name: &[u8],
+        inode: Arc<dyn Inode>,
+        may_link: bool,
+    ) -> Arc<Self> {
+        let kind = if may_link { Kind::Temporary } else { Kind::Named };
+        let dentry = Self::with_parent(inode, Arc::from(name), kind, Some(Arc::clone(parent)));
+        dentry.mark_deleted();
+        dentry
     }
 
     #[must_use]

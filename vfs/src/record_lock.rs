@@ -14,6 +14,9 @@ use crate::file::File;
 use crate::inode::Inode;
 use crate::lock_order;
 
+/// Ranges that may be locked in one file: they are the sentry's memory.
+const RECORD_LIMIT: usize = 8192;
+
 /// Who holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
@@ -198,6 +201,7 @@ fn conflict(state: &State, owner: Owner, kind: LockKind, range: Range) -> Option
 ///
 /// # Errors
 /// `EAGAIN` when another owner's lock is in the way; see [`test`] for which (deadlock detection is the caller's).
+/// `ENOLCK` when there are too many.
 pub fn set(file: &File, owner: Owner, kind: Option<LockKind>, range: Range) -> Result<()> {
     let locks = file.locks(|| InodeLocks::of(file.inode()));
     {
@@ -206,6 +210,9 @@ pub fn set(file: &File, owner: Owner, kind: Option<LockKind>, range: Range) -> R
             && conflict(&state, owner, kind, range).is_some()
         {
             return Err(Errno::EAGAIN);
+        }
+        if state.records.len() >= RECORD_LIMIT && kind.is_some() {
+            return Err(Errno::ENOLCK);
         }
         replace(&mut state.records, owner, kind, range);
     }

@@ -7,7 +7,7 @@ use abi::{Errno, Result};
 use base::cred::{Access, Caps};
 
 use crate::context::VfsCx;
-use crate::dentry::Path;
+use crate::dentry::{Kind, Path};
 use crate::inode::{NewNode, Ownership};
 use crate::notify::{self, Events};
 use crate::path::{
@@ -200,6 +200,10 @@ pub fn link_file(
         may_create(cx, dir)?;
         if source.inode().file_type() == FileType::Directory {
             return Err(Errno::EPERM);
+        }
+        // What has lost its last name stays nameless, unless it was made so.
+        if source.dentry.kind != Kind::Temporary && source.inode().attr()?.nlink == 0 {
+            return Err(Errno::ENOENT);
         }
         dir.inode().link(&parent.name, source.inode())?;
         dir.dentry.created(&parent.name, Arc::clone(source.inode()), &dir.mount.sb.cache);

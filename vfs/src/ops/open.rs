@@ -181,8 +181,8 @@ fn open_tmpfile(
     let own = new_ownership(cx, &dir, how.mode & 0o7777, false)?;
     let inode = dir.inode().tmpfile(own)?;
     let name = format!("#{}", inode.attr()?.ino);
-    let dentry = Dentry::unlisted(&dir.dentry, name.as_bytes(), inode);
-    dentry.mark_deleted();
+    let may_link = !how.flags.contains(OpenFlags::EXCL);
+    let dentry = Dentry::temporary(&dir.dentry, name.as_bytes(), inode, may_link);
     let path = Path::new(Arc::clone(&dir.mount), dentry);
     let ops = Arc::clone(path.inode()).open(cx, how.flags)?;
     Ok(Opened::File(new_file(ops, path, how.flags)))

@@ -47,6 +47,8 @@ pub(super) struct State {
     pub mtime: Timespec,
     pub ctime: Timespec,
     pub xattrs: Xattrs,
+    /// Pages that the quota has counted for `xattrs`.
+    xattr_pages: u64,
     pub body: Body,
 }
 
@@ -95,6 +97,10 @@ impl State {
     }
 }
 
+fn pages_of(bytes: usize) -> u64 {
+    (bytes as u64).div_ceil(abi::addr::PAGE_SIZE)
+}
+
 impl TmpInode {
     pub(super) fn root(shared: &Arc<Shared>, own: Ownership) -> Arc<Self> {
         shared.quota.force_inode();
@@ -131,6 +137,7 @@ impl TmpInode {
             mtime: now,
             ctime: now,
             xattrs: Xattrs::default(),
+            xattr_pages: 0,
             body,
         };
         Arc::new(Self {
@@ -272,6 +279,13 @@ impl TmpInode {
         dir.subdirs = dir.subdirs.saturating_sub(u32::from(was_dir));
         state.modified(now);
         Ok(old)
+    }
+
+    /// Gives back what was counted for attributes beyond what they take.
+    fn settle_xattrs(&self, state: &mut State) {
+        let needed = pages_of(state.xattrs.bytes()).min(state.xattr_pages);
+        self.shared.quota.give_pages(state.xattr_pages - needed);
+        state.xattr_pages = needed;
     }
 
     fn entry(&self, name: &[u8]) -> Result<Arc<Self>> {
@@ -449,7 +463,12 @@ impl Inode for TmpInode {
     fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
         let now = self.shared.now();
         let mut state = self.state.lock();
-        state.xattrs.set(name, value, flags)?;
+        let cost = pages_of(name.len() + value.len());
+        self.shared.quota.take_pages(cost)?;
+        state.xattr_pages += cost;
+        let done = state.xattrs.set(name, value, flags);
+        self.settle_xattrs(&mut state);
+        done?;
         state.ctime = now;
         Ok(())
     }
@@ -462,6 +481,7 @@ impl Inode for TmpInode {
         let now = self.shared.now();
         let mut state = self.state.lock();
         state.xattrs.remove(name)?;
+        self.settle_xattrs(&mut state);
         state.ctime = now;
         Ok(())
     }
@@ -475,6 +495,7 @@ impl Drop for TmpInode {
     /// Iterative: a guest can build trees far deeper than our stack.
     fn drop(&mut self) {
         self.shared.quota.give_inode();
+        self.shared.quota.give_pages(self.state.get_mut().xattr_pages);
         let mut work: Vec<Arc<Self>> = Vec::new();
         if let Body::Directory(dir) = &mut self.state.get_mut().body {
             work.extend(dir.entries.drain());

@@ -47,7 +47,7 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 pub struct Options {
     /// Bytes; `None` is no limit.
     pub size: Option<u64>,
-    /// Inodes; `None` is no limit.
+    /// Inodes; `None` is one for each page of `size`, since they cost memory too.
     pub inodes: Option<u64>,
     /// Of the root directory.
     pub mode: u32,
@@ -102,7 +102,7 @@ impl TmpFs {
             clock,
             dev: new_dev(),
             next_ino: AtomicU64::new(first_ino),
-            quota: Arc::new(Quota::new(pages, inodes.unwrap_or(u64::MAX))),
+            quota: Arc::new(Quota::new(pages, inodes.unwrap_or(pages))),
         })
     }
 }

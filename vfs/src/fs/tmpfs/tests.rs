@@ -142,6 +142,11 @@ fn a_file_without_a_name_can_get_one() {
     assert!(world.text(file.path()).ends_with(" (deleted)"));
     ops::link_file(&world.cx(), file.path(), None, b"/named").unwrap();
     assert_eq!(world.read("/named").unwrap(), b"hello");
+    let gone = world.open("/named2", RDWR | OpenFlags::CREAT).unwrap();
+    world.unlink("/named2").unwrap();
+    assert_eq!(ops::link_file(&world.cx(), gone.path(), None, b"/x"), Err(Errno::ENOENT));
+    let exclusive = world.open("/", RDWR | OpenFlags::TMPFILE | OpenFlags::EXCL).unwrap();
+    assert_eq!(ops::link_file(&world.cx(), exclusive.path(), None, b"/x"), Err(Errno::ENOENT));
     assert_eq!(file.inode().attr().unwrap().nlink, 1);
 }
 

@@ -37,8 +37,7 @@ impl Xattrs {
         if !exists && flags & XattrFlags::REPLACE.bits() != 0 {
             return Err(Errno::ENODATA);
         }
-        let used: usize = self.0.iter().map(|(name, value)| name.len() + value.len()).sum();
-        if used + name.len() + value.len() > LIMIT {
+        if self.bytes() + name.len() + value.len() > LIMIT {
             return Err(Errno::ENOSPC);
         }
         self.0.insert(name.to_vec(), value.to_vec());
@@ -48,6 +47,11 @@ impl Xattrs {
     pub(crate) fn remove(&mut self, name: &[u8]) -> Result<()> {
         check(name)?;
         self.0.remove(name).map(drop).ok_or(Errno::ENODATA)
+    }
+
+    /// Bytes of names and values.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
     /// Names, each with its NUL.
