@@ -5,10 +5,17 @@
 //! | module | what |
 //! | --- | --- |
 //! | `unix` | AF_UNIX: stream, datagram, sequenced packets |
+//! | `inet` | AF_INET and AF_INET6 over the loopback interface |
+//! | `message` | what goes over sockets of any family |
+//! | `channel`, `inbox` | one direction of a connection; datagrams that have come |
 //!
 //! Lock order: see `lock_order`.
 
 #![forbid(unsafe_code)]
 
+mod channel;
+mod inbox;
+pub mod inet;
 pub mod lock_order;
+pub mod message;
 pub mod unix;

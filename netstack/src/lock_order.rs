@@ -6,6 +6,10 @@ base::lock_levels! {
     UnixSockets,
     /// Names of bound unix sockets.
     UnixNames,
-    /// One direction of a unix connection, or the inbox of a datagram socket. Never two at once.
-    UnixChannels,
+    /// State of a socket of the internet families: address, listening, peer.
+    InetSockets,
+    /// Ports in use.
+    Ports,
+    /// One direction of a connection, or the inbox of a datagram socket. Never two at once.
+    Channels,
 }

@@ -58,8 +58,10 @@ impl UnixSocket {
             }
         }
         let peer = self.living_peer();
-        let is_blocked =
-            peer.as_ref().and_then(|peer| peer.inbox()).is_some_and(|inbox| !inbox.has_room(self));
+        let is_blocked = peer
+            .as_ref()
+            .and_then(|peer| peer.inbox())
+            .is_some_and(|inbox| !inbox.has_room(&self.sender()));
         if !is_blocked {
             events |= WRITABLE;
         }

@@ -11,10 +11,11 @@ use base::WaitQueue;
 use base::lock::Mutex;
 
 use super::address::{Address, Key};
-use super::channel::Channel;
-use super::dgram::{Inbox, tell};
 use super::names::Names;
 use super::stream::{EVERYTHING, Link};
+use super::{Inbox, Shutdown};
+use crate::channel::Channel;
+use crate::inbox::{Sender, tell};
 use crate::lock_order;
 
 /// net.core.wmem_default.
@@ -31,26 +32,6 @@ pub enum Kind {
     Stream,
     Datagram,
     SeqPacket,
-}
-
-/// Directions for shutdown(2).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Shutdown {
-    Read,
-    Write,
-    Both,
-}
-
-impl Shutdown {
-    #[must_use]
-    pub const fn reads(self) -> bool {
-        matches!(self, Self::Read | Self::Both)
-    }
-
-    #[must_use]
-    pub const fn writes(self) -> bool {
-        matches!(self, Self::Write | Self::Both)
-    }
 }
 
 /// Options that mean nothing in here: the layer above acts on them.
@@ -180,6 +161,14 @@ impl UnixSocket {
     #[must_use]
     pub const fn wait_queue(&self) -> &WaitQueue {
         &self.queue
+    }
+
+    pub(super) fn sender(&self) -> Sender<'_> {
+        Sender {
+            identity: std::ptr::from_ref(self).addr(),
+            queue: &self.queue,
+            limit: self.send_buffer(),
+        }
     }
 
     pub(super) fn link(&self) -> Option<&Link> {

@@ -8,9 +8,9 @@ use abi::{Errno, Result};
 use base::{Sink, Source, WaitQueue};
 
 use super::address::Address;
-use super::channel::Channel;
-use super::socket::{Kind, Shutdown, UnixSocket};
-use super::{Control, Mode, Received};
+use super::socket::{Kind, UnixSocket};
+use super::{Control, Mode, Received, Shutdown};
+use crate::channel::Channel;
 
 const READABLE: PollEvents = PollEvents::IN.union(PollEvents::RDNORM);
 const WRITABLE: PollEvents = PollEvents::OUT.union(PollEvents::WRNORM);

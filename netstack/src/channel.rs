@@ -6,8 +6,8 @@ use abi::{Errno, Result};
 use base::lock::Mutex;
 use base::{Sink, Source};
 
-use super::{Control, Mode, Received};
 use crate::lock_order;
+use crate::message::{Control, Mode, Received};
 
 /// Bytes a stream's write may add to the last segment instead of starting one.
 const COALESCE: usize = 4096;
@@ -15,7 +15,7 @@ const COALESCE: usize = 4096;
 const SEGMENT: usize = 64 * 1024;
 
 /// What both ends share of one direction.
-pub struct Channel(Mutex<State, lock_order::UnixChannels>);
+pub struct Channel(Mutex<State, lock_order::Channels>);
 
 struct State {
     segments: VecDeque<Segment>,
@@ -168,7 +168,7 @@ impl Channel {
     /// Reads bytes of a stream: across segments of one sender, up to and with the first that carries rights.
     ///
     /// `EAGAIN` when there is nothing yet; nothing received and no control at the end; `ECONNRESET` once.
-    pub fn pop_bytes(&self, sink: &mut dyn Sink, mode: Mode) -> Result<Received> {
+    pub fn pop_bytes<A>(&self, sink: &mut dyn Sink, mode: Mode) -> Result<Received<A>> {
         let mut state = self.0.lock();
         state.check_nonempty()?;
         if state.segments.is_empty() {
@@ -218,7 +218,7 @@ impl Channel {
     }
 
     /// Reads one packet, cutting off what does not fit. As [`Self::pop_bytes`] when there is none.
-    pub fn pop_packet(&self, sink: &mut dyn Sink, mode: Mode) -> Result<Received> {
+    pub fn pop_packet<A>(&self, sink: &mut dyn Sink, mode: Mode) -> Result<Received<A>> {
         let mut state = self.0.lock();
         state.check_nonempty()?;
         let Some(first) = state.segments.front_mut() else { return Ok(Received::default()) };
