@@ -37,8 +37,10 @@ pub struct Kernel {
     pub mounts: OnceLock<Arc<MountNamespace>>,
     /// Where memfd_create(2) makes its files.
     pub memfds: Nameless,
-    /// Names of bound unix sockets: the network namespace, so far.
+    /// Names of bound unix sockets; with `ports`, the network namespace so far.
     pub unix_names: Arc<netstack::unix::Names>,
+    /// Ports of the loopback interface.
+    pub ports: Arc<netstack::inet::Ports>,
     /// Which session has which terminal.
     pub terminals: Arc<Terminals>,
     /// /dev/pts, wherever it is mounted.
@@ -97,6 +99,7 @@ impl Kernel {
                 mounts: OnceLock::new(),
                 memfds: Nameless::new(Arc::new(HostClock), None, 1),
                 unix_names: netstack::unix::Names::new(),
+                ports: netstack::inet::Ports::new(),
                 devpts: DevPts::new(Arc::clone(&terminals)),
                 terminals,
                 host: parts.host,

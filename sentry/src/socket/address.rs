@@ -1,6 +1,8 @@
-//! Socket addresses in guest memory. See unix(7).
+//! Socket addresses in guest memory. See unix(7), ip(7), ipv6(7).
 
-use abi::socket::{AF_UNIX, AF_UNSPEC, UNIX_PATH_MAX};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use abi::socket::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, UNIX_PATH_MAX};
 use abi::{Errno, Result, UserAddr};
 use netstack::unix::Address;
 
@@ -18,8 +20,16 @@ pub enum SocketAddress {
     Unspecified,
     /// `Unnamed` when there is nothing but the family.
     Unix(Address),
+    Inet(SocketAddr),
     /// Any other family.
     Foreign(u16),
+}
+
+/// An address as sockets tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    Unix(Address),
+    Inet(SocketAddr),
 }
 
 /// Reads an address argument.
@@ -52,8 +62,52 @@ fn parse(bytes: &[u8]) -> Result<SocketAddress> {
                 Address::Path(path[..end].to_vec())
             }
         })),
+        AF_INET => {
+            let (port, ip) = (field(rest, 0)?, field(rest, 2)?);
+            let ip = Ipv4Addr::from_octets(ip);
+            // Linux wants the padding to be there too.
+            let _: [u8; 8] = field(rest, 6)?;
+            Ok(SocketAddress::Inet(SocketAddr::from((ip, u16::from_be_bytes(port)))))
+        }
+        AF_INET6 => {
+            let (port, flow, ip) = (field(rest, 0)?, field(rest, 2)?, field(rest, 6)?);
+            let scope = u32::from_ne_bytes(field(rest, 22).unwrap_or_default());
+            let ip = Ipv6Addr::from_octets(ip);
+            let port = u16::from_be_bytes(port);
+            let address = SocketAddrV6::new(ip, port, u32::from_be_bytes(flow), scope);
+            Ok(SocketAddress::Inet(address.into()))
+        }
         foreign => Ok(SocketAddress::Foreign(foreign)),
     }
+}
+
+/// Fixed-size bytes of an address; `EINVAL` when it is too short for them.
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N]> {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().ok_or(Errno::EINVAL)
+}
+
+fn named_bytes(address: &Named) -> Vec<u8> {
+    let inet = match address {
+        Named::Unix(address) => return to_bytes(address),
+        Named::Inet(address) => address,
+    };
+    let mut bytes = Vec::with_capacity(28);
+    match inet {
+        SocketAddr::V4(address) => {
+            bytes.extend_from_slice(&AF_INET.to_ne_bytes());
+            bytes.extend_from_slice(&address.port().to_be_bytes());
+            bytes.extend_from_slice(&address.ip().octets());
+            bytes.extend_from_slice(&[0; 8]);
+        }
+        SocketAddr::V6(address) => {
+            bytes.extend_from_slice(&AF_INET6.to_ne_bytes());
+            bytes.extend_from_slice(&address.port().to_be_bytes());
+            bytes.extend_from_slice(&address.flowinfo().to_be_bytes());
+            bytes.extend_from_slice(&address.ip().octets());
+            bytes.extend_from_slice(&address.scope_id().to_ne_bytes());
+        }
+    }
+    bytes
 }
 
 fn to_bytes(address: &Address) -> Vec<u8> {
@@ -79,12 +133,12 @@ fn to_bytes(address: &Address) -> Vec<u8> {
 /// `EINVAL` for a negative length, `EFAULT`.
 pub fn write_address(
     mm: &Mm,
-    address: Option<&Address>,
+    address: Option<&Named>,
     at: UserAddr,
     length: UserRef<i32>,
 ) -> Result<()> {
     let room = usize::try_from(length.read(mm)?).map_err(|_| Errno::EINVAL)?;
-    let bytes = address.map(to_bytes).unwrap_or_default();
+    let bytes = address.map(named_bytes).unwrap_or_default();
     mm.write(at, &bytes[..bytes.len().min(room)])?;
     length.write(mm, &i32::try_from(bytes.len()).unwrap_or(i32::MAX))
 }
@@ -106,8 +160,18 @@ mod tests {
         assert_eq!(unix(b""), Ok(SocketAddress::Unix(Address::Unnamed)));
         assert_eq!(unix(&[b'x'; 109]), Err(Errno::EINVAL));
         assert_eq!(parse(&[1]), Err(Errno::EINVAL));
-        assert_eq!(parse(&[2, 0, 0, 80]), Ok(SocketAddress::Foreign(2)));
+        assert_eq!(parse(&[2, 0, 0, 80]), Err(Errno::EINVAL));
+        assert_eq!(parse(&[16, 0, 0, 80]), Ok(SocketAddress::Foreign(16)));
         assert_eq!(parse(&[0, 0]), Ok(SocketAddress::Unspecified));
+    }
+
+    #[test]
+    fn internet_addresses_go_both_ways() {
+        for text in ["127.0.0.1:80", "[::1]:65535", "0.0.0.0:0"] {
+            let address: SocketAddr = text.parse().unwrap();
+            let bytes = named_bytes(&Named::Inet(address));
+            assert_eq!(parse(&bytes), Ok(SocketAddress::Inet(address)));
+        }
     }
 
     #[test]

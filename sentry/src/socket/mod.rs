@@ -10,9 +10,12 @@ mod address;
 mod control;
 mod file;
 
-pub use address::{SocketAddress, read_address, write_address};
+pub use address::{Named, SocketAddress, read_address, write_address};
 pub use control::{read_control, write_control};
-pub use file::{SocketFile, Timeout, install, socket_of};
+pub use file::{Destination, Socket, SocketFile, Timeout, install, socket_of};
+
+/// What came of a receive on a socket of any family.
+pub type Received = netstack::message::Received<Named>;
 
 use abi::socket::Ucred;
 

@@ -11,7 +11,8 @@ use abi::uio::{IOV_MAX, Iovec, MAX_RW_COUNT};
 use abi::{Errno, Result, UserAddr};
 use base::clock::Nanos;
 use base::{Sink, Source};
-use netstack::unix::{Address, Control, Kind, Mode, Received, UnixSocket};
+use netstack::message::{Control, Mode};
+use netstack::unix::Kind;
 use vfs::File;
 
 use crate::cx::Cx;
@@ -21,8 +22,8 @@ use crate::loose_flags_arg;
 use crate::mm::{UserRef, UserSink, UserSlice, UserSource};
 use crate::signal::send_to_thread;
 use crate::socket::{
-    SocketAddress, SocketFile, Timeout, read_address, read_control, sender_cred, socket_of,
-    write_address, write_control,
+    Destination, Received, Socket, SocketAddress, SocketFile, Timeout, read_address, read_control,
+    sender_cred, socket_of, write_address, write_control,
 };
 use crate::syscalls::args::OutSlice;
 use crate::syscalls::read_write::read_vector;
@@ -100,7 +101,7 @@ pub async fn recvfrom(
     let ranges = [clipped(buf.0)];
     let received = receive(cx, &file, &ranges, flags, deadline).await?;
     if !address.is_null() {
-        write_address(&cx.mm(), named(received.from.as_ref()), address, length)?;
+        write_address(&cx.mm(), received.from.as_ref(), address, length)?;
     }
     Ok(returned(&received, flags))
 }
@@ -171,31 +172,27 @@ fn receive_deadline(cx: &Cx<'_>, socket: &SocketFile) -> Option<Nanos> {
     socket.timeout(Timeout::Receive).map(|timeout| cx.deadline_after(timeout))
 }
 
-/// An address that says something.
-fn named(address: Option<&Address>) -> Option<&Address> {
-    address.filter(|address| **address != Address::Unnamed)
-}
-
 // Sending.
 
 /// What a send call asks for.
 struct Message<'a> {
     ranges: &'a [UserSlice],
-    to: Option<Arc<UnixSocket>>,
+    to: Option<Destination>,
     control: Control,
     flags: MsgFlags,
 }
 
-fn destination(cx: &Cx<'_>, at: UserAddr, length: i32) -> Result<Option<Arc<UnixSocket>>> {
+fn destination(cx: &Cx<'_>, at: UserAddr, length: i32) -> Result<Option<Destination>> {
     if length == 0 {
         return Ok(None);
     }
     match read_address(&cx.mm(), at, length)? {
         SocketAddress::Unspecified => Ok(None),
         SocketAddress::Foreign(_) => Err(Errno::EINVAL),
+        SocketAddress::Inet(to) => Ok(Some(Destination::Inet(to))),
         SocketAddress::Unix(address) => {
             let key = key_at(cx, address)?;
-            cx.kernel.unix_names.find(&key).map(Some)
+            Ok(Some(Destination::Unix(cx.kernel.unix_names.find(&key)?)))
         }
     }
 }
@@ -228,10 +225,13 @@ async fn send_header(
 
 async fn send(cx: &mut Cx<'_>, file: &Arc<File>, message: &Message<'_>) -> SysResult {
     let socket_file = socket_of(file)?;
-    let socket = &socket_file.unix;
+    let socket = &socket_file.socket;
     check_send(socket, message)?;
-    if socket.passes_cred() && !socket.is_bound() && socket.kind() == Kind::Datagram {
-        socket.bind_auto()?;
+    if let Socket::Unix(unix) = socket
+        && unix.passes_cred()
+        && unix.kind() == Kind::Datagram
+    {
+        unix.bind_auto()?;
     }
     let deadline = socket_file.timeout(Timeout::Send).map(|timeout| cx.deadline_after(timeout));
     let may_wait = !message.flags.contains(MsgFlags::DONTWAIT);
@@ -240,10 +240,8 @@ async fn send(cx: &mut Cx<'_>, file: &Arc<File>, message: &Message<'_>) -> SysRe
     let mut control = message.control.clone();
     let mut done = 0;
     loop {
-        let mut attempt = |_: &mut Cx<'_>| match socket.kind() {
-            Kind::Datagram => socket.send_to(&mut source, &control, message.to.as_ref()),
-            Kind::Stream | Kind::SeqPacket => socket.send(&mut source, &mut control),
-        };
+        let mut attempt =
+            |_: &mut Cx<'_>| socket.send(&mut source, &mut control, message.to.as_ref());
         let step = if may_wait {
             until_ready(cx, file, WRITABLE, deadline, attempt).await
         } else {
@@ -258,19 +256,23 @@ async fn send(cx: &mut Cx<'_>, file: &Arc<File>, message: &Message<'_>) -> SysRe
                 return if done > 0 { Ok(done as u64) } else { Err(error) };
             }
         }
-        if socket.kind() != Kind::Stream || source.remaining() == 0 {
+        if !socket.is_stream() || source.remaining() == 0 {
             return Ok(done as u64);
         }
     }
 }
 
-fn check_send(socket: &UnixSocket, message: &Message<'_>) -> Result<()> {
+fn check_send(socket: &Socket, message: &Message<'_>) -> Result<()> {
     if message.flags.contains(MsgFlags::OOB) {
         return Err(Errno::EOPNOTSUPP);
     }
-    if message.to.is_some() && socket.kind() != Kind::Datagram {
-        let is_connected = socket.peer_address().is_ok();
-        return Err(match socket.kind() {
+    let Socket::Unix(unix) = socket else {
+        let has_rights = !message.control.rights.is_empty();
+        return if has_rights { Err(Errno::EINVAL) } else { Ok(()) };
+    };
+    if message.to.is_some() && unix.kind() != Kind::Datagram {
+        let is_connected = unix.peer_address().is_ok();
+        return Err(match unix.kind() {
             Kind::Stream if !is_connected => Errno::EOPNOTSUPP,
             _ if is_connected => Errno::EISCONN,
             _ => Errno::ENOTCONN,
@@ -280,8 +282,8 @@ fn check_send(socket: &UnixSocket, message: &Message<'_>) -> Result<()> {
 }
 
 /// Only streams raise SIGPIPE, and not when the caller says so.
-fn broken_pipe(cx: &Cx<'_>, socket: &UnixSocket, flags: MsgFlags) {
-    if socket.kind() == Kind::Stream && !flags.contains(MsgFlags::NOSIGNAL) {
+fn broken_pipe(cx: &Cx<'_>, socket: &Socket, flags: MsgFlags) {
+    if socket.is_stream() && !flags.contains(MsgFlags::NOSIGNAL) {
         let uid = cx.cred().ruid;
         let info = SigInfo::user(Signal::SIGPIPE, abi::siginfo::SI_USER, cx.thread.tgid(), uid);
         // A signal that cannot be queued is lost, as on Linux.
@@ -298,7 +300,7 @@ async fn receive_header(
     flags: MsgFlags,
     deadline: Option<Nanos>,
 ) -> SysResult {
-    let socket = &socket_of(file)?.unix;
+    let socket = &socket_of(file)?.socket;
     let mut header = at.read(&cx.mm())?;
     if header.name_len < 0 {
         return Err(Errno::EINVAL.into());
@@ -312,12 +314,12 @@ async fn receive_header(
     if header.name != 0 {
         let name_len = std::mem::offset_of!(MsgHdr, name_len) as u64;
         let length = at.addr.checked_add(name_len).ok_or(Errno::EFAULT)?;
-        let from = named(received.from.as_ref());
+        let from = received.from.as_ref();
         write_address(&cx.mm(), from, UserAddr(header.name), UserRef::new(length))?;
         header.name_len = UserRef::new(length).read(&cx.mm())?;
     }
     let mut used = 0;
-    if let Some(control) = &received.control {
+    if let (Socket::Unix(_), Some(control)) = (socket, &received.control) {
         let place = UserAddr(header.control);
         let passes = socket.passes_cred();
         let outcome = write_control(cx, control, passes, place, header.control_len, flags)?;
@@ -349,34 +351,26 @@ async fn receive(
     if flags.contains(MsgFlags::ERRQUEUE) {
         return Err(Errno::EAGAIN.into());
     }
-    let socket = &socket_of(file)?.unix;
+    let socket = &socket_of(file)?.socket;
     let mode = if flags.contains(MsgFlags::PEEK) { Mode::Peek } else { Mode::Take };
     let may_wait = !flags.contains(MsgFlags::DONTWAIT);
-    let wants_all = flags.contains(MsgFlags::WAITALL)
-        && may_wait
-        && mode == Mode::Take
-        && socket.kind() == Kind::Stream;
+    let wants_all =
+        flags.contains(MsgFlags::WAITALL) && may_wait && mode == Mode::Take && socket.is_stream();
     let mm = cx.mm();
     let mut sink = UserSink::new(&mm, ranges);
     let mut total = Received::default();
     loop {
-        let mut attempt = |_: &mut Cx<'_>| match socket.kind() {
-            Kind::Datagram => socket.receive_from(&mut sink, mode),
-            Kind::Stream | Kind::SeqPacket => socket.receive(&mut sink, mode),
-        };
+        let mut attempt = |_: &mut Cx<'_>| socket.receive(&mut sink, mode);
         let step = if may_wait {
             until_ready(cx, file, READABLE, deadline, attempt).await
         } else {
             attempt(cx).map_err(SysError::from)
         };
-        let mut received = match step {
+        let received = match step {
             Ok(received) => received,
             Err(_) if total.bytes > 0 => return Ok(total),
             Err(error) => return Err(error),
         };
-        if socket.kind() == Kind::Stream {
-            received.from = socket.peer_address().ok();
-        }
         if !wants_all {
             return Ok(received);
         }

@@ -5,13 +5,18 @@ use std::sync::Arc;
 use abi::ids::Fd;
 use abi::poll::PollEvents;
 use abi::socket::{
-    AF_INET, AF_INET6, AF_UNIX, SHUT_RD, SHUT_RDWR, SHUT_WR, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET,
-    SOCK_STREAM, SOCK_TYPE_MASK, SOMAXCONN, SocketFlags,
+    AF_INET, AF_INET6, AF_UNIX, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, SHUT_RD, SHUT_RDWR,
+    SHUT_WR, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM, SOCK_TYPE_MASK, SOMAXCONN,
+    SocketFlags,
 };
 use abi::stat::{FileType, S_IFSOCK};
 use abi::{Errno, Result, UserAddr};
-use base::cred::Access;
-use netstack::unix::{Address, Connecting, Key, Kind, Shutdown, UnixSocket};
+use base::WaitQueue;
+use base::clock::Nanos;
+use base::cred::{Access, Caps};
+use netstack::inet::{self, InetSocket};
+use netstack::message::Shutdown;
+use netstack::unix::{Address, Connecting, Key, Kind, UnixSocket};
 use vfs::ops;
 use vfs::path::LookupFlags;
 
@@ -20,7 +25,8 @@ use crate::error::SysResult;
 use crate::io_wait::{on_queue, until_ready};
 use crate::mm::UserRef;
 use crate::socket::{
-    SocketAddress, Timeout, install, peer_cred, read_address, socket_of, write_address,
+    Socket, SocketAddress, SocketFile, Timeout, install, peer_cred, read_address, socket_of,
+    write_address,
 };
 use crate::strict_flags_arg;
 use crate::syscalls::fd::close;
@@ -33,7 +39,27 @@ fn split_type(word: u32) -> Result<(u32, SocketFlags)> {
     Ok((word & SOCK_TYPE_MASK, flags))
 }
 
-/// The kind of a unix socket; the only family there is so far.
+fn inet_family(domain: u32) -> Option<inet::Family> {
+    match u16::try_from(domain) {
+        Ok(AF_INET) => Some(inet::Family::V4),
+        Ok(AF_INET6) => Some(inet::Family::V6),
+        _ => None,
+    }
+}
+
+fn inet_kind(cx: &Cx<'_>, kind: u32, protocol: u32) -> Result<inet::Kind> {
+    match (kind, protocol) {
+        (SOCK_STREAM, 0 | IPPROTO_TCP) => Ok(inet::Kind::Stream),
+        (SOCK_DGRAM, 0 | IPPROTO_UDP) => Ok(inet::Kind::Datagram),
+        // As with the default of net.ipv4.ping_group_range.
+        (SOCK_DGRAM, IPPROTO_ICMP) => Err(Errno::EACCES),
+        (SOCK_STREAM | SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
+        (SOCK_RAW, _) if !cx.cred().has(Caps::NET_RAW) => Err(Errno::EPERM),
+        _ => Err(Errno::ESOCKTNOSUPPORT),
+    }
+}
+
+/// The kind of a unix socket.
 fn unix_kind(domain: u32, kind: u32, protocol: u32) -> Result<Kind> {
     if domain != u32::from(AF_UNIX) {
         return Err(Errno::EAFNOSUPPORT);
@@ -53,8 +79,14 @@ fn unix_kind(domain: u32, kind: u32, protocol: u32) -> Result<Kind> {
 /// socket. See [socket(2)](https://man7.org/linux/man-pages/man2/socket.2.html).
 pub fn socket(cx: &mut Cx<'_>, domain: u32, kind: u32, protocol: u32) -> SysResult {
     let (kind, flags) = split_type(kind)?;
-    let kind = unix_kind(domain, kind, protocol)?;
-    let fd = install(cx, UnixSocket::new(kind, &cx.kernel.unix_names), flags)?;
+    let socket = if let Some(family) = inet_family(domain) {
+        let kind = inet_kind(cx, kind, protocol)?;
+        Socket::Inet(InetSocket::new(family, kind, &cx.kernel.ports))
+    } else {
+        let kind = unix_kind(domain, kind, protocol)?;
+        Socket::Unix(UnixSocket::new(kind, &cx.kernel.unix_names))
+    };
+    let fd = install(cx, socket, flags)?;
     Ok(fd.0.cast_unsigned().into())
 }
 
@@ -67,13 +99,13 @@ pub fn socketpair(
     out: UserRef<[i32; 2]>,
 ) -> SysResult {
     let (kind, flags) = split_type(kind)?;
-    if [AF_INET, AF_INET6].map(u32::from).contains(&domain) {
+    if inet_family(domain).is_some() {
         return Err(Errno::EOPNOTSUPP.into());
     }
     let kind = unix_kind(domain, kind, protocol)?;
     let (a, b) = UnixSocket::pair(kind, &cx.kernel.unix_names, peer_cred(cx));
-    let first = install(cx, a, flags)?;
-    let told = install(cx, b, flags).and_then(|second| {
+    let first = install(cx, Socket::Unix(a), flags)?;
+    let told = install(cx, Socket::Unix(b), flags).and_then(|second| {
         let told = out.write(&cx.mm(), &[first.0, second.0]);
         told.inspect_err(|_| {
             let _ = close(cx, second);
@@ -89,30 +121,34 @@ pub fn socketpair(
 /// bind. See [bind(2)](https://man7.org/linux/man-pages/man2/bind.2.html).
 pub fn bind(cx: &mut Cx<'_>, fd: Fd, address: UserAddr, length: i32) -> SysResult {
     let file = cx.file(fd)?;
-    let socket = &socket_of(&file)?.unix;
-    let SocketAddress::Unix(address) = read_address(&cx.mm(), address, length)? else {
-        return Err(Errno::EINVAL.into());
-    };
-    let key = match &address {
-        Address::Unnamed => {
-            socket.bind_auto()?;
-            return Ok(0);
+    let address = read_address(&cx.mm(), address, length)?;
+    match (&socket_of(&file)?.socket, address) {
+        (Socket::Unix(socket), SocketAddress::Unix(address)) => bind_unix(cx, socket, address)?,
+        (Socket::Unix(_), _) => return Err(Errno::EINVAL.into()),
+        (Socket::Inet(socket), SocketAddress::Inet(address)) => {
+            let is_privileged = (1..1024).contains(&address.port());
+            if is_privileged && !cx.cred().has(Caps::NET_BIND_SERVICE) {
+                return Err(Errno::EACCES.into());
+            }
+            socket.bind(address)?;
         }
-        Address::Abstract(name) => Key::Abstract(name.clone()),
-        Address::Path(path) => make_inode(cx, path)?,
-    };
-    let made = match &address {
-        Address::Path(path) => Some(path.clone()),
-        Address::Unnamed | Address::Abstract(_) => None,
-    };
-    if let Err(errno) = socket.bind(address, key) {
-        // Linux, too, makes the inode before it looks whether the socket has a name.
-        if let Some(path) = made {
-            let _ = cx.with_vfs(|vfs| ops::unlink(vfs, None, &path));
-        }
-        return Err(errno.into());
+        (Socket::Inet(_), _) => return Err(Errno::EAFNOSUPPORT.into()),
     }
     Ok(0)
+}
+
+fn bind_unix(cx: &Cx<'_>, socket: &UnixSocket, address: Address) -> Result<()> {
+    let (key, made) = match &address {
+        Address::Unnamed => return socket.bind_auto(),
+        Address::Abstract(name) => (Key::Abstract(name.clone()), None),
+        Address::Path(path) => (make_inode(cx, path)?, Some(path.clone())),
+    };
+    let bound = socket.bind(address, key);
+    // Linux, too, makes the inode before it looks whether the socket has a name.
+    if let (Err(_), Some(path)) = (bound, made) {
+        let _ = cx.with_vfs(|vfs| ops::unlink(vfs, None, &path));
+    }
+    bound
 }
 
 fn make_inode(cx: &Cx<'_>, path: &[u8]) -> Result<Key> {
@@ -155,45 +191,85 @@ pub fn key_at(cx: &Cx<'_>, address: Address) -> Result<Key> {
 pub async fn connect(cx: &mut Cx<'_>, fd: Fd, address: UserAddr, length: i32) -> SysResult {
     let file = cx.file(fd)?;
     let socket_file = socket_of(&file)?;
-    let socket = Arc::clone(&socket_file.unix);
-    let address = match read_address(&cx.mm(), address, length)? {
-        SocketAddress::Unix(address) => address,
-        SocketAddress::Unspecified if socket.kind() == Kind::Datagram => {
-            socket.set_peer(None)?;
-            return Ok(0);
-        }
-        SocketAddress::Unspecified | SocketAddress::Foreign(_) => return Err(Errno::EINVAL.into()),
+    let address = read_address(&cx.mm(), address, length)?;
+    let mut attempt: Box<dyn FnMut() -> Result<Option<WaitQueue>> + Send> =
+        match (socket_file.socket.clone(), address) {
+            (Socket::Unix(socket), SocketAddress::Unspecified)
+                if socket.kind() == Kind::Datagram =>
+            {
+                socket.set_peer(None)?;
+                return Ok(0);
+            }
+            (Socket::Unix(socket), SocketAddress::Unix(address)) => {
+                connect_unix(cx, socket, address)?
+            }
+            (Socket::Unix(_), _) => return Err(Errno::EINVAL.into()),
+            (Socket::Inet(socket), SocketAddress::Unspecified)
+                if socket.kind() == inet::Kind::Datagram =>
+            {
+                socket.set_peer(None)?;
+                return Ok(0);
+            }
+            (Socket::Inet(socket), SocketAddress::Inet(to)) => Box::new(move || {
+                if socket.kind() == inet::Kind::Datagram {
+                    return socket.set_peer(Some(to)).map(|()| None);
+                }
+                Ok(match socket.connect(to)? {
+                    inet::Connecting::Done => None,
+                    inet::Connecting::Wait(queue) => Some(queue),
+                })
+            }),
+            (Socket::Inet(_), _) => return Err(Errno::EAFNOSUPPORT.into()),
+        };
+    let Some(full) = attempt()? else { return Ok(0) };
+    if file.is_nonblocking() {
+        return Err(Errno::EAGAIN.into());
+    }
+    let deadline = deadline_of(cx, socket_file, Timeout::Send);
+    let attempt = move |_: &mut Cx<'_>| match attempt()? {
+        None => Ok(0),
+        Some(_) => Err(Errno::EAGAIN),
     };
+    on_queue(cx, &full, PollEvents::OUT, deadline, attempt).await
+}
+
+fn deadline_of(cx: &Cx<'_>, socket: &SocketFile, which: Timeout) -> Option<Nanos> {
+    socket.timeout(which).map(|timeout| cx.deadline_after(timeout))
+}
+
+/// What tries to connect a unix socket; it answers the queue to wait at while there is no room.
+fn connect_unix(
+    cx: &Cx<'_>,
+    socket: Arc<UnixSocket>,
+    address: Address,
+) -> Result<Box<dyn FnMut() -> Result<Option<WaitQueue>> + Send>> {
     if socket.passes_cred() {
         socket.bind_auto()?;
     }
     let key = key_at(cx, address)?;
     let names = Arc::clone(&cx.kernel.unix_names);
-    if socket.kind() == Kind::Datagram {
-        socket.set_peer(Some(&names.find(&key)?))?;
-        return Ok(0);
-    }
-    let timeout = socket_file.timeout(Timeout::Send);
-    let deadline = timeout.map(|timeout| cx.deadline_after(timeout));
     let cred = peer_cred(cx);
-    // The listener is looked up each time: one that is waited for must not be kept alive by that.
-    let full = match socket.connect(&names.find(&key)?, cred)? {
-        Connecting::Done => return Ok(0),
-        Connecting::Wait(_) if file.is_nonblocking() => return Err(Errno::EAGAIN.into()),
-        Connecting::Wait(queue) => queue,
-    };
-    let attempt = |_: &mut Cx<'_>| match socket.connect(&names.find(&key)?, cred)? {
-        Connecting::Done => Ok(0),
-        Connecting::Wait(_) => Err(Errno::EAGAIN),
-    };
-    on_queue(cx, &full, PollEvents::OUT, deadline, attempt).await
+    Ok(Box::new(move || {
+        // The listener is looked up each time: one that is waited for must not be kept alive by that.
+        let found = names.find(&key)?;
+        if socket.kind() == Kind::Datagram {
+            return socket.set_peer(Some(&found)).map(|()| None);
+        }
+        Ok(match socket.connect(&found, cred)? {
+            Connecting::Done => None,
+            Connecting::Wait(queue) => Some(queue),
+        })
+    }))
 }
 
 /// listen. See [listen(2)](https://man7.org/linux/man-pages/man2/listen.2.html).
 pub fn listen(cx: &mut Cx<'_>, fd: Fd, backlog: u32) -> SysResult {
     let file = cx.file(fd)?;
     let backlog = usize::try_from(backlog.min(SOMAXCONN)).unwrap_or(0);
-    socket_of(&file)?.unix.listen(backlog, peer_cred(cx))?;
+    match &socket_of(&file)?.socket {
+        Socket::Unix(socket) => socket.listen(backlog, peer_cred(cx))?,
+        Socket::Inet(socket) => socket.listen(backlog)?,
+    }
     Ok(0)
 }
 
@@ -212,11 +288,11 @@ pub async fn accept4(
 ) -> SysResult {
     let file = cx.file(fd)?;
     let socket_file = socket_of(&file)?;
-    let deadline = socket_file.timeout(Timeout::Receive).map(|time| cx.deadline_after(time));
-    let attempt = |_: &mut Cx<'_>| socket_file.unix.accept();
+    let deadline = deadline_of(cx, socket_file, Timeout::Receive);
+    let attempt = |_: &mut Cx<'_>| socket_file.socket.accept();
     let accepted = until_ready(cx, &file, PollEvents::IN, deadline, attempt).await?;
     if !address.is_null() {
-        let peer = accepted.peer_address().unwrap_or_default();
+        let peer = accepted.peer_address()?;
         write_address(&cx.mm(), Some(&peer), address, length)?;
     }
     Ok(install(cx, accepted, flags)?.0.cast_unsigned().into())
@@ -225,7 +301,7 @@ pub async fn accept4(
 /// getsockname. See [getsockname(2)](https://man7.org/linux/man-pages/man2/getsockname.2.html).
 pub fn getsockname(cx: &mut Cx<'_>, fd: Fd, address: UserAddr, length: UserRef<i32>) -> SysResult {
     let file = cx.file(fd)?;
-    let own = socket_of(&file)?.unix.address();
+    let own = socket_of(&file)?.socket.address();
     write_address(&cx.mm(), Some(&own), address, length)?;
     Ok(0)
 }
@@ -233,7 +309,7 @@ pub fn getsockname(cx: &mut Cx<'_>, fd: Fd, address: UserAddr, length: UserRef<i
 /// getpeername. See [getpeername(2)](https://man7.org/linux/man-pages/man2/getpeername.2.html).
 pub fn getpeername(cx: &mut Cx<'_>, fd: Fd, address: UserAddr, length: UserRef<i32>) -> SysResult {
     let file = cx.file(fd)?;
-    let peer = socket_of(&file)?.unix.peer_address()?;
+    let peer = socket_of(&file)?.socket.peer_address()?;
     write_address(&cx.mm(), Some(&peer), address, length)?;
     Ok(0)
 }
@@ -248,6 +324,6 @@ pub fn shutdown(cx: &mut Cx<'_>, fd: Fd, how: u32) -> SysResult {
         SHUT_RDWR => Shutdown::Both,
         _ => return Err(Errno::EINVAL.into()),
     };
-    socket.unix.shut_down(how)?;
+    socket.socket.shut_down(how)?;
     Ok(0)
 }

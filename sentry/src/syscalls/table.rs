@@ -304,7 +304,7 @@ rows! {
     171 => sysinfo::setdomainname(name), Full;
     318 => random::getrandom(buf, flags), Full;
     // Sockets.
-    41 => socket::socket(domain, kind, protocol), Partial("AF_UNIX only");
+    41 => socket::socket(domain, kind, protocol), Partial("AF_UNIX; AF_INET and AF_INET6 over loopback");
     42 => @wait socket::connect(fd, address, length), Full;
     43 => @wait socket::accept(fd, address, length), Full;
     44 => @wait message::sendto(fd, buf, flags, address, length), Partial("no MSG_OOB");
