@@ -125,19 +125,18 @@ impl Shared {
         }
     }
 
-    /// A doorbell rang.
+    /// A doorbell rang; true when somebody may have been woken: the caller then has tasks to run.
     pub fn on_notification(self: &Arc<Self>, notification: &Notification) -> bool {
         let id = notification.id;
         let tid = notification.pid.cast_signed();
         let [why, what, ..] = notification.data.args;
         if notification.data.nr.cast_unsigned() != shim_abi::DOORBELL {
-            self.on_clone(tid, id);
-            return false;
+            return self.on_clone(tid, id);
         }
         match why {
             ring::ZYGOTE if tid == self.pool.zygote_pid() => {
                 self.pool.on_zygote(self, id, what);
-                false
+                true
             }
             ring::HELLO => self.on_hello(what, tid, id),
             _ => {
@@ -151,26 +150,34 @@ impl Shared {
                     Some(_) => false,
                     None => {
                         self.put_down(tid);
-                        false
+                        true
                     }
                 }
             }
         }
     }
 
-    /// Somebody asks for a new thread or process: only who was ordered to make one gets it.
-    fn on_clone(&self, tid: i32, notification: u64) {
+    /// Somebody asks for a new thread or process: only who was ordered to make one gets it. True when somebody may
+    /// have been woken.
+    fn on_clone(&self, tid: i32, notification: u64) -> bool {
         if tid == self.pool.zygote_pid() {
             self.listener.permit(notification);
-            return;
+            return false;
         }
         let thread = self.threads.lock().get(&tid).cloned();
         match thread {
             Some(thread) if thread.may_clone.swap(false, SeqCst) => {
                 self.listener.permit(notification);
+                false
             }
-            Some(thread) => thread.process().fail("broke its channel: a clone that nobody ordered"),
-            None => self.put_down(tid),
+            Some(thread) => {
+                thread.process().fail("broke its channel: a clone that nobody ordered");
+                true
+            }
+            None => {
+                self.put_down(tid);
+                true
+            }
         }
     }
 

@@ -32,6 +32,8 @@ pub struct Spin {
     is_spinning: AtomicBool,
     /// Worker that will come back to look, see [`worker_key`]; 0: nobody's promise.
     owner: AtomicUsize,
+    /// The flag was cleared where nobody could scan: the owner does when it comes back.
+    owes_scan: AtomicBool,
     /// Finds since it is hot.
     finds: AtomicU32,
     streak: AtomicU32,
@@ -53,6 +55,7 @@ impl Spin {
             is_hot: AtomicBool::new(false),
             is_spinning: AtomicBool::new(false),
             owner: AtomicUsize::new(0),
+            owes_scan: AtomicBool::new(false),
             finds: AtomicU32::new(0),
             streak: AtomicU32::new(0),
             wanted_streak: AtomicU32::new(SHORTEST_STREAK),
@@ -138,6 +141,7 @@ impl Shared {
             && !self.spin.is_spinning.load(Relaxed)
             && (!self.spin.has_room(guests) || self.spin.owner.load(Relaxed) != worker_key())
         {
+            self.spin.owes_scan.store(true, SeqCst);
             self.set_looking(false);
         }
     }
@@ -159,11 +163,13 @@ impl Shared {
             spin.is_spinning.store(false, SeqCst);
             return true;
         }
-        let was_looking = self.is_looking();
+        let owes_scan = spin.owes_scan.swap(false, SeqCst) || self.is_looking();
         self.set_looking(false);
         fence(SeqCst);
         spin.is_spinning.store(false, SeqCst);
-        found || (was_looking && self.scan())
+        // Whoever posted while the flag was set did not ring.
+        let rest = owes_scan && self.scan();
+        found || rest
     }
 
     fn look_patiently(&self) -> bool {

@@ -114,7 +114,7 @@ impl Thread {
         if let Some(reply) = link.pending.take() {
             drop(link);
             self.answer(listener, notification, &reply);
-            return false;
+            return self.process.is_dead();
         }
         if self.is_posted() {
             link.notification = Some(notification);

@@ -1,9 +1,9 @@
 //! System calls, and the state that must survive them.
 
 use abi::UserAddr;
-use platform::Event;
+use platform::{Event, NewContext};
 
-use crate::harness::{DATA, load, platform, step};
+use crate::harness::{DATA, block_on, load, platform, platform_with, step};
 
 #[test]
 fn call_reports_number_and_arguments_and_returns_what_the_sentry_says() {
@@ -190,4 +190,24 @@ fn calls_through_the_vsyscall_page_reach_the_sentry() {
         Event::Fault(fault) => assert_eq!(fault.signal, 11),
         other => panic!("{other:?}: {:?}", context.regs()),
     }
+}
+
+#[test]
+fn several_workers_serve_many_threads() {
+    let platform = platform_with(3);
+    let code = snippet!("2:", "mov eax, 39", "syscall", "inc r12", "jmp 2b");
+    let mut first = load(&platform, code);
+    step(&mut *first);
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            let new = NewContext { regs: *first.regs(), fs_base: None };
+            let mut context = block_on(first.clone_thread(new)).expect("a thread");
+            scope.spawn(move || {
+                for round in 1..=2_000 {
+                    assert_eq!(step(&mut *context), Event::Syscall);
+                    assert_eq!(context.regs().r12, round);
+                }
+            });
+        }
+    });
 }

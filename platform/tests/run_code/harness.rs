@@ -45,9 +45,16 @@ pub const STACK_TOP: u64 = DATA + DATA_LEN;
 
 /// A platform of the test's own; lives as long as the test's thread.
 pub fn platform() -> Arc<dyn Platform> {
+    platform_with(1)
+}
+
+/// The same with several workers.
+pub fn platform_with(workers: usize) -> Arc<dyn Platform> {
     let platform = SeccompPlatform::new(Config::default()).expect("the platform starts");
-    let worker = Arc::clone(&platform);
-    std::thread::spawn(move || while worker.park().is_ok() {});
+    for _ in 0..workers {
+        let worker = Arc::clone(&platform);
+        std::thread::spawn(move || while worker.park().is_ok() {});
+    }
     let reactor = Arc::clone(&platform);
     std::thread::spawn(move || {
         loop {
