@@ -65,7 +65,7 @@ pub fn sysinfo(cx: &mut Cx<'_>, out: Out<Sysinfo>) -> SysResult {
         .all_groups()
         .iter()
         .filter_map(|group| group.any_thread()?.mm_if_alive())
-        .map(|mm| mm.space().usage().resident_bytes)
+        .map(|mm| mm.resident())
         .sum();
     let up_ns = kernel.now().saturating_sub(kernel.boot_monotonic_ns);
     let answer = Sysinfo {

@@ -59,7 +59,7 @@ pub async fn leave_memory(kernel: &Kernel, thread: &Thread, context: &mut dyn Co
     release_memory_users(kernel, thread, context).await;
     let mm = thread.mm();
     if mm.users() <= 1 {
-        let usage = Rusage::of_space(&**mm.space());
+        let usage = Rusage::of_memory(&mm);
         thread.group.usage.lock().own.add(&usage);
     }
 }

@@ -38,7 +38,7 @@ pub async fn exit_thread(
     }
     let shares = thread.take_shares();
     if let Some(shares) = shares {
-        let space_usage = Rusage::of_space(&**shares.mm.space());
+        let space_usage = Rusage::of_memory(&shares.mm);
         if shares.mm.remove_user() {
             thread.group.usage.lock().own.add(&space_usage);
         }

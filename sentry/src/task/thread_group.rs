@@ -8,9 +8,9 @@ use abi::rlimit::{Resource, Rlimit};
 use base::WaitQueue;
 use base::clock::Nanos;
 use base::lock::Mutex;
-use platform::AddressSpace;
 
 use crate::lock_order;
+use crate::mm::Mm;
 use crate::signal::{Actions, ExitStatus, GroupSignals};
 use crate::task::rlimits::Rlimits;
 use crate::task::{Links, Thread};
@@ -86,12 +86,12 @@ pub struct Accounts {
 
 impl Rusage {
     /// Of a live address space, as the host accounts it.
-    pub fn of_space(space: &dyn AddressSpace) -> Self {
-        let usage = space.usage();
+    pub fn of_memory(mm: &Mm) -> Self {
+        let usage = mm.space().usage();
         Self {
             user_ns: usage.user_ns,
             system_ns: usage.system_ns,
-            max_rss_bytes: usage.resident_bytes,
+            max_rss_bytes: mm.resident(),
             ..Self::default()
         }
     }
@@ -228,7 +228,7 @@ impl ThreadGroup {
         let mut usage = self.usage.lock().own;
         let thread = self.any_thread();
         if let Some(mm) = thread.and_then(|thread| thread.mm_if_alive()) {
-            usage.add(&Rusage::of_space(&**mm.space()));
+            usage.add(&Rusage::of_memory(&mm));
         }
         usage
     }
