@@ -198,14 +198,13 @@ impl Inotify {
                 let (mask, cookie) = (event.events.bits(), event.cookie);
                 state.push(Queued { wd, mask, cookie, name: event.name.map(Box::from) });
             }
-            if !is_end && !(is_wanted && mask.contains(WatchMask::ONESHOT)) {
-                if !is_wanted {
-                    return;
-                }
-                None
-            } else {
+            if is_end || (is_wanted && mask.contains(WatchMask::ONESHOT)) {
                 state.push(Queued { wd, mask: WatchMask::IGNORED.bits(), cookie: 0, name: None });
                 state.watches.remove(&wd)
+            } else if is_wanted {
+                None
+            } else {
+                return;
             }
         };
         drop(gone);
