@@ -103,34 +103,7 @@ pub fn prepare(cx: &VfsCx<'_>, request: Request<'_>) -> core::result::Result<Pre
     }
     let strings = Strings { args: &args, env: &env, exec_name: &name };
     stack::check_size(&strings, request.stack_limit)?;
-    let mut file = open_exec(cx, &program)?;
-    let mut script_name = name.clone();
-    let mut depth = 0;
-    let head = loop {
-        let head = read_head(cx, &file)?;
-        if !head.starts_with(b"#!") {
-            break head;
-        }
-        if depth > MAX_DEPTH - 1 {
-            return Err(Errno::ELOOP.into());
-        }
-        depth += 1;
-        let script = script::parse(&head).ok_or(Errno::ENOEXEC)?;
-        if request.is_unreachable {
-            return Err(Errno::ENOENT.into());
-        }
-        let interpreter = path::resolve(cx, None, &script.interpreter, LookupFlags::FOLLOW)?;
-        let mut new_args = vec![script.interpreter.clone()];
-        new_args.extend(script.argument);
-        new_args.push(script_name);
-        new_args.extend(args.drain(1..));
-        args = new_args;
-        script_name = script.interpreter;
-        file = open_exec(cx, &interpreter)?;
-    };
-    if !Elf::is_magic(&head) {
-        return Err(Errno::ENOEXEC.into());
-    }
+    let (file, args) = follow_scripts(cx, &program, &name, args, request.is_unreachable)?;
     let program = mappable(cx, file)?;
     let interpreter = match program.elf.interpreter(&Reader { cx, file: &program.file })? {
         Some(path) => Some(open_interpreter(cx, &path)?),
@@ -141,7 +114,7 @@ pub fn prepare(cx: &VfsCx<'_>, request: Request<'_>) -> core::result::Result<Pre
     let (cred, is_secure) = cred::after_exec(cx.cred, &program.file)?;
 
     let random = random_bytes(request.randomize);
-    let image = Image::build(
+    let mut image = Image::build(
         request.layout,
         request.stack_limit,
         &request.limits,
@@ -153,7 +126,6 @@ pub fn prepare(cx: &VfsCx<'_>, request: Request<'_>) -> core::result::Result<Pre
         tracing::debug!(%errno, "executable cannot be mapped");
         LoadError::Fatal
     })?;
-    let mut image = image;
     let aux = aux(&image, &program.elf, request.layout, &cred, is_secure);
     let mut stack_random = [0; 18];
     stack_random.copy_from_slice(&random[32..50]);
@@ -167,6 +139,37 @@ pub fn prepare(cx: &VfsCx<'_>, request: Request<'_>) -> core::result::Result<Pre
     let comm = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
     let exe = program.file.path().clone();
     Ok(Prepared { image, stack, cred, is_secure, exe, comm })
+}
+
+/// Opens the program; for a script its interpreter, with the arguments that this gets.
+fn follow_scripts(
+    cx: &VfsCx<'_>,
+    program: &Path,
+    name: &[u8],
+    mut args: Vec<Vec<u8>>,
+    is_unreachable: bool,
+) -> Result<(Arc<File>, Vec<Vec<u8>>)> {
+    let mut file = open_exec(cx, program)?;
+    let mut script_name = name.to_vec();
+    for _ in 0..=MAX_DEPTH {
+        let head = read_head(cx, &file)?;
+        if Elf::is_magic(&head) {
+            return Ok((file, args));
+        }
+        let script = script::parse(&head).ok_or(Errno::ENOEXEC)?;
+        if is_unreachable {
+            return Err(Errno::ENOENT);
+        }
+        let interpreter = path::resolve(cx, None, &script.interpreter, LookupFlags::FOLLOW)?;
+        let mut new_args = vec![script.interpreter.clone()];
+        new_args.extend(script.argument);
+        new_args.push(script_name);
+        new_args.extend(args.drain(..).skip(1));
+        args = new_args;
+        script_name = script.interpreter;
+        file = open_exec(cx, &interpreter)?;
+    }
+    Err(Errno::ELOOP)
 }
 
 fn aux(image: &Image, elf: &Elf, layout: &Layout, cred: &Credentials, is_secure: bool) -> Aux {

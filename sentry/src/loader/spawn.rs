@@ -8,7 +8,7 @@ use platform::{Context, PlatformError};
 
 use crate::kernel::Kernel;
 use crate::loader::{LoadError, Prepared};
-use crate::mm::Mm;
+use crate::mm::{Mm, MmState};
 
 /// Interrupts enabled, as every user program starts with.
 const INITIAL_FLAGS: u64 = 0x202;
@@ -48,7 +48,9 @@ impl Prepared {
             rflags: INITIAL_FLAGS,
             ..Registers::default()
         };
-        let mm = Mm::new(space, self.image.state.clone(), kernel.memory.clone());
+        let bounds = self.image.state.bounds;
+        let state = std::mem::replace(&mut self.image.state, MmState::new(bounds));
+        let mm = Mm::new(space, state, kernel.memory.clone());
         Ok(Loaded { context, mm })
     }
 }
