@@ -233,7 +233,8 @@ impl Platform for SeccompPlatform {
     }
 
     fn poll(&self) -> bool {
-        self.shared.scan()
+        // Who posts while nobody looks rings, and is better waited for.
+        self.shared.may_have_unrung() && self.shared.scan()
     }
 
     fn park(&self) -> Result<(), PlatformError> {

@@ -90,6 +90,11 @@ impl Shared {
         self.global.get().looking.load(Relaxed) != 0
     }
 
+    /// Whether shims may have posted without ringing.
+    pub fn may_have_unrung(&self) -> bool {
+        self.is_looking() || self.spin.owes_scan.load(Relaxed)
+    }
+
     /// A shim rang for an event.
     pub fn note_ring(&self) {
         let spin = &self.spin;

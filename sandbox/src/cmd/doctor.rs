@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use host::clone::Namespaces;
+use platform::capabilities::Need;
 
 use crate::failure::Failure;
 use crate::launch::probe;
@@ -43,25 +44,24 @@ pub fn run(_args: &Args) -> Result<u8, Failure> {
 }
 
 fn examine() -> Vec<Finding> {
-    let actions = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail");
-    let actions = actions.unwrap_or_default();
     let needed =
         |is_there, what, why, remedy| Finding { is_there, is_required: true, what, why, remedy };
     let wall =
         |is_there, what, why, remedy| Finding { is_there, is_required: false, what, why, remedy };
-    vec![
-        needed(
-            actions.split_whitespace().any(|action| action == "user_notif"),
-            "seccomp user notification",
-            "how system calls reach the sandbox's kernel",
-            "use Linux 5.19 or newer built with CONFIG_SECCOMP_FILTER",
-        ),
-        needed(
-            actions.split_whitespace().any(|action| action == "trap"),
-            "seccomp trap",
-            "how calls outside patched sites are caught",
-            "use a kernel built with CONFIG_SECCOMP_FILTER",
-        ),
+    // The platform knows itself what it needs; its walls are looked at more closely below.
+    let platform = platform::capabilities::probe();
+    let mut findings: Vec<Finding> = platform
+        .into_iter()
+        .filter(|capability| capability.need != Need::Wall)
+        .map(|capability| Finding {
+            is_there: capability.is_present,
+            is_required: capability.need == Need::Required,
+            what: capability.id,
+            why: capability.purpose,
+            remedy: capability.remedy,
+        })
+        .collect();
+    findings.extend([
         needed(
             probe::platform_starts(),
             "the platform starts",
@@ -100,5 +100,6 @@ fn examine() -> Vec<Finding> {
             "host-side limits of memory and processes",
             "mount it: mount -t cgroup2 none /sys/fs/cgroup",
         ),
-    ]
+    ]);
+    findings
 }
