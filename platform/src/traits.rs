@@ -198,6 +198,9 @@ pub trait AddressSpace: Send + Sync {
     /// Ends the host process at once. Its contexts fail with `Died`.
     fn kill(&self);
 
+    /// Whether the host process is gone. When that happens, whoever polled a context of it last is woken.
+    fn is_dead(&self) -> bool;
+
     /// Identity for futex keys and pointer comparison.
     fn id(&self) -> u64;
 

@@ -1,8 +1,9 @@
 //! The loop of one guest thread.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
 use abi::Errno;
 use abi::siginfo::SigInfo;
@@ -16,7 +17,7 @@ use crate::kernel::Kernel;
 use crate::mm::FaultVerdict;
 use crate::signal::frame::Trap;
 use crate::signal::{ExitStatus, Flow, Interrupted, deliver, end_group, send};
-use crate::syscalls::dispatch::dispatch;
+use crate::syscalls::dispatch::{EXECVE, EXECVEAT, dispatch};
 use crate::task::{Thread, exit};
 
 /// Starts a guest thread that was entered into the pid table.
@@ -83,9 +84,21 @@ async fn syscall(
     context: &mut Box<dyn Context>,
 ) -> Result<Option<Interrupted>, Ended> {
     let number = context.regs().syscall_number();
+    // A new image's old host process dies in the middle of the call, as it should.
+    let may_die = matches!(number, EXECVE | EXECVEAT);
+    let space = Arc::clone(context.space());
     let mut cx =
         Cx { kernel, thread, context, number, restart_deadline: None, begun: 0, trace: None };
-    let result = dispatch(&mut cx).await;
+    let result = {
+        let mut call = pin!(dispatch(&mut cx));
+        poll_fn(|task| match call.as_mut().poll(task) {
+            // Nobody is left to wait for the answer; the next resume says so.
+            Poll::Pending if !may_die && space.is_dead() => Poll::Ready(None),
+            polled => polled.map(Some),
+        })
+        .await
+    };
+    let Some(result) = result else { return Ok(None) };
     // The number of the interrupted call, not that of restart_syscall(2).
     let number = cx.number;
     match result {

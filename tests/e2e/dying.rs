@@ -12,12 +12,16 @@ fn disturb(case: &Case, act: impl FnOnce(i32)) -> Output {
     let scratch = case.scratch();
     let running = case.start_in_sandbox(&scratch);
     let supervisor = i32::try_from(running.child.id()).expect("a pid fits");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    // The script's own sleeping child tells that it is up; the guests are grandchildren of the supervisor.
-    while descendants(supervisor).len() < 3 && Instant::now() < deadline {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // Two shells' worth of memory: the script and its sleeping child are up.
+    let is_up = || {
+        descendants(supervisor).iter().skip(2).filter(|pid| resident_pages(**pid) > 150).count()
+            >= 2
+    };
+    while !is_up() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
     }
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(200));
     act(supervisor);
     let output = running.finish(LIMIT);
     assert!(!output.timed_out, "{output}");
@@ -126,7 +130,7 @@ fn signals_are_forwarded_to_the_program() {
 
 #[test]
 fn sigterm_ends_a_program_that_does_not_mind_it() {
-    let output = disturb(&sh("exec sleep 100"), |supervisor| kill(supervisor, libc::SIGTERM));
+    let output = disturb(&sh("sleep 100; exit 1"), |supervisor| kill(supervisor, libc::SIGTERM));
     assert_eq!(output.code, 128 + libc::SIGTERM, "{output}");
 }
 

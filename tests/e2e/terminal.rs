@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use sandbox_tests::{Output, binaries, run};
 
-/// Runs a shell script under a new terminal, in the sandbox; what is typed comes from `keys`, after a moment.
-fn on_terminal(script: &str, keys: &str) -> Output {
+/// Runs a shell script under a new terminal, in the sandbox; each of `keys` is typed after a moment, as printf(1)
+/// renders it.
+fn on_terminal(script: &str, keys: &[&str]) -> Output {
     let sandbox = binaries::sandbox().display();
     let inner = format!("{sandbox} run -- /bin/bash -c {}", quoted(script));
-    let typed = format!(
-        "(sleep 1; printf {}; sleep 1) | script -qec {} /dev/null",
-        quoted(keys),
-        quoted(&inner)
-    );
+    let keys: String =
+        keys.iter().map(|key| format!("sleep 1; printf {}; ", quoted(key))).collect();
+    let typed = format!("({keys}sleep 1) | script -qec {} /dev/null", quoted(&inner));
     let mut command = Command::new("/bin/bash");
     command.args(["-c", &typed]).env_clear().env("PATH", "/usr/bin:/bin").env("TERM", "xterm");
     run::start(&mut command, b"").finish(Duration::from_secs(30))
@@ -25,21 +24,21 @@ fn quoted(text: &str) -> String {
 
 #[test]
 fn streams_are_a_terminal() {
-    let output = on_terminal("test -t 0 && test -t 1 && test -t 2 && echo all; tty", "");
+    let output = on_terminal("test -t 0 && test -t 1 && test -t 2 && echo all; tty", &[]);
     assert!(output.stdout().contains("all\r\n"), "{output}");
     assert!(output.stdout().contains("/dev/pts/"), "{output}");
 }
 
 #[test]
 fn interrupt_key_reaches_the_foreground_job() {
-    let output = on_terminal("trap 'echo interrupted; exit 5' INT; sleep 20", "\\003");
+    let output = on_terminal("trap 'echo interrupted; exit 5' INT; sleep 20", &["\\003"]);
     assert!(output.stdout().contains("interrupted"), "{output}");
     assert_eq!(output.code, 5, "{output}");
 }
 
 #[test]
 fn end_of_file_key_ends_input() {
-    let output = on_terminal("cat; echo after", "line\\n\\004");
+    let output = on_terminal("cat; echo after", &["line\\n", "\\004"]);
     assert!(output.stdout().contains("line\r\nline\r\n"), "{output}");
     assert!(output.stdout().contains("after"), "{output}");
 }
@@ -70,7 +69,7 @@ fn window_size_is_the_terminals() {
 fn job_control_works_in_an_interactive_shell() {
     let output = on_terminal(
         "exec bash --norc -i",
-        "sleep 50\\n\\032jobs\\nkill %%1\\nwait\\necho status $?\\nexit 6\\n",
+        &["sleep 50\\n", "\\032", "jobs; kill %%1\\n", "wait\\n", "exit 6\\n"],
     );
     assert!(output.stdout().contains("Stopped"), "{output}");
     assert_eq!(output.code, 6, "{output}");

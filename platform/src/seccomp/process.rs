@@ -205,6 +205,10 @@ impl AddressSpace for Process {
         let _ = sys::pidfd_send_signal(self.pidfd(), libc::SIGKILL);
     }
 
+    fn is_dead(&self) -> bool {
+        Process::is_dead(self)
+    }
+
     fn id(&self) -> u64 {
         self.id
     }

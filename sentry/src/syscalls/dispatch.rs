@@ -9,6 +9,9 @@ use crate::syscalls::table::{self, Attempt, Call};
 
 /// Number of restart_syscall(2).
 pub const RESTART_SYSCALL: u64 = 219;
+/// execve(2) and execveat(2).
+pub const EXECVE: u64 = 59;
+pub const EXECVEAT: u64 = 322;
 
 /// Runs the call that the registers ask for.
 ///
