@@ -9,6 +9,7 @@ mod exec;
 mod identity;
 mod memory;
 mod misc;
+mod network;
 mod pipe;
 mod poll;
 mod process;
@@ -38,6 +39,7 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("stat", stat::TESTS),
     ("pipe", pipe::TESTS),
     ("socket", socket::TESTS),
+    ("network", network::TESTS),
     ("exec", exec::TESTS),
     ("misc", misc::TESTS),
     ("torture", torture::TESTS),

@@ -21,6 +21,7 @@ const FAMILIES: &[&str] = &[
     "stat",
     "pipe",
     "socket",
+    "network",
     "exec",
     "misc",
 ];
