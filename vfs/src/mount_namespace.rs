@@ -82,14 +82,17 @@ impl MountNamespace {
     /// Takes away the mount whose root `path` is; `is_lazy` is MNT_DETACH.
     ///
     /// # Errors
-    /// `EINVAL` when `path` is no mount's root, `EBUSY` when something is mounted below it.
+    /// `EINVAL` when `path` is no mount's root, `EBUSY` when something is mounted below it or in use in it.
     pub fn umount(&self, path: &Path, is_lazy: bool) -> Result<()> {
+        // Its parent and `path` itself hold it; whatever else does is an open file, a directory or a walk.
+        const UNUSED: usize = 2;
         let mount = &path.mount;
         if !Arc::ptr_eq(&path.dentry, mount.root_dentry()) || mount.mount_point().is_none() {
             return Err(Errno::EINVAL);
         }
         let children = mount.children();
-        if !is_lazy && !children.is_empty() {
+        let is_used = Arc::strong_count(mount) > UNUSED || !children.is_empty();
+        if !is_lazy && is_used {
             return Err(Errno::EBUSY);
         }
         for child in children {

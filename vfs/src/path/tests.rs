@@ -58,6 +58,8 @@ fn mounts_are_crossed_both_ways() {
     let list = world.ns.list(&world.path("/").unwrap());
     assert_eq!(list.iter().map(|mount| &mount.point[..]).collect::<Vec<_>>(), [&b"/"[..], b"/mnt"]);
     assert_eq!(list[1].parent_id, list[0].id);
+    assert_eq!(world.ns.umount(&world.path("/mnt").unwrap(), false), Err(Errno::EBUSY));
+    drop(sub);
     world.ns.umount(&world.path("/mnt").unwrap(), false).unwrap();
     assert!(world.path("/mnt/hidden").is_ok());
     assert_eq!(world.ns.umount(&world.path("/mnt").unwrap(), false), Err(Errno::EINVAL));

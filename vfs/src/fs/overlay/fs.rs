@@ -17,6 +17,7 @@ use crate::filesystem::FileSystem;
 use crate::fs::tmpfs::Nameless;
 use crate::inode::{Inode, StatFs};
 use crate::lock_order;
+use crate::name_hash::NameHasher;
 
 const OVERLAYFS_MAGIC: u64 = 0x794c_7630;
 /// Inode numbers of new objects: far above what lower filesystems use, and exact in a double.
@@ -48,7 +49,7 @@ pub(super) struct Layers {
     pub store: Nameless,
     lower: Arc<dyn FileSystem>,
     lower_dev: u64,
-    known: Mutex<HashMap<LowerId, Known>, lock_order::OverlayKnown>,
+    known: Mutex<HashMap<LowerId, Known, NameHasher>, lock_order::OverlayKnown>,
     /// The kernel itself as a caller, for what no task asked for.
     kernel: (Credentials, Arc<FsContext>),
 }
