@@ -16,6 +16,8 @@ use crate::config::HostFacts;
 use crate::executor::Executor;
 use crate::executor::reactor::Reactor;
 use crate::executor::timer::{Timers, nanos};
+use crate::files::async_io::AsyncOwners;
+use crate::files::lock_waits::LockWaits;
 use crate::futex::FutexTable;
 use crate::lock_order;
 use crate::mm::MemoryAccount;
@@ -33,6 +35,9 @@ pub struct Kernel {
     pub clock: Arc<dyn Clock>,
     pub tasks: PidTable,
     pub futexes: FutexTable,
+    /// Whom files tell by SIGIO.
+    pub async_owners: AsyncOwners,
+    pub lock_waits: LockWaits,
     /// The one mount namespace; set by boot.
     pub mounts: OnceLock<Arc<MountNamespace>>,
     /// Where memfd_create(2) makes its files.
@@ -96,6 +101,8 @@ impl Kernel {
                 executor,
                 tasks: PidTable::new(parts.pids_limit),
                 futexes: FutexTable::new(),
+                async_owners: AsyncOwners::default(),
+                lock_waits: LockWaits::default(),
                 mounts: OnceLock::new(),
                 memfds: Nameless::new(Arc::new(HostClock), None, 1),
                 unix_names: netstack::unix::Names::new(),

@@ -6,6 +6,7 @@
 
 mod directory;
 mod exec;
+mod fcntl;
 mod identity;
 mod memory;
 mod misc;
@@ -20,6 +21,7 @@ mod stat;
 mod support;
 mod thread;
 mod time;
+mod timer;
 mod torture;
 
 use std::process::ExitCode;
@@ -42,6 +44,8 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("network", network::TESTS),
     ("exec", exec::TESTS),
     ("misc", misc::TESTS),
+    ("fcntl", fcntl::TESTS),
+    ("timer", timer::TESTS),
     ("torture", torture::TESTS),
 ];
 

@@ -2,9 +2,13 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | `async_io` | SIGIO: whom a file tells |
+//! | `lock_waits` | who waits for whom because of a record lock |
 //! | `pidfd` | a process as a file |
 //! | `signalfd` | pending signals as a file |
 
+pub mod async_io;
+pub mod lock_waits;
 pub mod pidfd;
 pub mod signalfd;
 

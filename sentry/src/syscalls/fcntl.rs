@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use abi::fcntl::{self, Flock, OwnerEx, Seals};
-use abi::ids::Fd;
+use abi::ids::{Fd, Tid};
 use abi::open::OpenFlags;
 use abi::poll::PollEvents;
+use abi::signal::Signal;
 use abi::{Errno, Result, UserAddr};
 use vfs::File;
 use vfs::fs::tmpfs;
-use vfs::record_lock::{self, Held, LockKind, Owner, Range};
+use vfs::record_lock::{self, Held, LockKind, Owner as LockOwner, Range};
 
 use crate::cx::Cx;
 use crate::error::SysResult;
+use crate::files::async_io::Owner;
 use crate::io_wait::on_queue;
 use crate::mm::UserRef;
 use crate::syscalls::args::Hex;
@@ -32,8 +34,24 @@ pub async fn fcntl(cx: &mut Cx<'_>, fd: Fd, command: u32, arg: Hex) -> SysResult
     let owner = lock_owner(cx, &file, command);
     let (kind, range) = lock_request(cx, &file, UserRef::new(UserAddr(arg.0)), command)?;
     let queue = record_lock::wait_queue(&file);
-    let set = |_: &mut Cx<'_>| record_lock::set(&file, owner, kind, range);
-    on_queue(cx, &queue, PollEvents::all(), None, set).await?;
+    let me = cx.thread.tgid();
+    let set = |cx: &mut Cx<'_>| {
+        let taken = record_lock::set(&file, owner, kind, range);
+        let holder = match (taken, kind) {
+            (Err(Errno::EAGAIN), Some(kind)) => record_lock::test(&file, owner, kind, range),
+            _ => None,
+        };
+        // Only the locks of processes make circles: a description does not wait.
+        if let (LockOwner::Process(_), Some(Held { owner: LockOwner::Process(holder), .. })) =
+            (owner, holder)
+        {
+            cx.kernel.lock_waits.begin(me, holder)?;
+        }
+        taken
+    };
+    let taken = on_queue(cx, &queue, PollEvents::all(), None, set).await;
+    cx.kernel.lock_waits.end(me);
+    taken?;
     give_up_lock_of_closed(cx, fd, &file, owner, range);
     Ok(0)
 }
@@ -59,7 +77,7 @@ fn fcntl_now(cx: &mut Cx<'_>, fd: Fd, command: u32, arg: u64) -> SysResult {
     let file = cx.file(fd)?;
     match command {
         fcntl::F_SETFL => {
-            set_flags(&file, OpenFlags::from_bits_retain(arg as u32))?;
+            file.set_status_flags(OpenFlags::from_bits_retain(arg as u32));
             Ok(0)
         }
         fcntl::F_GETLK | fcntl::F_OFD_GETLK => get_lock(cx, &file, command, arg),
@@ -80,17 +98,71 @@ fn fcntl_now(cx: &mut Cx<'_>, fd: Fd, command: u32, arg: u64) -> SysResult {
 }
 
 /// Whom SIGIO goes to, and leases.
-fn own_and_lease(cx: &Cx<'_>, _file: &Arc<File>, command: u32, arg: u64) -> SysResult {
+fn own_and_lease(cx: &Cx<'_>, file: &Arc<File>, command: u32, arg: u64) -> SysResult {
+    let owners = &cx.kernel.async_owners;
+    let user = UserRef::<OwnerEx>::new(UserAddr(arg));
     match command {
-        fcntl::F_GETOWN | fcntl::F_GETSIG => Ok(0),
+        fcntl::F_SETOWN => {
+            let owner = match arg as i32 {
+                0 => Owner::Nobody,
+                i32::MIN => return Err(Errno::EINVAL.into()),
+                pid @ 1.. => Owner::Process(Tid(pid)),
+                pgid => Owner::ProcessGroup(Tid(-pgid)),
+            };
+            set_owner(cx, file, owner)
+        }
+        fcntl::F_GETOWN => Ok(match owners.owner(file) {
+            Owner::Nobody => 0,
+            Owner::Thread(id) | Owner::Process(id) => i64::from(id.0).cast_unsigned(),
+            Owner::ProcessGroup(id) => i64::from(-id.0).cast_unsigned(),
+        }),
+        fcntl::F_SETOWN_EX => {
+            let OwnerEx { kind, pid } = user.read(&cx.mm())?;
+            let owner = match (kind, pid) {
+                (fcntl::F_OWNER_TID | fcntl::F_OWNER_PID | fcntl::F_OWNER_PGRP, 0) => Owner::Nobody,
+                (fcntl::F_OWNER_TID, pid) => Owner::Thread(Tid(pid)),
+                (fcntl::F_OWNER_PID, pid) => Owner::Process(Tid(pid)),
+                (fcntl::F_OWNER_PGRP, pid) => Owner::ProcessGroup(Tid(pid)),
+                _ => return Err(Errno::EINVAL.into()),
+            };
+            set_owner(cx, file, owner)
+        }
         fcntl::F_GETOWN_EX => {
-            let none = OwnerEx { kind: fcntl::F_OWNER_TID, pid: 0 };
-            UserRef::<OwnerEx>::new(UserAddr(arg)).write(&cx.mm(), &none)?;
+            let (kind, id) = match owners.owner(file) {
+                Owner::Nobody => (fcntl::F_OWNER_TID, Tid(0)),
+                Owner::Thread(id) => (fcntl::F_OWNER_TID, id),
+                Owner::Process(id) => (fcntl::F_OWNER_PID, id),
+                Owner::ProcessGroup(id) => (fcntl::F_OWNER_PGRP, id),
+            };
+            user.write(&cx.mm(), &OwnerEx { kind, pid: id.0 })?;
             Ok(0)
         }
+        fcntl::F_SETSIG => {
+            let signal = match arg {
+                0 => None,
+                number => Some(Signal::new(number).ok_or(Errno::EINVAL)?),
+            };
+            owners.set_signal(cx.kernel, file, signal);
+            Ok(0)
+        }
+        fcntl::F_GETSIG => Ok(owners.signal(file).map_or(0, |signal| u64::from(signal.number()))),
         fcntl::F_GETLEASE => Ok(u64::from(fcntl::F_UNLCK.cast_unsigned())),
         _ => Err(Errno::EINVAL.into()),
     }
+}
+
+fn set_owner(cx: &Cx<'_>, file: &Arc<File>, owner: Owner) -> SysResult {
+    let tables = &cx.kernel.tasks;
+    let exists = match owner {
+        Owner::Nobody => true,
+        Owner::Thread(id) | Owner::Process(id) => tables.thread(id).is_some(),
+        Owner::ProcessGroup(id) => tables.lock().members_of(id).next().is_some(),
+    };
+    if !exists {
+        return Err(Errno::ESRCH.into());
+    }
+    cx.kernel.async_owners.set_owner(cx.kernel, file, owner, cx.cred());
+    Ok(0)
 }
 
 fn dup_above(cx: &Cx<'_>, file: Arc<File>, lowest: u64, cloexec: bool) -> SysResult {
@@ -106,20 +178,10 @@ fn dup_above(cx: &Cx<'_>, file: Arc<File>, lowest: u64, cloexec: bool) -> SysRes
     Ok(u64::from(fd.0.cast_unsigned()))
 }
 
-/// F_SETFL. An append-only file must stay so; `O_DIRECT` is taken where the file takes it at open.
-fn set_flags(file: &File, flags: OpenFlags) -> Result<()> {
-    if flags.contains(OpenFlags::ASYNC) {
-        // Without an owner nobody would be told.
-        return Err(Errno::EINVAL);
-    }
-    file.set_status_flags(flags);
-    Ok(())
-}
-
-fn lock_owner(cx: &Cx<'_>, file: &Arc<File>, command: u32) -> Owner {
+fn lock_owner(cx: &Cx<'_>, file: &Arc<File>, command: u32) -> LockOwner {
     match command {
-        fcntl::F_GETLK | fcntl::F_SETLK | fcntl::F_SETLKW => Owner::Process(cx.thread.tgid()),
-        _ => Owner::of_file(file),
+        fcntl::F_GETLK | fcntl::F_SETLK | fcntl::F_SETLKW => LockOwner::Process(cx.thread.tgid()),
+        _ => LockOwner::of_file(file),
     }
 }
 
@@ -192,8 +254,8 @@ fn describe(held: &Held) -> Flock {
         start: held.range.start.cast_signed(),
         len: len.cast_signed(),
         pid: match held.owner {
-            Owner::Process(tgid) => tgid.0,
-            Owner::Description(_) => -1,
+            LockOwner::Process(tgid) => tgid.0,
+            LockOwner::Description(_) => -1,
         },
         ..Flock::default()
     }
@@ -208,9 +270,9 @@ fn set_lock(cx: &Cx<'_>, fd: Fd, file: &Arc<File>, command: u32, arg: u64) -> Sy
 }
 
 /// Another thread may have closed the descriptor meanwhile: then nobody would ever release the lock.
-fn give_up_lock_of_closed(cx: &Cx<'_>, fd: Fd, file: &Arc<File>, owner: Owner, range: Range) {
+fn give_up_lock_of_closed(cx: &Cx<'_>, fd: Fd, file: &Arc<File>, owner: LockOwner, range: Range) {
     let is_open = cx.files().get(fd).is_ok_and(|now| Arc::ptr_eq(&now, file));
-    if !is_open && matches!(owner, Owner::Process(_)) {
+    if !is_open && matches!(owner, LockOwner::Process(_)) {
         // Releasing cannot conflict.
         let _ = record_lock::set(file, owner, None, range);
     }

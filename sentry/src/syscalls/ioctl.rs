@@ -29,9 +29,12 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: Hex, arg: Hex) -> SysResult {
         }
         command::FIOASYNC => {
             let on = read_int(cx, arg)? != 0;
-            if on != file.flags().contains(OpenFlags::ASYNC) {
+            if file.ops().wait_queue().is_none() {
                 return Err(Errno::ENOTTY.into());
             }
+            let mut flags = file.flags();
+            flags.set(OpenFlags::ASYNC, on);
+            file.set_status_flags(flags);
         }
         command::FIGETBSZ => {
             let size = file.path().mount.fs().statfs()?.block_size;
