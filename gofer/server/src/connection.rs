@@ -10,6 +10,10 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use crate::ops;
 use crate::tree::{ServedTree, attr_of};
 
+/// Requests in a row that must come from one processor before the thread moves there: moving takes longer than
+/// waking across processors does, much longer when that processor is busy.
+const SETTLED: u32 = 8;
+
 /// Keeps the thread on the processor of whom it answers.
 ///
 /// Both sides take turns, so one processor is enough for them, and a wake-up on the same one costs a third of one that
@@ -17,11 +21,19 @@ use crate::tree::{ServedTree, attr_of};
 #[derive(Default)]
 struct Follower {
     at: Option<u16>,
+    seen: u16,
+    times: u32,
 }
 
 impl Follower {
     fn follow(&mut self, cpu: u16) {
         if cpu == NO_CPU || self.at == Some(cpu) || usize::from(cpu) >= CpuSet::MAX_CPU {
+            self.times = 0;
+            return;
+        }
+        self.times = if self.seen == cpu { self.times.saturating_add(1) } else { 1 };
+        self.seen = cpu;
+        if self.times < SETTLED {
             return;
         }
         self.at = Some(cpu);
