@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use sandbox_tests::processes::{children, descendants, kill, resident_pages};
 use sandbox_tests::{Case, Output, sh};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -26,27 +27,6 @@ fn disturb(case: &Case, act: impl FnOnce(i32)) -> Output {
     let output = running.finish(LIMIT);
     assert!(!output.timed_out, "{output}");
     output
-}
-
-fn kill(pid: i32, signal: i32) {
-    // SAFETY: signals a process this test started.
-    unsafe { libc::kill(pid, signal) };
-}
-
-fn children(pid: i32) -> Vec<i32> {
-    let path = format!("/proc/{pid}/task/{pid}/children");
-    let list = std::fs::read_to_string(path).unwrap_or_default();
-    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-}
-
-fn descendants(pid: i32) -> Vec<i32> {
-    let mut all = children(pid);
-    let mut next = 0;
-    while let Some(pid) = all.get(next).copied() {
-        all.extend(children(pid));
-        next += 1;
-    }
-    all
 }
 
 /// The supervisor starts the gofer first, then the sentry.
@@ -156,35 +136,4 @@ fn no_zombie_and_no_time_is_left_behind() {
         sh("for i in $(seq 50); do (exit 0) & done; wait; ps ax -o stat= | grep -c Z; exit 0")
             .run_in_sandbox();
     assert_eq!(output.stdout(), "0\n", "{output}");
-}
-
-/// A waiting program costs nothing: no ticks, no spinning.
-#[test]
-fn idle_sandbox_uses_no_cpu() {
-    let case = sh("sleep 100");
-    let scratch = case.scratch();
-    let running = case.start_in_sandbox(&scratch);
-    let supervisor = i32::try_from(running.child.id()).expect("a pid fits");
-    std::thread::sleep(Duration::from_secs(2));
-    let used = || -> u64 {
-        let all = descendants(supervisor).into_iter().chain([supervisor]);
-        all.map(cpu_ticks).sum()
-    };
-    let before = used();
-    std::thread::sleep(Duration::from_secs(10));
-    let ticks = used() - before;
-    kill(supervisor, libc::SIGTERM);
-    running.finish(LIMIT);
-    assert!(ticks <= 1, "{ticks} ticks of 10 ms in 10 s");
-}
-
-fn resident_pages(pid: i32) -> u64 {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
-    statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0)
-}
-
-fn cpu_ticks(pid: i32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-    fields.iter().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
 }

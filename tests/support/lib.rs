@@ -16,12 +16,14 @@
 //! | module | what |
 //! | --- | --- |
 //! | `case` | a command with its files, input and options; the comparison |
+//! | `processes` | looking at others through /proc |
 //! | `run` | processes with a time limit |
 //! | `scratch` | directories of their own; what changed in them |
 //! | `binaries` | where the things under test are |
 
 pub mod binaries;
 pub mod case;
+pub mod processes;
 pub mod run;
 pub mod scratch;
 
