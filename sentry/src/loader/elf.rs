@@ -2,8 +2,8 @@
 //! (fs/binfmt_elf.c): what a loader for this format does not accept is `ENOEXEC`.
 
 use abi::elf::{
-    CLASS_64, DATA_LITTLE, EM_X86_64, ET_DYN, ET_EXEC, Header, MAGIC, PF_X, PT_GNU_STACK,
-    PT_INTERP, PT_LOAD, ProgramHeader,
+    EM_X86_64, ET_DYN, ET_EXEC, Header, MAGIC, PF_X, PT_GNU_STACK, PT_INTERP, PT_LOAD,
+    ProgramHeader,
 };
 use abi::{Errno, Result};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -49,9 +49,8 @@ impl Elf {
             return Err(Errno::ENOEXEC);
         }
         let header = Header::read_from_bytes(&raw).map_err(|_| Errno::ENOEXEC)?;
+        // As Linux, which leaves class and byte order to the machine's number and the size of the headers.
         let acceptable = Self::is_magic(&header.ident)
-            && header.ident[4] == CLASS_64
-            && header.ident[5] == DATA_LITTLE
             && header.machine == EM_X86_64
             && matches!(header.kind, ET_EXEC | ET_DYN)
             && usize::from(header.phentsize) == size_of::<ProgramHeader>();

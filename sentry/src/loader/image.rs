@@ -272,6 +272,8 @@ impl Image {
     /// Program headers, code, data and break.
     fn note_program(&mut self, elf: &Elf, bias: u64, random: u64) -> Result<()> {
         self.program_entry = bias.wrapping_add(elf.entry);
+        // Where Linux, too, points when no segment holds the headers.
+        self.phdr = bias;
         let (mut code_start, mut code_end, mut data) = (u64::MAX, 0, 0..0);
         let mut end = 0;
         for header in elf.loads() {

@@ -55,7 +55,7 @@ fn sound_headers_are_understood() {
 
 #[test]
 fn other_machines_and_classes_are_enoexec() {
-    for (at, value) in [(4, 1), (5, 2), (18, 3), (16, 1), (54, 32), (56, 0)] {
+    for (at, value) in [(0, 1), (18, 3), (16, 1), (54, 32), (56, 0)] {
         let mut bytes = sample();
         bytes[at] = value;
         assert_eq!(Elf::read(&Bytes(bytes)).map(|_| ()), Err(Errno::ENOEXEC), "byte {at}");
