@@ -69,7 +69,7 @@
 //! | `listener`, `spin` | waiting for rings; when to look instead |
 //! | `shared` | tables, notifications, deaths |
 //! | `orders`, `pool` | new processes and threads; stubs ahead of demand |
-//! | `process`, `thread`, `context` | an address space; a host thread; the same as its task sees it |
+//! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
 //! | `ops` | host operations as the shim's orders |
 //! | `region`, `frame` | channel memory; signal frames in it |
 //! | `sys` | host calls |
@@ -77,6 +77,7 @@
 //! Locks are leaves: none is taken while another of this module is held (but `Link`'s, which covers an atomic store
 //! only), no host call that can sleep is made and no waker is called under one.
 
+mod birth;
 mod blob;
 mod bpf;
 mod context;

@@ -19,6 +19,8 @@ const FIRST_PATIENCE: Duration = Duration::from_micros(150);
 const PREEMPTED: Duration = Duration::from_micros(20);
 /// Rings no further apart than this make a streak.
 const STREAK_GAP: Duration = Duration::from_micros(60);
+/// Rings while hot, one after the other, that make it cold.
+const MOST_VAIN_RINGS: u32 = 3;
 const SHORTEST_STREAK: u32 = 8;
 const LONGEST_STREAK: u32 = 4096;
 /// How long a shim looks for its reply before it sleeps.
@@ -36,6 +38,8 @@ pub struct Spin {
     owes_scan: AtomicBool,
     /// Finds since it is hot.
     finds: AtomicU32,
+    /// Rings since the last find: being hot is of no use to who sleeps between calls.
+    vain_rings: AtomicU32,
     streak: AtomicU32,
     wanted_streak: AtomicU32,
     last_ring_ns: AtomicU64,
@@ -57,6 +61,7 @@ impl Spin {
             owner: AtomicUsize::new(0),
             owes_scan: AtomicBool::new(false),
             finds: AtomicU32::new(0),
+            vain_rings: AtomicU32::new(0),
             streak: AtomicU32::new(0),
             wanted_streak: AtomicU32::new(SHORTEST_STREAK),
             last_ring_ns: AtomicU64::new(0),
@@ -98,6 +103,12 @@ impl Shared {
     /// A shim rang for an event.
     pub fn note_ring(&self) {
         let spin = &self.spin;
+        if spin.is_hot.load(Relaxed) {
+            if spin.vain_rings.fetch_add(1, Relaxed) >= MOST_VAIN_RINGS {
+                self.cool_down();
+            }
+            return;
+        }
         let now_ns = u64::try_from(spin.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let gap_ns = now_ns.saturating_sub(spin.last_ring_ns.swap(now_ns, Relaxed));
         if u128::from(gap_ns) > STREAK_GAP.as_nanos() {
@@ -110,6 +121,7 @@ impl Shared {
             && !spin.is_hot.swap(true, SeqCst)
         {
             spin.finds.store(0, Relaxed);
+            spin.vain_rings.store(0, Relaxed);
             // The guest is to be woken elsewhere: this CPU will be busy looking.
             self.listener.set_sync(false);
         }
@@ -198,6 +210,7 @@ impl Shared {
             for _ in 0..16 {
                 if self.scan() {
                     spin.finds.fetch_add(1, Relaxed);
+                    spin.vain_rings.store(0, Relaxed);
                     return true;
                 }
                 std::hint::spin_loop();

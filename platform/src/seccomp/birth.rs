@@ -1,0 +1,85 @@
+//! Contexts that make contexts: fork and threads.
+
+use std::future::poll_fn;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use shim_abi::{op, state};
+
+use super::context::SeccompContext;
+use super::orders::{Arrival, Order};
+use super::thread::Thread;
+use crate::{Context, HostOp, NewContext, PlatformError};
+
+impl SeccompContext {
+    /// Orders the creation of a thread or process and waits until it has said hello.
+    async fn create(
+        &mut self,
+        order: &Order,
+        nr: u64,
+        args: [u64; 6],
+    ) -> Result<Arrival, PlatformError> {
+        self.shared.cool_down();
+        self.thread.may_clone.store(true, SeqCst);
+        let claimed = match self.run_one(nr, args).await? {
+            Ok(claimed) => i32::try_from(claimed).unwrap_or(0),
+            Err(errno) => return Err(PlatformError::Exhausted(errno)),
+        };
+        self.shared.watch_order(order, claimed);
+        poll_fn(|cx| order.poll(cx, &self.process)).await
+    }
+
+    /// Gives a new context what it inherits.
+    fn adopt(&self, child: &mut Self, new: &NewContext) {
+        child.fs_base = new.fs_base.unwrap_or(self.fs_base);
+        child.gs_base = self.gs_base;
+    }
+
+    pub(super) async fn do_fork(
+        &mut self,
+        new: NewContext,
+    ) -> Result<Box<dyn Context>, PlatformError> {
+        let region = self.shared.take_region().map_err(PlatformError::Exhausted)?;
+        let order = self.shared.order_process();
+        let arrival = self.create(&order, op::FORK, [order.token(), 0, 0, 0, 0, 0]).await?;
+        let xstate = self.xstate_or_initial();
+        let thread = self.shared.adopt_process(arrival, region, order.token())?;
+        let mut child = Self::new(&self.shared, thread, new.regs, &xstate)
+            .ok_or_else(|| PlatformError::Broken("no room for a frame".to_owned()))?;
+        self.adopt(&mut child, &new);
+        if let Some(base) = new.fs_base.filter(|base| *base != self.fs_base) {
+            child.deferred.push_back(HostOp::SetFsBase(base));
+        }
+        Ok(Box::new(child))
+    }
+
+    pub(super) async fn do_clone_thread(
+        &mut self,
+        new: NewContext,
+    ) -> Result<Box<dyn Context>, PlatformError> {
+        let (slot, predecessor) = self.process.take_slot().map_err(PlatformError::Exhausted)?;
+        if let Some(predecessor) = predecessor {
+            self.shared.forget_thread(&predecessor);
+        }
+        let head = slot.head();
+        head.alive.store(1, Relaxed);
+        head.waiting.store(0, Relaxed);
+        head.state.store(state::POSTED, SeqCst);
+        let order = self.shared.order_thread(&self.process);
+        let fs_base = new.fs_base.unwrap_or(self.fs_base);
+        let args = [u64::from(slot.index()), order.token(), fs_base, 0, 0, 0];
+        let arrival = match self.create(&order, op::CLONE_THREAD, args).await {
+            Ok(arrival) => arrival,
+            Err(error) => {
+                self.process.return_slot(slot);
+                return Err(error);
+            }
+        };
+        let thread = Thread::new(&self.process, arrival.tid, slot);
+        thread.hold_hello(arrival.notification, false);
+        let xstate = self.xstate_or_initial();
+        let mut child = Self::new(&self.shared, thread, new.regs, &xstate)
+            .ok_or_else(|| PlatformError::Broken("no room for a frame".to_owned()))?;
+        self.adopt(&mut child, &new);
+        Ok(Box::new(child))
+    }
+}
