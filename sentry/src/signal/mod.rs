@@ -37,7 +37,7 @@ pub use wakes::Wakes;
 use crate::task::Thread;
 
 /// Signal state of one thread.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ThreadSignals {
     /// Blocked signals.
     pub mask: SigSet,

@@ -2,13 +2,18 @@
 //! signals queue up.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::siginfo::{SI_QUEUE, SI_TIMER, SI_USER, SigInfo};
 use abi::signal::{SigSet, Signal};
 use abi::{Errno, Result};
 
+/// Queued real-time signals of the whole sandbox. As Linux counts per user, so that many threads are no way around the
+/// limit; only the sum matters, so no order is needed.
+static QUEUED: AtomicU64 = AtomicU64::new(0);
+
 /// Pending signals of a thread or a process.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Queue {
     set: SigSet,
     infos: VecDeque<SigInfo>,
@@ -31,7 +36,7 @@ impl Queue {
         self.set.is_empty()
     }
 
-    /// Adds a signal; `limit` is RLIMIT_SIGPENDING.
+    /// Adds a signal; `limit` is RLIMIT_SIGPENDING: how many real-time signals may be queued in the sandbox.
     ///
     /// # Errors
     /// `EAGAIN` for a queued real-time signal beyond the limit; one sent by kill(2) is then pending without siginfo.
@@ -39,12 +44,15 @@ impl Queue {
         if !signal.is_realtime() && self.set.contains(signal) {
             return Ok(());
         }
-        let is_full = self.infos.len() as u64 >= limit && signal.is_realtime();
+        let is_full = signal.is_realtime() && QUEUED.load(Ordering::Relaxed) >= limit;
         if is_full && info.code != SI_USER && matches!(info.code, SI_QUEUE | SI_TIMER | ..=-1) {
             return Err(Errno::EAGAIN);
         }
         self.set.insert(signal);
         if !is_full {
+            if signal.is_realtime() {
+                QUEUED.fetch_add(1, Ordering::Relaxed);
+            }
             self.infos.push_back(info);
         }
         Ok(())
@@ -63,6 +71,9 @@ impl Queue {
         let is_it = |info: &SigInfo| info.signal() == Some(signal);
         let first = self.infos.iter().position(is_it);
         let info = first.and_then(|at| self.infos.remove(at));
+        if info.is_some() && signal.is_realtime() {
+            QUEUED.fetch_sub(1, Ordering::Relaxed);
+        }
         if !self.infos.iter().any(is_it) {
             self.set.remove(signal);
         }
@@ -76,7 +87,20 @@ impl Queue {
             return;
         }
         self.set = self.set.without(signals);
+        let before = self.realtime_count();
         self.infos.retain(|info| info.signal().is_some_and(|signal| !signals.contains(signal)));
+        QUEUED.fetch_sub(before - self.realtime_count(), Ordering::Relaxed);
+    }
+
+    fn realtime_count(&self) -> u64 {
+        let is_realtime = |info: &&SigInfo| info.signal().is_some_and(Signal::is_realtime);
+        self.infos.iter().filter(is_realtime).count() as u64
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        QUEUED.fetch_sub(self.realtime_count(), Ordering::Relaxed);
     }
 }
 
