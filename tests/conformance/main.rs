@@ -13,16 +13,19 @@ mod misc;
 mod network;
 mod pipe;
 mod poll;
+mod proc;
 mod process;
 mod read_write;
 mod signal;
 mod socket;
 mod stat;
 mod support;
+mod terminal;
 mod thread;
 mod time;
 mod timer;
 mod torture;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -46,6 +49,9 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("misc", misc::TESTS),
     ("fcntl", fcntl::TESTS),
     ("timer", timer::TESTS),
+    ("terminal", terminal::TESTS),
+    ("watch", watch::TESTS),
+    ("proc", proc::TESTS),
     ("torture", torture::TESTS),
 ];
 

@@ -24,6 +24,11 @@ const FAMILIES: &[&str] = &[
     "network",
     "exec",
     "misc",
+    "fcntl",
+    "timer",
+    "terminal",
+    "watch",
+    "proc",
 ];
 
 fn run(family: &str, who: Who, native: bool) -> Output {
@@ -93,5 +98,6 @@ macro_rules! families {
 }
 
 families! {
-    read_write directory memory process signal thread time poll identity stat pipe socket exec misc
+    read_write directory memory process signal thread time poll identity stat pipe socket network exec misc
+    fcntl timer terminal watch proc
 }
