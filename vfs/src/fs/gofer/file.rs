@@ -24,14 +24,14 @@ const SMALL: usize = 4096;
 /// See the module.
 pub struct GoferFile {
     /// Keeps the object's identity while it is open.
-    _inode: Arc<GoferInode>,
+    inode: Arc<GoferInode>,
     fd: Arc<OwnedFd>,
     is_writable: bool,
 }
 
 impl GoferFile {
     pub(super) fn new(inode: Arc<GoferInode>, fd: Arc<OwnedFd>, is_writable: bool) -> Self {
-        Self { _inode: inode, fd, is_writable }
+        Self { inode, fd, is_writable }
     }
 
     /// One write; at the end whatever `pos` says when `append`.
@@ -42,6 +42,15 @@ impl GoferFile {
                 .map_err(errno);
         }
         rustix::io::pwrite(&*self.fd, bytes, pos).map_err(errno)
+    }
+}
+
+impl Drop for GoferFile {
+    fn drop(&mut self) {
+        // From now on attributes may not come from the descriptor any more.
+        if self.is_writable {
+            self.inode.changed();
+        }
     }
 }
 

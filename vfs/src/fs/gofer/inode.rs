@@ -6,6 +6,7 @@ mod descriptors;
 use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use abi::open::OpenFlags;
 use abi::stat::{Attr, FileType};
@@ -26,6 +27,10 @@ use crate::file::FileOps;
 use crate::inode::{CachePolicy, Inode, NewNode, Ownership, RenameFlags, SetAttr, SetTime};
 use crate::lock_order;
 
+/// How long attributes in a writable tree are believed without asking: as long as one call takes, which looks an object
+/// up, checks the way to it and then wants to know about it.
+const FRESH: Duration = Duration::from_millis(1);
+
 /// An object of the host, under the name it was found by.
 pub struct GoferInode {
     pub(super) shared: Arc<Shared>,
@@ -42,6 +47,8 @@ struct State {
     is_gone: bool,
     /// Believed in read-only trees; the last news in others.
     attr: Attr,
+    /// When the news came, unless we have changed the object since; for writable trees.
+    fresh_at: Option<Instant>,
     /// Text of a symbolic link, when known.
     link: Option<Box<[u8]>>,
     known: Option<Box<Known>>,
@@ -104,6 +111,7 @@ impl GoferInode {
                 name: name.into(),
                 is_gone: false,
                 attr,
+                fresh_at: Some(Instant::now()),
                 link: None,
                 known: None,
                 reading: Weak::new(),
@@ -171,6 +179,7 @@ impl GoferInode {
         let op = match *node {
             NewNode::Regular => {
                 let created = self.ask_about(name, Op::Create { owner }, attr_and_fd)?;
+                self.changed();
                 let inode = self.adopt(name, created.0);
                 inode.state.lock().created = Some(Arc::new(created.1));
                 return Ok(inode);
@@ -183,11 +192,23 @@ impl GoferInode {
             NewNode::Device { .. } => return Err(Errno::EPERM),
         };
         let attr = self.ask_about(name, op, attr_only)?;
+        self.changed();
         Ok(self.adopt(name, attr))
     }
 
     fn of_gofer(inode: &Arc<dyn Inode>) -> Result<&Self> {
         inode.as_any().downcast_ref::<Self>().ok_or(Errno::EXDEV)
+    }
+
+    fn take_news(&self, attr: Attr) {
+        let mut state = self.state.lock();
+        state.attr = attr;
+        state.fresh_at = Some(Instant::now());
+    }
+
+    /// We have changed the object, or something in it.
+    pub(in crate::fs::gofer) fn changed(&self) {
+        self.state.lock().fresh_at = None;
     }
 
     fn check_writable(&self) -> Result<()> {
@@ -197,7 +218,10 @@ impl GoferInode {
 
 impl Inode for GoferInode {
     fn attr(&self) -> Result<Attr> {
-        let last = self.state.lock().attr;
+        let (last, fresh_at) = {
+            let state = self.state.lock();
+            (state.attr, state.fresh_at)
+        };
         if !self.shared.is_writable {
             return Ok(last);
         }
@@ -211,6 +235,7 @@ impl Inode for GoferInode {
                     ..gofer_protocol::attr::from_stat(&raw, last.btime)
                 }
             }
+            None if fresh_at.is_some_and(|at| at.elapsed() < FRESH) => return Ok(last),
             None => match self.ask(Op::Attr, attr_only) {
                 // It lives on somewhere without a name; the last news are all there is.
                 Err(Errno::ENOENT) if self.state.lock().is_gone => return Ok(last),
@@ -218,7 +243,7 @@ impl Inode for GoferInode {
             },
         };
         self.expect_same(&attr)?;
-        self.state.lock().attr = attr;
+        self.take_news(attr);
         Ok(attr)
     }
 
@@ -248,7 +273,7 @@ impl Inode for GoferInode {
         }
         let attr = self.ask(Op::SetAttr { change }, attr_only)?;
         self.expect_same(&attr)?;
-        self.state.lock().attr = attr;
+        self.take_news(attr);
         Ok(())
     }
 
@@ -293,6 +318,8 @@ impl Inode for GoferInode {
         let existing = target.path()?;
         let op = Op::Link { existing: TreePath::new(&existing)? };
         self.ask_about(name, op, attr_only)?;
+        self.changed();
+        target.changed();
         Ok(())
     }
 
@@ -300,6 +327,7 @@ impl Inode for GoferInode {
         self.check_writable()?;
         self.keep_alive(name);
         self.ask_about(name, Op::Unlink, done)?;
+        self.changed();
         if let Some(child) = self.disown(name) {
             child.mark_gone();
         }
@@ -309,6 +337,7 @@ impl Inode for GoferInode {
     fn rmdir(&self, name: &[u8]) -> Result<()> {
         self.check_writable()?;
         self.ask_about(name, Op::Rmdir, done)?;
+        self.changed();
         if let Some(child) = self.disown(name) {
             child.mark_gone();
         }
@@ -333,6 +362,8 @@ impl Inode for GoferInode {
         let to = new_dir.path_to(&[new])?;
         let op = Op::Rename { to: TreePath::new(&to)?, flags: flags.bits() };
         self.ask_about(old, op, done)?;
+        self.changed();
+        new_dir.changed();
         let (moved, replaced) = (self.disown(old), new_dir.disown(new));
         if let Some(moved) = &moved {
             new_dir.settle(new, moved);

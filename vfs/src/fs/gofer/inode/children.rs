@@ -1,6 +1,7 @@
 //! What a directory knows about its entries: learning, recalling, looking up, moving.
 
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use abi::stat::{Attr, FileType};
 use abi::{Errno, Result};
@@ -67,6 +68,7 @@ impl GoferInode {
         let same = !state.is_gone && is_same_object(&state.attr, attr);
         if same {
             state.attr = *attr;
+            state.fresh_at = Some(Instant::now());
         }
         same
     }
@@ -140,6 +142,7 @@ impl GoferInode {
             let mut place = child.state.lock();
             place.parent = self.this.upgrade();
             place.name = name.into();
+            place.fresh_at = None;
         }
         let mut state = self.state.lock();
         let known = state.known.get_or_insert_default();
@@ -152,6 +155,7 @@ impl GoferInode {
     pub(super) fn mark_gone(&self) {
         let mut state = self.state.lock();
         state.is_gone = true;
+        state.fresh_at = None;
         state.attr.nlink = state.attr.nlink.saturating_sub(1);
     }
 
