@@ -48,7 +48,7 @@ impl fmt::Debug for Stat {
             stat::S_IFSOCK => "S_IFSOCK|",
             _ => "",
         };
-        write!(f, "Stat {{ st_mode: {kind}{:#06o}, st_size: {} }}", self.mode & 0o7777, self.size)
+        write!(f, "Stat {{ st_mode: {kind}0{:o}, st_size: {} }}", self.mode & 0o7777, self.size)
     }
 }
 

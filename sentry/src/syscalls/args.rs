@@ -109,7 +109,7 @@ impl FromArg for Mode {
 
 impl Render for Mode {
     fn render(&self, out: &mut String, _mm: &Mm) {
-        let _ = write!(out, "{:#05o}", self.0);
+        let _ = write!(out, "0{:o}", self.0);
     }
 }
 

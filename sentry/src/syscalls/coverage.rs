@@ -4,16 +4,14 @@ use std::fmt::Write as _;
 
 use abi::arch::x86_64_calls::CALLS;
 
+use crate::syscalls::dispatch::RESTART_SYSCALL;
 use crate::syscalls::table::{self, Support};
 
 /// Every x86-64 call up to Linux 6.18 with its support, as Markdown.
 #[must_use]
 pub fn markdown() -> String {
-    let absent: Vec<&str> = CALLS
-        .iter()
-        .filter(|(number, _)| table::row(u64::from(*number)).is_none())
-        .map(|(_, name)| *name)
-        .collect();
+    let absent: Vec<&str> =
+        CALLS.iter().filter(|(number, _)| row(*number).is_none()).map(|(_, name)| *name).collect();
     let present = CALLS.len() - absent.len();
     let mut text = format!(
         "# System calls\n\nGenerated from `sentry/src/syscalls/table.rs`; `sandbox syscalls` prints the same.\n\n\
@@ -23,9 +21,9 @@ pub fn markdown() -> String {
         CALLS.len()
     );
     for (number, name) in CALLS {
-        let Some(row) = table::row(u64::from(*number)) else { continue };
-        // Writing to a string cannot fail; so below.
-        let _ = match row.support {
+        let Some(support) = row(*number) else { continue };
+        // Writing to a string cannot fail.
+        let _ = match support {
             Support::Full => writeln!(text, "| {number} | {name} | full |"),
             Support::Partial(missing) => {
                 writeln!(text, "| {number} | {name} | partial: {missing} |")
@@ -38,6 +36,14 @@ pub fn markdown() -> String {
         text.push('\n');
     }
     text
+}
+
+/// Support of a call; `dispatch` answers restart_syscall(2) by itself.
+fn row(number: u32) -> Option<Support> {
+    if u64::from(number) == RESTART_SYSCALL {
+        return Some(Support::Full);
+    }
+    table::row(u64::from(number)).map(|row| row.support)
 }
 
 /// Names separated by commas, in lines of at most 118 characters.

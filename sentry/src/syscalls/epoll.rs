@@ -21,6 +21,7 @@ use crate::io_wait::READABLE;
 use crate::mm::UserRef;
 use crate::strict_flags_arg;
 use crate::syscalls::args::In;
+use crate::syscalls::names::EpollOperation;
 use crate::syscalls::poll::{Timeout, begin_mask, end_mask, read_mask, timespec_deadline};
 use crate::syscalls::table::Attempt;
 use crate::task::Blocked;
@@ -48,10 +49,11 @@ pub fn epoll_create1(cx: &mut Cx<'_>, flags: EpollCreateFlags) -> SysResult {
 pub fn epoll_ctl(
     cx: &mut Cx<'_>,
     epfd: Fd,
-    operation: u32,
+    operation: EpollOperation,
     fd: Fd,
     event: In<EpollEvent>,
 ) -> SysResult {
+    let operation = operation.0;
     let interest = if operation == EPOLL_CTL_DEL {
         None
     } else {

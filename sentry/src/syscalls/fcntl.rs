@@ -18,10 +18,12 @@ use crate::files::async_io::Owner;
 use crate::io_wait::on_queue;
 use crate::mm::UserRef;
 use crate::syscalls::args::Hex;
+use crate::syscalls::names::{FcntlCommand, FlockOperation};
 use crate::syscalls::table::Attempt;
 
 /// fcntl, the commands that never wait. See [fcntl(2)](https://man7.org/linux/man-pages/man2/fcntl.2.html).
-pub fn try_fcntl(cx: &mut Cx<'_>, fd: Fd, command: u32, arg: Hex) -> Attempt {
+pub fn try_fcntl(cx: &mut Cx<'_>, fd: Fd, command: FcntlCommand, arg: Hex) -> Attempt {
+    let command = command.0;
     if matches!(command, fcntl::F_SETLKW | fcntl::F_OFD_SETLKW) {
         return Attempt::WouldBlock { begun: 0 };
     }
@@ -29,7 +31,8 @@ pub fn try_fcntl(cx: &mut Cx<'_>, fd: Fd, command: u32, arg: Hex) -> Attempt {
 }
 
 /// fcntl, the commands that may wait for a lock.
-pub async fn fcntl(cx: &mut Cx<'_>, fd: Fd, command: u32, arg: Hex) -> SysResult {
+pub async fn fcntl(cx: &mut Cx<'_>, fd: Fd, command: FcntlCommand, arg: Hex) -> SysResult {
+    let command = command.0;
     let file = cx.file(fd)?;
     let owner = lock_owner(cx, &file, command);
     let (kind, range) = lock_request(cx, &file, UserRef::new(UserAddr(arg.0)), command)?;
@@ -279,7 +282,8 @@ fn give_up_lock_of_closed(cx: &Cx<'_>, fd: Fd, file: &Arc<File>, owner: LockOwne
 }
 
 /// flock. See [flock(2)](https://man7.org/linux/man-pages/man2/flock.2.html).
-pub async fn flock(cx: &mut Cx<'_>, fd: Fd, operation: u32) -> SysResult {
+pub async fn flock(cx: &mut Cx<'_>, fd: Fd, operation: FlockOperation) -> SysResult {
+    let operation = operation.bits();
     let file = cx.file(fd)?;
     let kind = match operation & !fcntl::LOCK_NB {
         fcntl::LOCK_SH => Some(LockKind::Shared),

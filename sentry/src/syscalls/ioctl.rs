@@ -12,12 +12,12 @@ use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::mm::Mm;
 use crate::syscalls::args::Hex;
+use crate::syscalls::names::IoctlRequest;
 
 /// ioctl. See [ioctl(2)](https://man7.org/linux/man-pages/man2/ioctl.2.html).
-pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: Hex, arg: Hex) -> SysResult {
+pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: IoctlRequest, arg: Hex) -> SysResult {
     let file = cx.file(fd)?;
-    // Linux takes the command as an unsigned int.
-    let (request, arg) = (request.0 as u32, arg.0);
+    let (request, arg) = (request.0, arg.0);
     match request {
         command::FIOCLEX => cx.files().set_cloexec(fd, true)?,
         command::FIONCLEX => cx.files().set_cloexec(fd, false)?,

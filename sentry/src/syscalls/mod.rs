@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `table` | one row per call |
 //! | `args` | from argument words to types, and their rendering for --strace |
+//! | `names` | words that are one of a list of names |
 //! | `strace` | one decoded line per call |
 //! | `dispatch` | from registers to a handler |
 //! | `coverage` | the table for readers: docs/SYSCALLS.md |
@@ -46,6 +47,7 @@ mod memfd;
 mod message;
 mod mmap;
 mod mount;
+mod names;
 mod open;
 mod path;
 mod pipe;

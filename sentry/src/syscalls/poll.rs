@@ -18,6 +18,7 @@ use crate::cx::Cx;
 use crate::error::{Restart, SysError, SysResult};
 use crate::executor::notify::Notified;
 use crate::mm::{Mm, UserRef};
+use crate::syscalls::names::PollFds;
 use crate::task::Blocked;
 
 /// One file of a poll or select.
@@ -35,7 +36,8 @@ type Entries = SmallVec<[Entry; 8]>;
 const ALWAYS: PollEvents = PollEvents::ERR.union(PollEvents::HUP).union(PollEvents::NVAL);
 
 /// poll. See [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html).
-pub async fn poll(cx: &mut Cx<'_>, fds: UserRef<PollFd>, count: u32, timeout_ms: i32) -> SysResult {
+pub async fn poll(cx: &mut Cx<'_>, fds: PollFds, timeout_ms: i32) -> SysResult {
+    let PollFds { at: fds, count } = fds;
     let deadline = match u64::try_from(timeout_ms) {
         Ok(ms) => Timeout::until(cx.deadline_after(ms.saturating_mul(1_000_000)), ms == 0),
         Err(_) => Timeout::Never,
@@ -52,12 +54,12 @@ pub async fn poll(cx: &mut Cx<'_>, fds: UserRef<PollFd>, count: u32, timeout_ms:
 /// ppoll. See [ppoll(2)](https://man7.org/linux/man-pages/man2/ppoll.2.html).
 pub async fn ppoll(
     cx: &mut Cx<'_>,
-    fds: UserRef<PollFd>,
-    count: u32,
+    fds: PollFds,
     timeout: UserRef<Timespec>,
     mask: UserRef<u64>,
     mask_size: usize,
 ) -> SysResult {
+    let PollFds { at: fds, count } = fds;
     let deadline = timespec_deadline(cx, timeout)?;
     let mask = read_mask(cx, mask, mask_size)?;
     begin_mask(cx, mask);

@@ -18,6 +18,7 @@ use crate::mm::{UserRef, UserSink, UserSlice, UserSource};
 use crate::signal::send_to_thread;
 use crate::strict_flags_arg;
 use crate::syscalls::args::OutSlice;
+use crate::syscalls::names::SeekOrigin;
 use crate::syscalls::table::Attempt;
 
 strict_flags_arg!(RwFlags as "RWF_");
@@ -188,9 +189,9 @@ pub async fn pwritev2(
 }
 
 /// lseek. See [lseek(2)](https://man7.org/linux/man-pages/man2/lseek.2.html).
-pub fn lseek(cx: &mut Cx<'_>, fd: Fd, offset: i64, whence: u32) -> SysResult {
+pub fn lseek(cx: &mut Cx<'_>, fd: Fd, offset: i64, whence: SeekOrigin) -> SysResult {
     let file = cx.file(fd)?;
-    let whence = match whence {
+    let whence = match whence.0 {
         fcntl::SEEK_SET => Whence::Set,
         fcntl::SEEK_CUR => Whence::Current,
         fcntl::SEEK_END => Whence::End,

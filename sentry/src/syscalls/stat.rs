@@ -12,8 +12,9 @@ use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::loose_flags_arg;
 use crate::mm::UserCStr;
-use crate::syscalls::args::{DirFd, Mode, Out, OutSlice};
+use crate::syscalls::args::{DirFd, Out, OutSlice};
 use crate::syscalls::descriptor::PathAt;
+use crate::syscalls::names::AccessMode;
 
 loose_flags_arg!(StatxMask as "STATX_");
 
@@ -138,12 +139,12 @@ fn full_statx(attr: &Attr, at: &Path) -> Statx {
 }
 
 /// access. See [access(2)](https://man7.org/linux/man-pages/man2/access.2.html).
-pub fn access(cx: &mut Cx<'_>, path: UserCStr, mode: Mode) -> SysResult {
+pub fn access(cx: &mut Cx<'_>, path: UserCStr, mode: AccessMode) -> SysResult {
     check_access(cx, DirFd::CWD, path, mode, AtFlags::empty())
 }
 
 /// faccessat: the call has no flags. See [faccessat(2)](https://man7.org/linux/man-pages/man2/faccessat.2.html).
-pub fn faccessat(cx: &mut Cx<'_>, dir: DirFd, path: UserCStr, mode: Mode) -> SysResult {
+pub fn faccessat(cx: &mut Cx<'_>, dir: DirFd, path: UserCStr, mode: AccessMode) -> SysResult {
     check_access(cx, dir, path, mode, AtFlags::empty())
 }
 
@@ -152,7 +153,7 @@ pub fn faccessat2(
     cx: &mut Cx<'_>,
     dir: DirFd,
     path: UserCStr,
-    mode: Mode,
+    mode: AccessMode,
     flags: AtFlags,
 ) -> SysResult {
     check_access(cx, dir, path, mode, flags)
@@ -161,8 +162,14 @@ pub fn faccessat2(
 /// `AT_EACCESS`, which has the value of `AT_REMOVEDIR`.
 const EACCESS: AtFlags = AtFlags::REMOVEDIR;
 
-fn check_access(cx: &Cx<'_>, dir: DirFd, path: UserCStr, mode: Mode, flags: AtFlags) -> SysResult {
-    let access = Access::from_bits(mode.0).ok_or(Errno::EINVAL)?;
+fn check_access(
+    cx: &Cx<'_>,
+    dir: DirFd,
+    path: UserCStr,
+    mode: AccessMode,
+    flags: AtFlags,
+) -> SysResult {
+    let access = Access::from_bits(mode.bits()).ok_or(Errno::EINVAL)?;
     let known = EACCESS | AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
     if !known.contains(flags) {
         return Err(Errno::EINVAL.into());

@@ -96,10 +96,24 @@ impl Trace {
             }
         }
         text.push_str(self.line.get(done..).unwrap_or_default());
+        drop_unused_mode(&mut text, self.name);
         text.push_str(") = ");
         push_result(&mut text, self.name, result);
         text.push('\n');
         text
+    }
+}
+
+/// The mode of open(2) is garbage unless it creates something.
+fn drop_unused_mode(text: &mut String, name: &str) {
+    let is_open = matches!(name, "open" | "openat");
+    if is_open
+        && !text.contains("O_CREAT")
+        && !text.contains("O_TMPFILE")
+        && let Some(end) = text.rfind("|O_").or_else(|| text.rfind(", O_"))
+        && let Some(comma) = text.get(end + 2..).and_then(|rest| rest.rfind(", 0"))
+    {
+        text.truncate(end + 2 + comma);
     }
 }
 

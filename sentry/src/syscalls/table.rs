@@ -244,14 +244,14 @@ rows! {
     452 => path::fchmodat2(dir, path, mode, flags), Full;
 
     // Waiting for files; files without names.
-    7 => @wait poll::poll(fds, count, timeout), Full;
+    7 => @wait poll::poll(fds, timeout), Full;
     22 => pipe::pipe(fds), Full;
     23 => @wait poll::select(count, read, write, except, timeout), Full;
     213 => epoll::epoll_create(size), Full;
     232 => [epoll::try_epoll_wait] @wait epoll::epoll_wait(epfd, events, max, timeout), Full;
     233 => epoll::epoll_ctl(epfd, operation, fd, event), Full;
     270 => @wait poll::pselect6(count, read, write, except, timeout, mask), Full;
-    271 => @wait poll::ppoll(fds, count, timeout, mask, size), Full;
+    271 => @wait poll::ppoll(fds, timeout, mask, size), Full;
     281 => @wait epoll::epoll_pwait(epfd, events, max, timeout, mask, size), Full;
     284 => pipe::eventfd(initial), Full;
     290 => pipe::eventfd2(initial, flags), Full;
