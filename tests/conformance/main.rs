@@ -7,6 +7,7 @@
 mod directory;
 mod exec;
 mod fcntl;
+mod hostile;
 mod identity;
 mod memory;
 mod misc;
@@ -47,6 +48,7 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("network", network::TESTS),
     ("exec", exec::TESTS),
     ("misc", misc::TESTS),
+    ("hostile", hostile::TESTS),
     ("fcntl", fcntl::TESTS),
     ("timer", timer::TESTS),
     ("terminal", terminal::TESTS),

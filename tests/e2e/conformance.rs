@@ -29,6 +29,7 @@ const FAMILIES: &[&str] = &[
     "terminal",
     "watch",
     "proc",
+    "hostile",
 ];
 
 fn run(family: &str, who: Who, native: bool) -> Output {
@@ -99,5 +100,5 @@ macro_rules! families {
 
 families! {
     read_write directory memory process signal thread time poll identity stat pipe socket network exec misc
-    fcntl timer terminal watch proc
+    fcntl timer terminal watch proc hostile
 }
