@@ -9,6 +9,7 @@ use base::cred::Access;
 use rustix::fs::{AtFlags, Dir, FileType as HostType, Mode, OFlags, RenameFlags as HostRename};
 
 use crate::dentry::Path;
+use crate::file::File;
 use crate::fs::overlay::OverlayFs;
 use crate::fs::tmpfs::{Options, TmpFs};
 use crate::inode::RenameFlags;
@@ -52,6 +53,9 @@ trait Side {
     fn stat(&self, path: &str, follow: bool) -> Result<u32>;
     fn readlink(&self, path: &str) -> Result<Vec<u8>>;
     fn access(&self, path: &str) -> Result<()>;
+    fn write(&self, path: &str, pos: u64, bytes: &[u8]) -> Result<()>;
+    fn read(&self, path: &str) -> Result<Vec<u8>>;
+    fn truncate(&self, path: &str, len: u64) -> Result<()>;
     /// Names and types of all there is.
     fn tree(&self) -> Vec<String>;
 
@@ -167,6 +171,24 @@ impl Side for Host {
         let access = rustix::fs::Access::WRITE_OK;
         rustix::fs::accessat(&self.dir, path, access, AtFlags::empty()).map_err(host_errno)
     }
+    fn write(&self, path: &str, pos: u64, bytes: &[u8]) -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+        let fd = rustix::fs::openat(&self.dir, path, flags, Mode::empty()).map_err(host_errno)?;
+        rustix::io::pwrite(fd, bytes, pos).map(drop).map_err(host_errno)
+    }
+    fn read(&self, path: &str) -> Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let fd = rustix::fs::openat(&self.dir, path, flags, Mode::empty()).map_err(host_errno)?;
+        let mut bytes = vec![0; 100_000];
+        let count = rustix::io::read(fd, &mut bytes).map_err(host_errno)?;
+        bytes.truncate(count);
+        Ok(bytes)
+    }
+    fn truncate(&self, path: &str, len: u64) -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+        let fd = rustix::fs::openat(&self.dir, path, flags, Mode::empty()).map_err(host_errno)?;
+        rustix::fs::ftruncate(fd, len).map_err(host_errno)
+    }
     fn tree(&self) -> Vec<String> {
         let mut all = Vec::new();
         host_tree(self.dir.as_fd(), "", &mut all);
@@ -190,8 +212,10 @@ impl Guest {
         resolve(&self.world.cx(), Some(&self.start), path.as_bytes(), flags)
     }
 
-    fn truncate(&self, path: &str) -> Result<()> {
-        ops::truncate(&self.world.cx(), &self.at(path, LookupFlags::FOLLOW)?, 3)
+    fn file(&self, path: &str, flags: OpenFlags) -> Result<Arc<File>> {
+        let flags = flags | OpenFlags::NONBLOCK;
+        let how = OpenHow { flags, mode: 0o666, resolve: LookupFlags::empty() };
+        ops::open(&self.world.cx(), Some(&self.start), path.as_bytes(), how)?.now()
     }
 
     fn below(&self, dir: &str, prefix: &str, into: &mut Vec<String>) {
@@ -209,12 +233,7 @@ impl Guest {
 
 impl Side for Guest {
     fn open(&self, path: &str, flags: OpenFlags) -> Result<()> {
-        let how = OpenHow {
-            flags: flags | OpenFlags::NONBLOCK,
-            mode: 0o666,
-            resolve: LookupFlags::empty(),
-        };
-        ops::open(&self.world.cx(), Some(&self.start), path.as_bytes(), how)?.now().map(drop)
+        self.file(path, flags).map(drop)
     }
     fn mkdir(&self, path: &str) -> Result<()> {
         ops::mkdir(&self.world.cx(), Some(&self.start), path.as_bytes(), 0o777).map(drop)
@@ -257,6 +276,16 @@ impl Side for Guest {
     fn access(&self, path: &str) -> Result<()> {
         let path = self.at(path, LookupFlags::FOLLOW)?;
         ops::access(&self.world.cx(), &path, Access::WRITE, false)
+    }
+    fn write(&self, path: &str, pos: u64, bytes: &[u8]) -> Result<()> {
+        let file = self.file(path, OpenFlags::WRONLY)?;
+        file.pwrite(&self.world.cx(), &mut &*bytes, pos).map(drop)
+    }
+    fn read(&self, path: &str) -> Result<Vec<u8>> {
+        self.world.read_file(&*self.file(path, OpenFlags::empty())?)
+    }
+    fn truncate(&self, path: &str, len: u64) -> Result<()> {
+        ops::ftruncate(&self.world.cx(), &*self.file(path, OpenFlags::WRONLY)?, len)
     }
     fn tree(&self) -> Vec<String> {
         let mut all = Vec::new();
@@ -413,8 +442,69 @@ fn renaming_gives_the_hosts_answers() {
 fn truncate_takes_only_files() {
     let guest = tmpfs_guest();
     guest.fill();
-    assert_eq!(guest.truncate("d"), Err(Errno::EISDIR));
-    assert_eq!(guest.truncate("p"), Err(Errno::EINVAL));
-    assert_eq!(guest.truncate("f/"), Err(Errno::ENOTDIR));
-    assert_eq!(guest.truncate("l"), Ok(()));
+    let truncate = |path| {
+        let path = guest.at(path, LookupFlags::FOLLOW)?;
+        ops::truncate(&guest.world.cx(), &path, 3)
+    };
+    assert_eq!(truncate("d"), Err(Errno::EISDIR));
+    assert_eq!(truncate("p"), Err(Errno::EINVAL));
+    assert_eq!(truncate("f/"), Err(Errno::ENOTDIR));
+    assert_eq!(truncate("l"), Ok(()));
+}
+
+/// A step of a random walk; the text says what it was.
+fn random_step(side: &dyn Side, random: &mut dyn FnMut(usize) -> usize) -> String {
+    const NAMES: &[&str] = &["f", "d", "e", "l", "ld", "x", "y"];
+    let mut path = || {
+        let names: Vec<_> = (0..=random(3)).map(|_| NAMES[random(NAMES.len())]).collect();
+        names.join("/")
+    };
+    let (a, b) = (path(), path());
+    let creat = OpenFlags::CREAT | OpenFlags::WRONLY;
+    let (what, result) = match random(16) {
+        0 | 1 => ("create", side.open(&a, creat)),
+        2 => ("truncate on open", side.open(&a, OpenFlags::TRUNC | OpenFlags::WRONLY)),
+        3 | 4 => ("mkdir", side.mkdir(&a)),
+        5 => ("symlink", side.symlink(&b, &a)),
+        6 => ("link", side.link(&a, &b, random(2) == 0)),
+        7 => ("unlink", side.unlink(&a)),
+        8 => ("rmdir", side.rmdir(&a)),
+        9..=11 => ("rename", side.rename(&a, &b, 0)),
+        12 => ("exchange", side.rename(&a, &b, 2)),
+        13 => {
+            let pos = random(9000) as u64;
+            ("write", side.write(&a, pos, &[b'a' + random(26) as u8; 100]))
+        }
+        14 => ("truncate", side.truncate(&a, random(9000) as u64)),
+        _ => return format!("read {a}: {:?}", side.read(&a)),
+    };
+    format!("{what} {a} {b}: {result:?}")
+}
+
+#[test]
+fn random_walks_go_where_the_host_goes() {
+    let mut host = Host::new("random");
+    for seed in 1..=12_u64 {
+        host.clear();
+        host.fill();
+        let tmpfs = tmpfs_guest();
+        tmpfs.fill();
+        let guests = [("tmpfs", tmpfs), ("overlay", overlay_guest())];
+        for step in 0..300_u64 {
+            let dice = || {
+                let mut state = seed << 32 | step;
+                move |below: usize| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
+                    usize::try_from(state >> 33).unwrap() % below
+                }
+            };
+            let native = random_step(&host, &mut dice());
+            for (name, guest) in &guests {
+                assert_eq!(random_step(guest, &mut dice()), native, "{name}, {seed}, {step}");
+            }
+        }
+        for (name, guest) in &guests {
+            assert_eq!(guest.tree(), host.tree(), "{name}, {seed}");
+        }
+    }
 }

@@ -151,7 +151,7 @@ impl FileSystem for OverlayFs {
         Arc::clone(&self.root) as Arc<dyn Inode>
     }
 
-    /// The lower layer's figures, with no more free room than memory has.
+    /// The lower layer's figures, with no more room available than memory has.
     fn statfs(&self) -> Result<StatFs> {
         let lower = self.layers.lower.statfs()?;
         let upper = self.layers.store.statfs();
@@ -159,7 +159,6 @@ impl FileSystem for OverlayFs {
         if upper.blocks > 0 && lower.block_size > 0 {
             let room = upper.blocks_free.saturating_mul(upper.block_size) / lower.block_size;
             figures.blocks_available = lower.blocks_available.min(room);
-            figures.blocks_free = lower.blocks_free.min(room);
         }
         Ok(figures)
     }
