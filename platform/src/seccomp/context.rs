@@ -45,6 +45,10 @@ pub struct SeccompContext {
     deferred_done: usize,
     /// More parts follow before guest code runs.
     is_partial: bool,
+    /// The slot is the guest's for an `execute` whose answer was not taken: perhaps its future was dropped.
+    is_executing: bool,
+    /// It was resumed while the above was so: to be done when the answer is there.
+    owes_resume: bool,
 }
 
 impl SeccompContext {
@@ -75,6 +79,8 @@ impl SeccompContext {
             deferred: VecDeque::new(),
             deferred_done: 0,
             is_partial: false,
+            is_executing: false,
+            owes_resume: false,
         })
     }
 
@@ -102,7 +108,6 @@ impl SeccompContext {
             }
         }
         self.shared.unawait(&self.thread);
-        self.thread.is_running.store(false, SeqCst);
         if self.process.is_dead() {
             return Poll::Ready(Err(self.process.death()));
         }
@@ -202,9 +207,6 @@ impl SeccompContext {
             self.shared.cool_down();
         }
         self.shared.await_thread(&self.thread);
-        if order == state::RESUME {
-            self.thread.is_running.store(true, SeqCst);
-        }
         self.thread.reply(&self.shared.listener, Reply { state: order, files });
     }
 
@@ -218,20 +220,34 @@ impl SeccompContext {
 
     /// Executes one batch; how many took effect, why the next did not, the last one's result.
     async fn run(&mut self, ops: &[RawOp]) -> Result<(usize, Option<Errno>, u64), PlatformError> {
+        if self.is_executing {
+            poll_fn(|cx| self.poll_done(cx)).await?;
+        }
         if self.process.is_dead() {
             return Err(self.process.death());
         }
+        self.is_executing = true;
         self.send(ops, state::EXECUTE);
-        match poll_fn(|cx| self.poll_post(cx)).await? {
-            Post::Done { done, errno, result } => {
-                // A close that failed is nothing that the caller asked for.
-                if errno.is_some() && done < ops.len() {
-                    return Ok((done, errno, result));
-                }
-                Ok((ops.len(), None, result))
-            }
-            _ => Err(self.broken("a signal while it executed operations")),
+        let (done, errno, result) = poll_fn(|cx| self.poll_done(cx)).await?;
+        // A close that failed is nothing that the caller asked for.
+        if errno.is_some() && done < ops.len() {
+            return Ok((done, errno, result));
         }
+        Ok((ops.len(), None, result))
+    }
+
+    /// The answer to an `execute`.
+    fn poll_done(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Result<(usize, Option<Errno>, u64), PlatformError>> {
+        self.poll_post(cx).map(|post| {
+            self.is_executing = false;
+            match post? {
+                Post::Done { done, errno, result } => Ok((done, errno, result)),
+                _ => Err(self.broken("a signal while it executed operations")),
+            }
+        })
     }
 
     /// One operation that yields a value.
@@ -308,35 +324,22 @@ impl Context for SeccompContext {
         if self.process.is_dead() {
             return;
         }
+        // From here on a kick counts, even while operations are executed first.
+        self.thread.is_running.store(true, SeqCst);
+        if self.is_executing {
+            self.owes_resume = true;
+            return;
+        }
         self.deferred_done = 0;
         self.send_deferred();
     }
 
     fn poll_event(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Event, PlatformError>> {
-        loop {
-            let post = match self.poll_post(cx) {
-                Poll::Ready(Ok(post)) => post,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
-            };
-            let failed = match post {
-                Post::Signal { signal, frame } => {
-                    return Poll::Ready(self.take_signal(signal, frame));
-                }
-                Post::Done { done, errno: None, .. } if self.is_partial => {
-                    self.deferred_done += done;
-                    self.send_deferred();
-                    continue;
-                }
-                Post::Done { done, errno: Some(errno), .. } if self.is_partial => (done, errno),
-                Post::DeferFailed { done, errno } => (done, errno),
-                Post::Done { .. } => return Poll::Ready(Err(self.broken("answer to no order"))),
-            };
-            self.deferred.clear();
-            self.is_partial = false;
-            let index = self.deferred_done + failed.0;
-            return Poll::Ready(Ok(Event::DeferredFailed { index, errno: failed.1 }));
+        let event = self.poll_any_event(cx);
+        if event.is_ready() {
+            self.thread.is_running.store(false, SeqCst);
         }
+        event
     }
 
     fn execute<'a>(
@@ -407,6 +410,44 @@ impl Context for SeccompContext {
 }
 
 impl SeccompContext {
+    /// As `poll_event`, which also notes that the guest stands still.
+    fn poll_any_event(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Event, PlatformError>> {
+        if self.owes_resume {
+            match self.poll_done(cx) {
+                Poll::Ready(Ok(_)) => {
+                    self.owes_resume = false;
+                    self.resume();
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        loop {
+            let post = match self.poll_post(cx) {
+                Poll::Ready(Ok(post)) => post,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            };
+            let failed = match post {
+                Post::Signal { signal, frame } => {
+                    return Poll::Ready(self.take_signal(signal, frame));
+                }
+                Post::Done { done, errno: None, .. } if self.is_partial => {
+                    self.deferred_done += done;
+                    self.send_deferred();
+                    continue;
+                }
+                Post::Done { done, errno: Some(errno), .. } if self.is_partial => (done, errno),
+                Post::DeferFailed { done, errno } => (done, errno),
+                Post::Done { .. } => return Poll::Ready(Err(self.broken("answer to no order"))),
+            };
+            self.deferred.clear();
+            self.is_partial = false;
+            let index = self.deferred_done + failed.0;
+            return Poll::Ready(Ok(Event::DeferredFailed { index, errno: failed.1 }));
+        }
+    }
+
     fn note_bases(&mut self, ops: &[RawOp]) {
         for raw in ops {
             match raw.nr {

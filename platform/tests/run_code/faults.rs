@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use platform::Event;
+use platform::{Event, Prot};
 
-use crate::harness::{CODE, load, next, platform, step};
+use crate::harness::{CODE, load, map, next, platform, step};
 
 #[test]
 fn bad_access_is_a_fault_with_its_address() {
@@ -109,4 +109,22 @@ fn kicks_among_calls_cost_only_spurious_interrupts() {
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     kicking.join().expect("done");
+}
+
+#[test]
+fn kick_while_operations_are_executed_first_is_not_lost() {
+    let platform = platform();
+    let mut context = load(&platform, snippet!("2:", "pause", "jmp 2b"));
+    let kicker = context.kicker();
+    for round in 0..50u64 {
+        // More than one reply holds.
+        for page in 0..120 {
+            context.defer(map(0x100_0000 + (round * 120 + page) * 0x1000, 0x1000, Prot::READ));
+        }
+        context.resume();
+        let kicker = std::sync::Arc::clone(&kicker);
+        let kick = std::thread::spawn(move || kicker.kick());
+        assert_eq!(next(&mut *context).expect("alive"), Event::Interrupted);
+        kick.join().expect("kicked");
+    }
 }

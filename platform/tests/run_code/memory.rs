@@ -153,3 +153,30 @@ fn compare_exchange_works_and_faults() {
     assert_eq!(swap(DATA + 1, 6, 7), Err(Errno::EFAULT));
     assert_eq!(swap(DATA, 7, 8), Ok(7));
 }
+
+#[test]
+fn dropped_execution_is_finished_before_what_comes_next() {
+    let platform = platform();
+    let code = snippet!("2:", "mov eax, 39", "syscall", "jmp 2b");
+    let mut context = load(&platform, code);
+    for round in 0..50u64 {
+        {
+            let page = 0x100_0000 + round * 0x1000;
+            let mut execution = context.execute(vec![map(page, 0x1000, Prot::READ)]);
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            let _ = execution.as_mut().poll(&mut cx);
+        }
+        if round % 2 == 0 {
+            let page = 0x200_0000 + round * 0x1000;
+            block_on(context.execute(vec![map(page, 0x1000, Prot::READ)]))
+                .expect("alive")
+                .expect("mapped");
+        }
+        assert_eq!(step(&mut *context), Event::Syscall);
+    }
+    let mut byte = [0];
+    for round in 0..50u64 {
+        let addr = UserAddr(0x100_0000 + round * 0x1000);
+        assert_eq!(context.space().read(addr, &mut byte), 1, "{round}");
+    }
+}
