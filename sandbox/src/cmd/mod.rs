@@ -10,7 +10,7 @@ use crate::failure::Failure;
 
 #[derive(Subcommand)]
 pub enum Command {
-    Run(run::Args),
+    Run(Box<run::Args>),
     Doctor(doctor::Args),
     Syscalls(syscalls::Args),
 }
@@ -18,7 +18,7 @@ pub enum Command {
 /// Runs a subcommand; the result is the process's exit code.
 pub fn dispatch(command: Command) -> Result<u8, Failure> {
     match command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Syscalls(args) => syscalls::run(&args),
     }
