@@ -5,6 +5,7 @@ use std::sync::Arc;
 use abi::Errno;
 use abi::ids::{Gid, Uid};
 use abi::stat::makedev;
+use abi::time::Timespec;
 use base::cred::Credentials;
 use vfs::fs::devfs::{DevFs, ExtraDevice};
 use vfs::fs::gofer::{Client, GoferFs};
@@ -102,7 +103,9 @@ fn filesystem(
             let size = size_limit.unwrap_or_else(|| memory_share(kernel));
             TmpFs::new(clock(kernel), Options { size: Some(size), ..Options::default() })
         }
-        MountSource::Dev => DevFs::new(devices(kernel)),
+        MountSource::Dev => {
+            DevFs::new(devices(kernel), Timespec::from_nanos(kernel.boot_realtime_ns))
+        }
         MountSource::DevPts => kernel.devpts.clone(),
         MountSource::Proc => ProcFs::new(ProcView::new(kernel, mounts.ok_or(Errno::EINVAL)?)),
         MountSource::Sys => SysFs::new(&Machine {

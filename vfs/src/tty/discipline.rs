@@ -306,7 +306,7 @@ impl Discipline {
         let is_utf8 = self.is_utf8();
         let mut at = self.line_column;
         for cell in self.cells.range(self.finished..) {
-            at.0 += at.width(cell.byte, shows_control, is_utf8);
+            at.0 = at.0.saturating_add(at.width(cell.byte, shows_control, is_utf8));
         }
         let width = at.width(byte, shows_control, is_utf8);
         for _ in 0..width {

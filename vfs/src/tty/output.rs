@@ -44,7 +44,7 @@ impl Column {
             }
             b'\t' => {
                 let spaces = TAB - self.0 % TAB;
-                self.0 += spaces;
+                self.0 = self.0.saturating_add(spaces);
                 if flags.contains(OutputFlags::TABDLY) {
                     out.extend(std::iter::repeat_n(b' ', spaces as usize));
                 } else {

@@ -1,6 +1,6 @@
 //! One file watched by one epoll.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use abi::epoll::{EPOLLET, EPOLLONESHOT};
@@ -11,7 +11,7 @@ use base::wait::Registration;
 use base::{Observer, WaitQueue};
 
 use super::ready::ReadyList;
-use super::{HOW, Interest, Key};
+use super::{HOW, Interest, Key, depth};
 use crate::context::VfsCx;
 use crate::file::File;
 use crate::lock_order;
@@ -24,6 +24,8 @@ pub struct Item {
     state: Mutex<State, lock_order::EpollItem>,
     /// In the ready list. Changed under that list's lock only; read without as a hint.
     pub(super) is_queued: AtomicBool,
+    /// Told of something since it was last looked at; see [`ReadyList::forget_unless_told`].
+    pub(super) is_told: AtomicBool,
 }
 
 struct State {
@@ -55,6 +57,7 @@ impl Item {
             ready: Arc::downgrade(ready),
             state: Mutex::new(state),
             is_queued: AtomicBool::new(false),
+            is_told: AtomicBool::new(false),
         })
     }
 
@@ -113,8 +116,13 @@ impl Item {
 
     fn enqueue(self: &Arc<Self>) {
         let Some(ready) = self.ready.upgrade() else { return };
-        ready.push(self);
-        ready.tell();
+        self.is_told.store(true, Ordering::Relaxed);
+        // Whoever waits was told when it was queued, and it is still there to be found.
+        if ready.push(self)
+            && let Some(_depth) = depth::enter()
+        {
+            ready.tell();
+        }
     }
 
     /// What to tell of `events`, and whether the item stays in the list; `None` when it is nothing.

@@ -9,6 +9,7 @@
 //! 3. Files are held weakly: a file description that is closed ends its items, which go when they are met next.
 //! 4. No lock is held while a file is polled or a queue is told.
 
+mod depth;
 mod item;
 mod ready;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 
 use abi::epoll::{EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLWAKEUP};
@@ -89,7 +91,7 @@ impl Epoll {
             Some(other) if std::ptr::eq(other, self) => return Err(Errno::EINVAL),
             Some(other) => {
                 let guard = NESTING.lock();
-                other.check_nesting(self, 1)?;
+                other.check_nesting(self)?;
                 Some(guard)
             }
             None => None,
@@ -183,18 +185,37 @@ impl Epoll {
         drop(gone);
     }
 
-    /// `ELOOP` when `target` watches us, directly or not, or the chain gets too long.
-    fn check_nesting(&self, target: &Self, depth: u32) -> Result<()> {
-        if std::ptr::eq(self, target) || depth > MAX_NESTING {
+    /// `ELOOP` when we watch `target`, directly or not, or the chain gets too long. Each epoll is visited once per
+    /// depth, however many ways lead to it.
+    fn check_nesting(&self, target: &Self) -> Result<()> {
+        let mut level = self.nested();
+        if std::ptr::eq(self, target) {
             return Err(Errno::ELOOP);
         }
-        let items: Vec<Arc<Item>> = self.items.lock().map.values().cloned().collect();
-        for file in items.iter().filter_map(|item| item.file()) {
-            if let Some(inner) = of(&file) {
-                inner.check_nesting(target, depth + 1)?;
+        for _ in 1..MAX_NESTING {
+            if level.is_empty() {
+                return Ok(());
             }
+            let mut next = BTreeMap::new();
+            for inner in level.values().filter_map(|file| of(file)) {
+                if std::ptr::eq(inner, target) {
+                    return Err(Errno::ELOOP);
+                }
+                next.extend(inner.nested());
+            }
+            level = next;
         }
-        Ok(())
+        if level.is_empty() { Ok(()) } else { Err(Errno::ELOOP) }
+    }
+
+    /// The epolls that we watch, by address.
+    fn nested(&self) -> BTreeMap<usize, Arc<File>> {
+        let items: Vec<Arc<Item>> = self.items.lock().map.values().cloned().collect();
+        let files = items.iter().filter_map(|item| item.file());
+        files
+            .filter(|file| of(file).is_some())
+            .map(|file| (Arc::as_ptr(&file) as usize, file))
+            .collect()
     }
 }
 
@@ -231,12 +252,16 @@ impl FileOps for Epoll {
     }
 
     fn poll(&self, cx: &VfsCx<'_>, _: &File) -> PollEvents {
+        let Some(_depth) = depth::enter() else { return PollEvents::empty() };
         for item in self.ready.snapshot() {
+            item.is_told.store(false, Ordering::Relaxed);
             let file = item.file();
             let events = file.as_ref().map(|file| file.ops().poll(cx, file));
             if events.is_some_and(|events| item.wants(events)) {
                 return PollEvents::IN | PollEvents::RDNORM;
             }
+            // Looked at once per change, not once per poll.
+            self.ready.forget_unless_told(&item);
         }
         PollEvents::empty()
     }

@@ -31,11 +31,23 @@ impl ReadyList {
         self.list.lock().len()
     }
 
-    /// Adds at the end unless it is in the list.
-    pub fn push(&self, item: &Arc<Item>) {
+    /// Adds at the end; false when it is in the list already.
+    pub fn push(&self, item: &Arc<Item>) -> bool {
         let mut list = self.list.lock();
-        if !item.is_queued.swap(true, Ordering::Relaxed) {
+        let is_new = !item.is_queued.swap(true, Ordering::Relaxed);
+        if is_new {
             list.push_back(Arc::clone(item));
+        }
+        is_new
+    }
+
+    /// Takes out an item whose file turned out not to be ready, unless it was told of something meanwhile (its
+    /// `is_told` was cleared before the look).
+    pub fn forget_unless_told(&self, item: &Arc<Item>) {
+        let mut list = self.list.lock();
+        // Under the lock that `push` takes after setting it: either we see it, or it finds the item unqueued.
+        if !item.is_told.load(Ordering::Relaxed) && item.is_queued.swap(false, Ordering::Relaxed) {
+            list.retain(|queued| !Arc::ptr_eq(queued, item));
         }
     }
 

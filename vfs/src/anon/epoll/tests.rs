@@ -139,3 +139,23 @@ fn whoever_waits_is_told() {
     s.write();
     assert_eq!(count.0.load(Ordering::Relaxed), 1);
 }
+
+#[test]
+fn chains_built_from_the_top_do_not_exhaust_the_stack() {
+    let s = setup(IN);
+    let cx = s.world.cx();
+    let interest = Interest { events: IN, data: 0 };
+    let mut epolls = vec![Epoll::new()];
+    let mut files = vec![file_of(&epolls[0])];
+    for _ in 0..5000 {
+        let below = Epoll::new();
+        let file = file_of(&below);
+        epolls.last().unwrap().add(&cx, Fd(4), &file, interest).unwrap();
+        epolls.push(below);
+        files.push(file);
+    }
+    epolls.last().unwrap().add(&cx, Fd(5), &s.reader, interest).unwrap();
+    s.write();
+    assert_eq!(epolls.last().unwrap().wait(&cx, 8).len(), 1);
+    assert_eq!(epolls[0].wait(&cx, 8), []);
+}

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use abi::Result;
 use abi::stat::{FileType, makedev};
+use abi::time::Timespec;
 
 pub use mem::MemDevice;
 pub use node::{Device, DeviceInode};
@@ -39,9 +40,10 @@ pub struct DevFs {
 }
 
 impl DevFs {
-    /// /dev with the memory devices and `extra`.
+    /// /dev with the memory devices and `extra`; every node was made at `born`.
     #[must_use]
-    pub fn new(extra: Vec<ExtraDevice>) -> Arc<Self> {
+    pub fn new(extra: Vec<ExtraDevice>, born: Timespec) -> Arc<Self> {
+        let node = |kind, mode| Node::numbered(DEV, kind, mode).born_at(born);
         let mut root = FixedDir::new();
         for (name, device) in [
             ("null", MemDevice::Null),
@@ -50,11 +52,11 @@ impl DevFs {
             ("random", MemDevice::Random),
             ("urandom", MemDevice::Urandom),
         ] {
-            let node = Node::numbered(DEV, FileType::Character, 0o666).device(device.rdev());
+            let node = node(FileType::Character, 0o666).device(device.rdev());
             root = root.with(name, DeviceInode::new(node, Arc::new(device)));
         }
         for ExtraDevice { name, rdev, mode, device } in extra {
-            let node = Node::numbered(DEV, FileType::Character, mode).device(rdev);
+            let node = node(FileType::Character, mode).device(rdev);
             root = root.with(name, DeviceInode::new(node, device));
         }
         for (name, target) in [
@@ -65,15 +67,13 @@ impl DevFs {
             ("core", "/proc/kcore"),
             ("ptmx", "pts/ptmx"),
         ] {
-            let node = Node::numbered(DEV, FileType::Symlink, 0o777);
-            root = root.with(name, LinkInode::to(node, target));
+            root = root.with(name, LinkInode::to(node(FileType::Symlink, 0o777), target));
         }
         for name in ["pts", "shm", "mqueue"] {
-            let node = Node::numbered(DEV, FileType::Directory, 0o755);
+            let node = node(FileType::Directory, 0o755);
             root = root.with(name, DirInode::new(node, FixedDir::new()));
         }
-        let node = Node::numbered(DEV, FileType::Directory, 0o755);
-        Arc::new(Self { root: DirInode::new(node, root) })
+        Arc::new(Self { root: DirInode::new(node(FileType::Directory, 0o755), root) })
     }
 }
 

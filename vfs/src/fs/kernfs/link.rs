@@ -18,6 +18,8 @@ type Target = dyn Fn(&VfsCx<'_>) -> Result<LinkTarget> + Send + Sync;
 /// A link whose text, and perhaps target, is computed.
 pub struct LinkInode {
     node: Node,
+    /// What stat(2) reports: the text's length where that is fixed, else 0 as in Linux's procfs.
+    size: u64,
     text: Box<Text>,
     /// Where a magic link jumps.
     target: Option<Box<Target>>,
@@ -30,14 +32,15 @@ impl LinkInode {
         node: Node,
         text: impl Fn(&VfsCx<'_>) -> Result<Vec<u8>> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { node, text: Box::new(text), target: None })
+        Arc::new(Self { node, size: 0, text: Box::new(text), target: None })
     }
 
     /// A link to a fixed text.
     #[must_use]
     pub fn to(node: Node, text: impl Into<Vec<u8>>) -> Arc<Self> {
         let text = text.into();
-        Self::new(node, move |_| Ok(text.clone()))
+        let size = text.len() as u64;
+        Arc::new(Self { node, size, text: Box::new(move |_| Ok(text.clone())), target: None })
     }
 
     /// A link that jumps to an object whatever its text says.
@@ -47,13 +50,13 @@ impl LinkInode {
         text: impl Fn(&VfsCx<'_>) -> Result<Vec<u8>> + Send + Sync + 'static,
         target: impl Fn(&VfsCx<'_>) -> Result<LinkTarget> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { node, text: Box::new(text), target: Some(Box::new(target)) })
+        Arc::new(Self { node, size: 0, text: Box::new(text), target: Some(Box::new(target)) })
     }
 }
 
 impl Inode for LinkInode {
     fn attr(&self) -> Result<Attr> {
-        Ok(self.node.attr(1, 0))
+        Ok(self.node.attr(1, self.size))
     }
 
     fn file_type(&self) -> FileType {
