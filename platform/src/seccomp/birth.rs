@@ -19,7 +19,11 @@ impl SeccompContext {
         args: [u64; 6],
     ) -> Result<Arrival, PlatformError> {
         self.shared.cool_down();
-        self.thread.may_clone.store(true, SeqCst);
+        let flags = match nr {
+            op::FORK => shim_abi::PROCESS_CLONE_FLAGS,
+            _ => shim_abi::THREAD_CLONE_FLAGS,
+        };
+        self.thread.may_clone.store(flags, SeqCst);
         let claimed = match self.run_one(nr, args).await? {
             Ok(claimed) => i32::try_from(claimed).unwrap_or(0),
             Err(errno) => return Err(PlatformError::Exhausted(errno)),

@@ -131,7 +131,7 @@ impl Shared {
         let tid = notification.pid.cast_signed();
         let [why, what, ..] = notification.data.args;
         if notification.data.nr.cast_unsigned() != shim_abi::DOORBELL {
-            return self.on_clone(tid, id);
+            return self.on_clone(tid, id, why);
         }
         match why {
             ring::ZYGOTE if tid == self.pool.zygote_pid() => {
@@ -159,14 +159,14 @@ impl Shared {
 
     /// Somebody asks for a new thread or process: only who was ordered to make one gets it. True when somebody may
     /// have been woken.
-    fn on_clone(&self, tid: i32, notification: u64) -> bool {
+    fn on_clone(&self, tid: i32, notification: u64, flags: u64) -> bool {
         if tid == self.pool.zygote_pid() {
             self.listener.permit(notification);
             return false;
         }
         let thread = self.threads.lock().get(&tid).cloned();
         match thread {
-            Some(thread) if thread.may_clone.swap(false, SeqCst) => {
+            Some(thread) if thread.may_clone.swap(0, SeqCst) == flags => {
                 self.listener.permit(notification);
                 false
             }
@@ -182,7 +182,11 @@ impl Shared {
     }
 
     fn on_hello(self: &Arc<Self>, token: u64, tid: i32, notification: u64) -> bool {
-        if self.pool.is_ours(token) {
+        if self.living_thread(tid).is_some() {
+            // Who has a slot was born long ago, whatever it has overheard.
+            self.put_down(tid);
+            true
+        } else if self.pool.is_ours(token) {
             self.pool.on_stub(self, token, tid, notification)
         } else {
             if !self.orders.arrive(&self.listener, token, tid, notification) {
@@ -192,10 +196,14 @@ impl Shared {
         }
     }
 
+    /// The thread of that id, unless it is only remembered.
+    fn living_thread(&self, tid: i32) -> Option<Arc<Thread>> {
+        self.threads.lock().get(&tid).filter(|thread| !thread.is_gone()).cloned()
+    }
+
     /// Kills the process of a thread that nobody invited, and sees to it that it is collected.
     fn put_down(&self, tid: i32) {
-        let known = self.threads.lock().get(&tid).cloned();
-        if let Some(thread) = known {
+        if let Some(thread) = self.living_thread(tid) {
             thread.process().fail("broke its channel: a hello that nobody ordered");
             return;
         }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::task::Waker;
 
 use abi::Errno;
@@ -26,8 +26,8 @@ pub struct Thread {
     pub is_doomed: AtomicBool,
     /// It was told to exit.
     pub is_ended: AtomicBool,
-    /// It was ordered to make a thread or process, once.
-    pub may_clone: AtomicBool,
+    /// Flags of the one clone(2) that it was ordered to make; 0: none.
+    pub may_clone: AtomicU64,
     /// Place in the list of awaited threads; only that list's lock holder touches it.
     pub position: AtomicUsize,
     link: Mutex<Link>,
@@ -62,7 +62,7 @@ impl Thread {
             is_running: AtomicBool::new(false),
             is_doomed: AtomicBool::new(false),
             is_ended: AtomicBool::new(false),
-            may_clone: AtomicBool::new(false),
+            may_clone: AtomicU64::new(0),
             position: AtomicUsize::new(usize::MAX),
             link: Mutex::default(),
             waker: Mutex::default(),
@@ -79,6 +79,12 @@ impl Thread {
 
     pub fn slot(&self) -> &SlotRef {
         &self.slot
+    }
+
+    /// Its host thread is dead, as far as the guest says: the id may be somebody else's by now. Only the first
+    /// thread's never is, as long as the process lives.
+    pub fn is_gone(&self) -> bool {
+        self.slot.index() != 0 && self.slot.head().alive.load(Ordering::Acquire) == 0
     }
 
     pub fn is_posted(&self) -> bool {
