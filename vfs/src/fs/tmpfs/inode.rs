@@ -62,9 +62,9 @@ pub(super) enum Body {
 #[derive(Default)]
 pub(super) struct Directory {
     pub entries: Entries<Arc<TmpInode>>,
-    subdirs: u32,
+    pub subdirs: u32,
     /// Removed: nothing may be made in it any more.
-    is_dead: bool,
+    pub is_dead: bool,
 }
 
 impl State {
@@ -233,72 +233,11 @@ impl TmpInode {
         self.state.lock().contents().map_err(|_| Errno::EINVAL)?.add_seals(seals)
     }
 
-    /// Marks an empty directory dead.
-    fn bury(&self) -> Result<()> {
-        let mut state = self.state.lock();
-        let dir = state.dir()?;
-        if !dir.entries.is_empty() {
-            return Err(Errno::ENOTEMPTY);
-        }
-        dir.is_dead = true;
-        Ok(())
-    }
-
-    /// Takes `name` out of this directory.
-    fn remove_entry(&self, name: &[u8]) -> Result<Arc<Self>> {
-        let now = self.shared.now();
-        let mut state = self.state.lock();
-        let dir = state.dir()?;
-        let gone = dir.entries.remove(name).ok_or(Errno::ENOENT)?;
-        if gone.kind == FileType::Directory {
-            dir.subdirs = dir.subdirs.saturating_sub(1);
-        }
-        state.modified(now);
-        Ok(gone)
-    }
-
-    /// Puts `child` under `name`; what was there is returned.
-    fn put_entry(
-        &self,
-        name: &[u8],
-        child: &Arc<Self>,
-        may_replace: bool,
-    ) -> Result<Option<Arc<Self>>> {
-        let now = self.shared.now();
-        let mut state = self.state.lock();
-        let dir = state.dir()?;
-        if dir.is_dead {
-            return Err(Errno::ENOENT);
-        }
-        if !may_replace && dir.entries.contains(name) {
-            return Err(Errno::EEXIST);
-        }
-        let old = dir.entries.insert(name, Arc::clone(child));
-        let was_dir = old.as_ref().is_some_and(|old| old.kind == FileType::Directory);
-        dir.subdirs += u32::from(child.kind == FileType::Directory);
-        dir.subdirs = dir.subdirs.saturating_sub(u32::from(was_dir));
-        state.modified(now);
-        Ok(old)
-    }
-
     /// Gives back what was counted for attributes beyond what they take.
     fn settle_xattrs(&self, state: &mut State) {
         let needed = pages_of(state.xattrs.bytes()).min(state.xattr_pages);
         self.shared.quota.give_pages(state.xattr_pages - needed);
         state.xattr_pages = needed;
-    }
-
-    fn entry(&self, name: &[u8]) -> Result<Arc<Self>> {
-        self.state.lock().dir()?.entries.get(name).cloned().ok_or(Errno::ENOENT)
-    }
-
-    fn exchange(&self, old: &[u8], to: &Self, new: &[u8]) -> Result<()> {
-        let (a, b) = (self.entry(old)?, to.entry(new)?);
-        to.put_entry(new, &a, true)?;
-        self.put_entry(old, &b, true)?;
-        a.touch_changed();
-        b.touch_changed();
-        Ok(())
     }
 }
 
@@ -401,7 +340,6 @@ impl Inode for TmpInode {
         Ok(())
     }
 
-    /// The new entry comes before the old one goes, so that a name that is replaced is never missing.
     fn rename(
         &self,
         old: &[u8],
@@ -409,30 +347,7 @@ impl Inode for TmpInode {
         new: &[u8],
         flags: RenameFlags,
     ) -> Result<()> {
-        let to = Self::own(new_dir)?;
-        if flags.contains(RenameFlags::EXCHANGE) {
-            return self.exchange(old, to, new);
-        }
-        let child = self.entry(old)?;
-        let victim = to.entry(new).ok();
-        match &victim {
-            Some(_) if flags.contains(RenameFlags::NOREPLACE) => return Err(Errno::EEXIST),
-            Some(victim) if Arc::ptr_eq(victim, &child) => return Ok(()),
-            Some(victim) => match (child.kind, victim.kind) {
-                (FileType::Directory, FileType::Directory) => victim.bury()?,
-                (FileType::Directory, _) => return Err(Errno::ENOTDIR),
-                (_, FileType::Directory) => return Err(Errno::EISDIR),
-                _ => {}
-            },
-            None => {}
-        }
-        to.put_entry(new, &child, true)?;
-        self.remove_entry(old)?;
-        if let Some(victim) = victim {
-            victim.unlinked();
-        }
-        child.touch_changed();
-        Ok(())
+        self.rename_to(old, Self::own(new_dir)?, new, flags)
     }
 
     fn readlink(&self, _cx: &VfsCx<'_>) -> Result<Vec<u8>> {

@@ -7,7 +7,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `inode` | an object: attributes, xattrs, opening |
-//! | `dir` | entries with stable positions |
+//! | `dir`, `names` | entries with stable positions; putting, removing and moving them |
 //! | `file` | what an open object does |
 //! | `contents` | bytes of a regular file |
 //! | `quota` | limits |
@@ -16,6 +16,7 @@ mod contents;
 pub(crate) mod dir;
 pub(crate) mod file;
 mod inode;
+mod names;
 mod quota;
 #[cfg(test)]
 mod tests;
