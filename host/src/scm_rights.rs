@@ -36,7 +36,8 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Resu
 /// with it. Further descriptors are closed.
 ///
 /// # Errors
-/// What recvmsg(2) says; `EMSGSIZE` when the message or its descriptors did not fit.
+/// What recvmsg(2) says; `EMSGSIZE` when the message did not fit, `EMFILE` when it came whole but its descriptor was
+/// lost, because the caller's table is full.
 pub fn receive(socket: impl AsFd, into: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -55,8 +56,11 @@ pub fn receive(socket: impl AsFd, into: &mut [u8]) -> Result<(usize, Option<Owne
             }
         }
     }
-    if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    if message.flags.contains(ReturnFlags::TRUNC) {
         return Err(Errno::MSGSIZE);
+    }
+    if message.flags.contains(ReturnFlags::CTRUNC) && first.is_none() {
+        return Err(Errno::MFILE);
     }
     Ok((message.bytes, first))
 }

@@ -11,6 +11,7 @@ use gofer_protocol::{
     MAX_MESSAGE, NO_CPU, Op, ReplyHead, Request, TreeInfo, TreePath, VERSION, Welcome, transport,
 };
 
+use super::errno;
 use crate::lock_order;
 
 /// Told once, with the reason, when the gofer does not answer any more.
@@ -147,8 +148,13 @@ impl Connection {
         }
         transport::send(&self.socket, &self.request, None)
             .map_err(|reason| Failure::Broken(format!("cannot ask it: {reason}")))?;
-        let (length, fd) = transport::receive(&self.socket, &mut self.reply)
-            .map_err(|reason| Failure::Broken(format!("cannot hear it: {reason}")))?;
+        let (length, fd) = transport::receive(&self.socket, &mut self.reply).map_err(|reason| {
+            match errno(reason) {
+                // The reply was heard; only its descriptor had no place.
+                Errno::EMFILE => Failure::Refused(Errno::ENFILE),
+                _ => Failure::Broken(format!("cannot hear it: {reason}")),
+            }
+        })?;
         if length == 0 {
             return Err(Failure::Broken("it ended".to_owned()));
         }

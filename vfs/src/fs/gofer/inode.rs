@@ -178,10 +178,15 @@ impl GoferInode {
         let mknod = |kind| Op::Mknod { kind, owner };
         let op = match *node {
             NewNode::Regular => {
-                let created = self.ask_about(name, Op::Create { owner }, attr_and_fd)?;
+                let created = self.ask_about(name, Op::Create { owner }, attr_and_fd);
                 self.changed();
-                let inode = self.adopt(name, created.0);
-                inode.state.lock().created = Some(Arc::new(created.1));
+                // The file was made, but its descriptor found no place: the open that follows makes room.
+                if matches!(created, Err(Errno::ENFILE)) {
+                    return self.walk(&[name])?.pop().ok_or(Errno::EIO);
+                }
+                let (attr, fd) = created?;
+                let inode = self.adopt(name, attr);
+                inode.state.lock().created = Some(Arc::new(fd));
                 return Ok(inode);
             }
             NewNode::Directory => Op::Mkdir { owner },

@@ -3,9 +3,9 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use abi::Result;
 use abi::open::OpenFlags;
-use abi::stat::FileType;
+use abi::stat::{Attr, FileType};
+use abi::{Errno, Result};
 use gofer_protocol::Op;
 
 use super::{GoferInode, attr_and_fd};
@@ -36,7 +36,7 @@ impl GoferInode {
                 return Ok(fd);
             }
         }
-        let (attr, fd) = self.ask(Op::Open { flags: OpenFlags::empty() }, attr_and_fd)?;
+        let (attr, fd) = self.fetch(OpenFlags::empty())?;
         self.expect_same(&attr)?;
         let kept = Kept::new(Arc::new(fd));
         let fd = Arc::clone(&kept.fd);
@@ -59,7 +59,7 @@ impl GoferInode {
         }
         // Only a descriptor that also reads is shared: it serves either kind of open.
         let access = OpenFlags::from_bits_retain(flags.bits() & OpenFlags::ACCMODE);
-        let (attr, fd) = self.ask(Op::Open { flags: access }, attr_and_fd)?;
+        let (attr, fd) = self.fetch(access)?;
         self.expect_same(&attr)?;
         let fd = Arc::new(fd);
         let mut state = self.state.lock();
@@ -69,6 +69,17 @@ impl GoferInode {
         }
         drop(state);
         Ok(fd)
+    }
+
+    /// Asks for a descriptor. When the sentry's own table is full, those kept for later make room.
+    pub(super) fn fetch(&self, flags: OpenFlags) -> Result<(Attr, OwnedFd)> {
+        match self.ask(Op::Open { flags }, attr_and_fd) {
+            Err(Errno::ENFILE) => {
+                self.shared.open_files.clear();
+                self.ask(Op::Open { flags }, attr_and_fd)
+            }
+            other => other,
+        }
     }
 
     /// Before `name` loses its name: an inode that somebody holds gets a descriptor, if it can, to live on through.
