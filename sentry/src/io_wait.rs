@@ -23,7 +23,8 @@ pub const READABLE: PollEvents =
 pub const WRITABLE: PollEvents = PollEvents::OUT.union(PollEvents::WRNORM).union(PollEvents::HUP);
 
 /// Tries `attempt` until it says something other than `EAGAIN`. Between two tries waits for one of `mask` on `file`,
-/// unless it is `O_NONBLOCK` or cannot be waited for. A signal restarts the call if its handler asks for that.
+/// unless it is `O_NONBLOCK` or cannot be waited for; without a `deadline` no longer than the file itself allows. A
+/// signal restarts the call if its handler asks for that.
 ///
 /// # Errors
 /// Those of `attempt`; `EAGAIN` also when `deadline` (`CLOCK_MONOTONIC`, nanoseconds) has passed.
@@ -40,6 +41,8 @@ pub async fn until_ready<T>(
     let Some(queue) = file.ops().wait_queue().cloned() else {
         return attempt(cx).map_err(SysError::from);
     };
+    let own = || file.ops().wait_limit(mask).map(|limit| cx.deadline_after(limit));
+    let deadline = deadline.or_else(own);
     on_queue(cx, &queue, mask, deadline, attempt).await
 }
 

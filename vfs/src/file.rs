@@ -124,6 +124,12 @@ pub trait FileOps: Send + Sync + Any {
         None
     }
 
+    /// Nanoseconds that a call may wait for `events` before it gives up with `EAGAIN`; `None`: for ever. Sockets have
+    /// such limits (SO_RCVTIMEO).
+    fn wait_limit(&self, _events: PollEvents) -> Option<u64> {
+        None
+    }
+
     /// See ioctl(2); generic commands (FIONBIO, FIOCLEX...) are handled above.
     fn ioctl(
         &self,

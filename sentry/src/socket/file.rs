@@ -287,6 +287,11 @@ impl FileOps for SocketFile {
         Some(self.socket.wait_queue())
     }
 
+    fn wait_limit(&self, events: PollEvents) -> Option<u64> {
+        let sends = events.contains(PollEvents::OUT);
+        self.timeout(if sends { Timeout::Send } else { Timeout::Receive })
+    }
+
     fn ioctl(
         &self,
         _cx: &VfsCx<'_>,

@@ -22,8 +22,8 @@ use crate::loose_flags_arg;
 use crate::mm::{UserRef, UserSink, UserSlice, UserSource};
 use crate::signal::send_to_thread;
 use crate::socket::{
-    Destination, Received, Socket, SocketAddress, SocketFile, Timeout, read_address, read_control,
-    sender_cred, socket_of, write_address, write_control,
+    Destination, Received, Socket, SocketAddress, read_address, read_control, sender_cred,
+    socket_of, write_address, write_control,
 };
 use crate::syscalls::args::OutSlice;
 use crate::syscalls::read_write::read_vector;
@@ -97,9 +97,9 @@ pub async fn recvfrom(
     length: UserRef<i32>,
 ) -> SysResult {
     let file = cx.file(fd)?;
-    let deadline = receive_deadline(cx, socket_of(&file)?);
+    socket_of(&file)?;
     let ranges = [clipped(buf.0)];
-    let received = receive(cx, &file, &ranges, flags, deadline).await?;
+    let received = receive(cx, &file, &ranges, flags, None).await?;
     if !address.is_null() {
         write_address(&cx.mm(), received.from.as_ref(), address, length)?;
     }
@@ -114,8 +114,7 @@ pub async fn recvmsg(
     flags: MsgFlags,
 ) -> SysResult {
     let file = cx.file(fd)?;
-    let deadline = receive_deadline(cx, socket_of(&file)?);
-    receive_header(cx, &file, header, flags, deadline).await
+    receive_header(cx, &file, header, flags, None).await
 }
 
 /// recvmmsg. See [recvmmsg(2)](https://man7.org/linux/man-pages/man2/recvmmsg.2.html).
@@ -128,9 +127,8 @@ pub async fn recvmmsg(
     timeout: UserRef<Timespec>,
 ) -> SysResult {
     let file = cx.file(fd)?;
-    let own = receive_deadline(cx, socket_of(&file)?);
     let deadline = match timeout.optional() {
-        None => own,
+        None => None,
         Some(timeout) => {
             let timeout = timeout.read(&cx.mm())?;
             if !timeout.is_valid() {
@@ -166,10 +164,6 @@ fn write_length(cx: &Cx<'_>, entry: UserRef<MmsgHdr>, length: u64) -> Result<()>
 
 fn clipped(buf: UserSlice) -> UserSlice {
     UserSlice { addr: buf.addr, len: buf.len.min(MAX_RW_COUNT) }
-}
-
-fn receive_deadline(cx: &Cx<'_>, socket: &SocketFile) -> Option<Nanos> {
-    socket.timeout(Timeout::Receive).map(|timeout| cx.deadline_after(timeout))
 }
 
 // Sending.
@@ -224,8 +218,7 @@ async fn send_header(
 }
 
 async fn send(cx: &mut Cx<'_>, file: &Arc<File>, message: &Message<'_>) -> SysResult {
-    let socket_file = socket_of(file)?;
-    let socket = &socket_file.socket;
+    let socket = &socket_of(file)?.socket;
     check_send(socket, message)?;
     if let Socket::Unix(unix) = socket
         && unix.passes_cred()
@@ -233,7 +226,6 @@ async fn send(cx: &mut Cx<'_>, file: &Arc<File>, message: &Message<'_>) -> SysRe
     {
         unix.bind_auto()?;
     }
-    let deadline = socket_file.timeout(Timeout::Send).map(|timeout| cx.deadline_after(timeout));
     let may_wait = !message.flags.contains(MsgFlags::DONTWAIT);
     let mm = cx.mm();
     let mut source = UserSource::new(&mm, message.ranges);
@@ -243,7 +235,7 @@ async fn send(cx: &mut Cx<'_>, file: &Arc<File>, message: &Message<'_>) -> SysRe
         let mut attempt =
             |_: &mut Cx<'_>| socket.send(&mut source, &mut control, message.to.as_ref());
         let step = if may_wait {
-            until_ready(cx, file, WRITABLE, deadline, attempt).await
+            until_ready(cx, file, WRITABLE, None, attempt).await
         } else {
             attempt(cx).map_err(SysError::from)
         };

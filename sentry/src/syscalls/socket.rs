@@ -12,7 +12,6 @@ use abi::socket::{
 use abi::stat::{FileType, S_IFSOCK};
 use abi::{Errno, Result, UserAddr};
 use base::WaitQueue;
-use base::clock::Nanos;
 use base::cred::{Access, Caps};
 use netstack::inet::{self, InetSocket};
 use netstack::message::Shutdown;
@@ -25,8 +24,7 @@ use crate::error::SysResult;
 use crate::io_wait::{on_queue, until_ready};
 use crate::mm::UserRef;
 use crate::socket::{
-    Socket, SocketAddress, SocketFile, Timeout, install, peer_cred, read_address, socket_of,
-    write_address,
+    Socket, SocketAddress, Timeout, install, peer_cred, read_address, socket_of, write_address,
 };
 use crate::strict_flags_arg;
 use crate::syscalls::fd::close;
@@ -225,16 +223,12 @@ pub async fn connect(cx: &mut Cx<'_>, fd: Fd, address: UserAddr, length: i32) ->
     if file.is_nonblocking() {
         return Err(Errno::EAGAIN.into());
     }
-    let deadline = deadline_of(cx, socket_file, Timeout::Send);
+    let deadline = socket_file.timeout(Timeout::Send).map(|timeout| cx.deadline_after(timeout));
     let attempt = move |_: &mut Cx<'_>| match attempt()? {
         None => Ok(0),
         Some(_) => Err(Errno::EAGAIN),
     };
     on_queue(cx, &full, PollEvents::OUT, deadline, attempt).await
-}
-
-fn deadline_of(cx: &Cx<'_>, socket: &SocketFile, which: Timeout) -> Option<Nanos> {
-    socket.timeout(which).map(|timeout| cx.deadline_after(timeout))
 }
 
 /// What tries to connect a unix socket; it answers the queue to wait at while there is no room.
@@ -288,9 +282,8 @@ pub async fn accept4(
 ) -> SysResult {
     let file = cx.file(fd)?;
     let socket_file = socket_of(&file)?;
-    let deadline = deadline_of(cx, socket_file, Timeout::Receive);
     let attempt = |_: &mut Cx<'_>| socket_file.socket.accept();
-    let accepted = until_ready(cx, &file, PollEvents::IN, deadline, attempt).await?;
+    let accepted = until_ready(cx, &file, PollEvents::IN, None, attempt).await?;
     if !address.is_null() {
         let peer = accepted.peer_address()?;
         write_address(&cx.mm(), Some(&peer), address, length)?;
