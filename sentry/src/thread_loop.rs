@@ -66,14 +66,14 @@ async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Cont
 struct Ended;
 
 async fn run_guest(thread: &Thread, context: &mut dyn Context) -> Result<Event, PlatformError> {
-    thread.run.set_in_guest(true);
+    thread.run.enter_guest();
     context.resume();
     // See `run_state`: who interrupted before the resume took effect is not lost.
-    if thread.run.has_attention() {
+    if thread.run.must_leave() {
         thread.run.kick();
     }
     let event = poll_fn(|cx| context.poll_event(cx)).await;
-    thread.run.set_in_guest(false);
+    thread.run.leave_guest();
     event
 }
 

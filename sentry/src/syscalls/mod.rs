@@ -12,7 +12,7 @@
 //! | `identity` | getpid and its kin |
 //! | `clone`, `exit`, `wait`, `session` | processes |
 //! | `signal`, `kill` | handling signals, sending them |
-//! | `capability`, `rlimit`, `prctl`, `arch_prctl`, `sched`, `robust`, `usage` | attributes of processes |
+//! | `capability`, `rlimit`, `prctl`, `arch_prctl`, `sched`, `membarrier`, `robust`, `usage` | attributes of processes |
 //! | `task_files` | pidfd, signalfd |
 //! | `mmap`, `exec` | memory mapping; execve |
 //! | `descriptor` | the caller's descriptors and path arguments |
@@ -43,6 +43,7 @@ mod identity;
 mod inotify;
 mod ioctl;
 mod kill;
+mod membarrier;
 mod memfd;
 mod message;
 mod mmap;

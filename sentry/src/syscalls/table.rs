@@ -18,9 +18,9 @@ use crate::error::SysResult;
 use crate::syscalls::args::FromArgs;
 use crate::syscalls::{
     arch_prctl, capability, clone, dir, epoll, exec, exit, fcntl, fd, futex, identity, inotify,
-    ioctl, kill, memfd, message, mmap, mount, open, path, pipe, poll, prctl, process_vm, random,
-    read_write, rlimit, robust, sched, session, signal, socket, sockopt, splice, stat, sync,
-    sysinfo, task_files, time, timer, usage, wait, xattr,
+    ioctl, kill, membarrier, memfd, message, mmap, mount, open, path, pipe, poll, prctl,
+    process_vm, random, read_write, rlimit, robust, sched, session, signal, socket, sockopt,
+    splice, stat, sync, sysinfo, task_files, time, timer, usage, wait, xattr,
 };
 
 /// Argument words of one call.
@@ -380,6 +380,7 @@ rows! {
     273 => robust::set_robust_list(head, len), Full;
     274 => robust::get_robust_list(tid, head, len), Full;
     24 => sched::sched_yield(), Full;
+    324 => @wait membarrier::membarrier(command, flags, cpu), Partial("no RSEQ, no CPU");
     140 => sched::getpriority(which, who), Full;
     141 => sched::setpriority(which, who, nice), Partial("told back, not heeded");
     142 => sched::sched_setparam(tid, param), Partial("told back, not heeded");

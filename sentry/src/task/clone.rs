@@ -1,6 +1,7 @@
 //! Making threads and processes. See clone(2), fork(2), vfork(2).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use abi::clone::{CloneArgs, CloneFlags};
 use abi::ids::Tid;
@@ -204,7 +205,7 @@ fn new_group(cx: &Cx<'_>, flags: CloneFlags, args: &CloneArgs, tid: Tid) -> Arc<
         }
     };
     // CLONE_SIGHAND without CLONE_THREAD copies the actions too: nobody changes them in one process for another.
-    ThreadGroup::new(NewGroup {
+    let group = ThreadGroup::new(NewGroup {
         tgid: tid,
         links: Links { parent, pgid: caller.pgid(), sid: caller.sid() },
         exit_signal,
@@ -212,7 +213,9 @@ fn new_group(cx: &Cx<'_>, flags: CloneFlags, args: &CloneArgs, tid: Tid) -> Arc<
         limits: caller.limits(),
         image: caller.image.lock().clone(),
         actions: Arc::new(Mutex::new(actions)),
-    })
+    });
+    group.membarrier.store(caller.membarrier.load(Ordering::Relaxed), Ordering::Relaxed);
+    group
 }
 
 /// CLONE_PIDFD.

@@ -1,6 +1,7 @@
 //! What execve(2) does to the rest of the process: the other threads end, the one that goes on becomes the leader.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use abi::poll::PollEvents;
 use abi::signal::{SS_DISABLE, SigStack};
@@ -78,6 +79,7 @@ pub fn finish_exec(thread: &Thread, comm: &[u8], context: &dyn Context) {
         attrs.robust_list = UserAddr::NULL;
         attrs.restart_block = None;
     }
+    thread.group.membarrier.store(0, Ordering::Relaxed);
     thread.group.set_has_execed();
     thread.release();
 }

@@ -6,17 +6,27 @@
 //! sees the other; a spurious kick is harmless.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 
+use abi::poll::PollEvents;
+use base::WaitQueue;
 use parking_lot::Mutex;
 use platform::Kicker;
+
+use crate::executor::notify::wait_until;
 
 /// See the module's documentation.
 #[derive(Default)]
 pub struct RunState {
     attention: AtomicBool,
     in_guest: AtomicBool,
+    /// Somebody waits until guest code was interrupted once; the same protocol as `attention`, but it ends no wait.
+    exit_wanted: AtomicBool,
+    /// How often guest code was left.
+    exits: AtomicU64,
+    /// Told when guest code is left while `exit_wanted`.
+    left: WaitQueue,
     // Leaf locks; waker and kicker are called after they are released.
     waker: Mutex<Option<Waker>>,
     kicker: Mutex<Option<Arc<dyn Kicker>>>,
@@ -38,7 +48,34 @@ impl RunState {
         }
     }
 
-    /// Makes a thread that runs guest code come back once, without more (membarrier).
+    /// Starts to interrupt guest code of this thread once, if any runs: what it did before is then visible to all
+    /// (membarrier(2)). Wait for it with [`RunState::finish_pass`].
+    pub fn begin_pass(&self) -> Option<u64> {
+        let exits = self.exits.load(Ordering::SeqCst);
+        self.has_passed(exits).is_none().then_some(exits)
+    }
+
+    /// Waits until guest code was left after [`RunState::begin_pass`] answered `exits`.
+    pub async fn finish_pass(&self, exits: u64) {
+        wait_until(&self.left, PollEvents::IN, || self.has_passed(exits)).await;
+    }
+
+    fn has_passed(&self, exits: u64) -> Option<()> {
+        // Each time: another waiter may have been served in between.
+        self.exit_wanted.store(true, Ordering::SeqCst);
+        let has_left = self.exits.load(Ordering::SeqCst) != exits || !self.is_in_guest();
+        if !has_left {
+            self.kick();
+        }
+        has_left.then_some(())
+    }
+
+    /// True when the thread, just resumed, must be kicked: see the module's documentation.
+    pub fn must_leave(&self) -> bool {
+        self.has_attention() || self.exit_wanted.load(Ordering::SeqCst)
+    }
+
+    /// Makes a thread that runs guest code come back once.
     pub fn kick(&self) {
         if self.in_guest.load(Ordering::SeqCst) {
             let kicker = self.kicker.lock().clone();
@@ -68,13 +105,22 @@ impl RunState {
         drop(old);
     }
 
-    /// Marks guest code as running or not.
-    pub fn set_in_guest(&self, is: bool) {
-        self.in_guest.store(is, Ordering::SeqCst);
+    /// Guest code is about to run.
+    pub fn enter_guest(&self) {
+        self.in_guest.store(true, Ordering::SeqCst);
+    }
+
+    /// Guest code stands still.
+    pub fn leave_guest(&self) {
+        self.exits.fetch_add(1, Ordering::SeqCst);
+        self.in_guest.store(false, Ordering::SeqCst);
+        if self.exit_wanted.swap(false, Ordering::SeqCst) {
+            self.left.notify(PollEvents::IN);
+        }
     }
 
     /// True while guest code runs, for /proc's state letter.
     pub fn is_in_guest(&self) -> bool {
-        self.in_guest.load(Ordering::Relaxed)
+        self.in_guest.load(Ordering::SeqCst)
     }
 }

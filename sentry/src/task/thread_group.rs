@@ -1,6 +1,6 @@
 //! What the threads of a process share.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use abi::ids::Tid;
@@ -43,6 +43,8 @@ pub struct ThreadGroup {
     pub usage: Mutex<Accounts, lock_order::Leaf>,
     /// Interval timers and POSIX timers.
     pub timers: GroupTimers,
+    /// Kinds of membarrier(2) that were registered for; nothing else depends on it.
+    pub membarrier: AtomicU32,
     /// Told (`IN`) when a child changed its state: waited for by wait4(2).
     pub child_events: WaitQueue,
     /// Told when one of its threads has ended: waited for by the one that runs execve(2).
@@ -140,6 +142,7 @@ impl ThreadGroup {
             image: Mutex::new(new.image),
             usage: Mutex::default(),
             timers: GroupTimers::default(),
+            membarrier: AtomicU32::new(0),
             child_events: WaitQueue::new(),
             thread_exits: WaitQueue::new(),
             signal_events: WaitQueue::new(),
