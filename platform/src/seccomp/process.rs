@@ -22,6 +22,8 @@ pub struct Process {
     /// A thread that lives: process_vm_readv(2) wants one that has not exited.
     live_tid: AtomicI32,
     is_dead: AtomicBool,
+    /// Its id is, or will soon be, free for others.
+    is_collected: AtomicBool,
     members: Mutex<Members>,
 }
 
@@ -47,6 +49,7 @@ impl Process {
             region,
             live_tid: AtomicI32::new(pid),
             is_dead: AtomicBool::new(false),
+            is_collected: AtomicBool::new(false),
             members: Mutex::default(),
         })
     }
@@ -114,9 +117,7 @@ impl Process {
         if let Some(slot) = members.free.pop() {
             return Ok((slot, None));
         }
-        let is_gone =
-            |thread: &Arc<Thread>| thread.slot().head().alive.load(Ordering::Acquire) == 0;
-        if let Some(at) = members.left.iter().position(is_gone) {
+        if let Some(at) = members.left.iter().position(|thread| thread.is_gone()) {
             let thread = members.left.swap_remove(at);
             return Ok((thread.slot().clone(), Some(thread)));
         }
@@ -152,7 +153,8 @@ impl Process {
     }
 
     fn transfer(&self, ranges: &[(UserAddr, usize)], mut transfer: Transfer<'_>) -> usize {
-        if self.is_dead() {
+        let tid = self.live_tid.load(Ordering::Relaxed);
+        if !self.owns(tid) {
             return 0;
         }
         let limit = transfer.len();
@@ -167,18 +169,32 @@ impl Process {
                 let iov_base = std::ptr::without_provenance_mut(addr.0 as usize);
                 remote.push(libc::iovec { iov_base, iov_len: len });
             }
-            let done = sys::process_vm(
-                self.live_tid.load(Ordering::Relaxed),
-                &remote,
-                transfer.reborrow(),
-            );
+            let done = sys::process_vm(tid, &remote, transfer.reborrow());
             total += done;
             if done < wanted || total >= limit {
                 break;
             }
             transfer.advance(done);
         }
-        total
+        // What was read from somebody else is not told.
+        if self.owns(tid) { total } else { 0 }
+    }
+
+    /// Whether the id still means a thread of this process. The process's own does until it is collected; another
+    /// thread may have left on its own, and its id be somebody else's.
+    fn owns(&self, tid: i32) -> bool {
+        !self.is_dead()
+            && !self.is_collected()
+            && (tid == self.pid || sys::tgkill(self.pid, tid, 0).is_ok())
+    }
+
+    pub fn is_collected(&self) -> bool {
+        self.is_collected.load(Ordering::Acquire)
+    }
+
+    /// To be called before the host process is waited for.
+    pub fn before_collection(&self) {
+        self.is_collected.store(true, Ordering::SeqCst);
     }
 }
 

@@ -373,6 +373,7 @@ impl Shared {
 
     fn bury(&self, process: &Arc<Process>) {
         let _ = epoll::delete(&self.deaths, process.pidfd());
+        process.before_collection();
         let fate = match sys::wait_pidfd(process.pidfd()) {
             Ok(Some(ending)) => ending.to_string(),
             _ => "gone".to_owned(),
@@ -391,6 +392,7 @@ impl Shared {
             let _ = sys::pidfd_send_signal(process.pidfd(), libc::SIGKILL);
         }
         for process in &processes {
+            process.before_collection();
             let _ = sys::wait_pid(process.pid());
             process.mark_dead("the platform ended".to_owned());
             for thread in process.bury() {

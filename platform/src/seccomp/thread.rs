@@ -230,7 +230,7 @@ impl Thread {
 
 impl Kicker for Thread {
     fn kick(&self) {
-        if self.is_running.load(Ordering::SeqCst) {
+        if self.is_running.load(Ordering::SeqCst) && !self.process.is_collected() {
             // The shim blocks it; it is delivered by the return to guest code (rule 6).
             let _ = sys::tgkill(self.process.pid(), self.tid, shim_abi::KICK_SIGNAL);
         }
