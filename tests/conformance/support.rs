@@ -166,3 +166,11 @@ pub fn open(path: &str, flags: i32) -> i32 {
 pub fn sleep_ms(ms: u64) {
     std::thread::sleep(std::time::Duration::from_millis(ms));
 }
+
+/// Uses some tens of milliseconds of CPU, however busy the machine is otherwise.
+pub fn work() {
+    let mut x = 0_u64;
+    for _ in 0..20_000_000 {
+        x = std::hint::black_box(x.wrapping_add(1));
+    }
+}

@@ -4,7 +4,7 @@ use std::mem::zeroed;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use crate::support::{fails, ok, sleep_ms, sys, tests};
+use crate::support::{fails, ok, sleep_ms, sys, tests, work};
 
 tests! {
     clocks_advance, clocks_agree_with_each_other, bad_clocks, sleeps_are_long_enough, absolute_sleep,
@@ -77,22 +77,17 @@ fn absolute_sleep() {
     );
 }
 
-fn work(ms: u128) {
-    let started = std::time::Instant::now();
-    let mut x = 0_u64;
-    while started.elapsed().as_millis() < ms {
-        x = std::hint::black_box(x.wrapping_add(1));
-    }
-}
-
 fn cpu_clocks_count_work() {
+    let started = now(libc::CLOCK_MONOTONIC);
     let (process, thread) =
         (now(libc::CLOCK_PROCESS_CPUTIME_ID), now(libc::CLOCK_THREAD_CPUTIME_ID));
-    work(100);
+    work();
     sleep_ms(50);
-    assert!(now(libc::CLOCK_PROCESS_CPUTIME_ID) - process > 20_000_000);
-    assert!(now(libc::CLOCK_THREAD_CPUTIME_ID) - thread > 20_000_000);
-    assert!(now(libc::CLOCK_THREAD_CPUTIME_ID) - thread < 145_000_000);
+    assert!(now(libc::CLOCK_PROCESS_CPUTIME_ID) - process > 5_000_000);
+    let used = now(libc::CLOCK_THREAD_CPUTIME_ID) - thread;
+    assert!(used > 5_000_000, "{used}");
+    // Sleeping is not working.
+    assert!(used < now(libc::CLOCK_MONOTONIC) - started - 40_000_000, "{used}");
 }
 
 fn span(ms: i64) -> libc::timespec {
@@ -160,11 +155,11 @@ fn itimer_is_read_back() {
 }
 
 fn times_and_rusage() {
-    work(60);
+    work();
     // SAFETY: all zeros is valid for both.
     let (mut usage, mut ticks): (libc::rusage, libc::tms) = unsafe { (zeroed(), zeroed()) };
     ok!(getrusage(libc::RUSAGE_SELF, &mut usage));
-    assert!(usage.ru_utime.tv_sec * 1_000_000 + usage.ru_utime.tv_usec > 10_000);
+    assert!(usage.ru_utime.tv_sec * 1_000_000 + usage.ru_utime.tv_usec > 5_000);
     assert!(usage.ru_maxrss > 100);
     assert!(sys!(times(&mut ticks)) != -1);
     assert!(ticks.tms_utime >= 1);
