@@ -262,3 +262,31 @@ fn scribbling_over_channels_while_calls_are_made_harms_nobody_else() {
     }
     still_works(&platform);
 }
+
+#[test]
+fn guests_have_no_descriptors_no_capabilities_and_a_filter() {
+    let platform = platform();
+    let mut context = load(&platform, snippet!("2:", "mov eax, 39", "syscall", "jmp 2b"));
+    assert_eq!(step(&mut *context), Event::Syscall);
+    // The one whose memory this is.
+    let mark = 0x5ca1_ab1e_0000_0000 | u64::from(std::process::id());
+    context.space().write(abi::UserAddr(crate::harness::DATA), &mark.to_le_bytes());
+    let is_ours = |dir: &std::path::Path| {
+        use std::os::unix::fs::FileExt;
+        let Ok(memory) = std::fs::File::open(dir.join("mem")) else { return false };
+        let mut word = [0; 8];
+        memory.read_exact_at(&mut word, crate::harness::DATA).is_ok() && word == mark.to_le_bytes()
+    };
+    let entries = std::fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path());
+    let is_shim = |dir: &std::path::Path| {
+        std::fs::read_to_string(dir.join("comm")).is_ok_and(|comm| comm.contains("shim"))
+    };
+    let guest = entries.filter(|dir| is_shim(dir)).find(|dir| is_ours(dir)).expect("the guest");
+    assert_eq!(std::fs::read_dir(guest.join("fd")).expect("readable").count(), 0);
+    let status = std::fs::read_to_string(guest.join("status")).expect("readable");
+    for line in
+        ["CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"]
+    {
+        assert!(status.contains(line), "{line} is not in\n{status}");
+    }
+}
