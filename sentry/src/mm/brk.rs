@@ -13,7 +13,8 @@ impl MmState {
         let stay = Plan::done(self.brk);
         let (Some(old_end), Some(new_end)) = (page_up(self.brk), page_up(new)) else { return stay };
         // RLIMIT_DATA counts the data segment and the heap.
-        let data = (self.image.data.end - self.image.data.start)
+        // A strange executable's data may end before it starts.
+        let data = (self.image.data.end.saturating_sub(self.image.data.start))
             .saturating_add(new.saturating_sub(self.brk_start));
         if new < self.brk_start || data > limits.data {
             return stay;

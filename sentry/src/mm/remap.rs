@@ -103,7 +103,8 @@ impl MmState {
 
     fn remap_shrink(&mut self, request: Move) -> Result<Plan> {
         let Move { addr, old_len, new_len, .. } = request;
-        let tail = addr + new_len..addr.checked_add(old_len).ok_or(Errno::EINVAL)?;
+        let end = addr.checked_add(old_len).ok_or(Errno::EINVAL)?;
+        let tail = addr + new_len..end;
         if tail.is_empty() {
             return Ok(Plan::done(addr));
         }

@@ -7,6 +7,8 @@ use platform::{HostOp, Prot};
 
 use super::*;
 
+mod hostile;
+
 const P: u64 = PAGE_SIZE;
 const TASK_SIZE: u64 = 0x7e00_0000_0000;
 const HOLE: u64 = 0x1000_0000;

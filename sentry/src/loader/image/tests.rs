@@ -17,5 +17,9 @@ pub fn plan(elf: &Elf) -> Result<()> {
     image.map_segments(elf, None, bias, &Limits::NONE)?;
     image.note_program(elf, bias, 77)?;
     let bias = image.place_interpreter(elf)?;
-    image.map_segments(elf, None, bias, &Limits::NONE)
+    image.map_segments(elf, None, bias, &Limits::NONE)?;
+    for brk in [0, image.state.brk + 0x5000, u64::MAX] {
+        let _ = image.state.plan_brk(brk, &Limits::NONE);
+    }
+    Ok(())
 }
