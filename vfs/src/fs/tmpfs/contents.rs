@@ -3,10 +3,12 @@
 //! A page is a vector that may be shorter than a page; what is missing reads as zeros, as do missing pages. A memfd's
 //! size is always the file's size, so that a mapping faults (SIGBUS) where it should.
 
+use std::cmp::Ordering as CmpOrdering;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use abi::addr::PAGE_SIZE;
 use abi::fcntl::Seals;
@@ -17,6 +19,32 @@ use super::quota::Quota;
 
 const PAGE: usize = PAGE_SIZE as usize;
 
+/// Descriptors that memfds may take: half of what this process may have, so that sockets and the gofer's files still
+/// find room.
+static MEMFD_LIMIT: LazyLock<usize> = LazyLock::new(|| {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    usize::try_from(limit.unwrap_or(1 << 20) / 2).unwrap_or(usize::MAX)
+});
+static MEMFDS: AtomicUsize = AtomicUsize::new(0);
+
+/// One of the memfds that may be.
+struct MemfdSlot;
+
+impl MemfdSlot {
+    fn take() -> Result<Self> {
+        let taken = MEMFDS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            (count < *MEMFD_LIMIT).then_some(count + 1)
+        });
+        taken.map(|_| Self).map_err(|_| Errno::ENFILE)
+    }
+}
+
+impl Drop for MemfdSlot {
+    fn drop(&mut self) {
+        MEMFDS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 fn errno(error: rustix::io::Errno) -> Errno {
     Errno::from_raw(error.raw_os_error())
 }
@@ -24,7 +52,7 @@ fn errno(error: rustix::io::Errno) -> Errno {
 enum Store {
     Heap(BTreeMap<u64, Vec<u8>>),
     /// The descriptor, and the pages that the quota has counted for it.
-    Memfd(Arc<OwnedFd>, u64),
+    Memfd(Arc<OwnedFd>, u64, MemfdSlot),
 }
 
 /// See the module.
@@ -53,7 +81,7 @@ impl Contents {
     pub(super) fn pages(&self) -> u64 {
         match &self.store {
             Store::Heap(pages) => pages.len() as u64,
-            Store::Memfd(fd, counted) => host_pages(fd).unwrap_or(*counted),
+            Store::Memfd(fd, counted, _) => host_pages(fd).unwrap_or(*counted),
         }
     }
 
@@ -61,7 +89,7 @@ impl Contents {
     pub(super) fn memfd(&self) -> Option<Arc<OwnedFd>> {
         match &self.store {
             Store::Heap(_) => None,
-            Store::Memfd(fd, _) => Some(Arc::clone(fd)),
+            Store::Memfd(fd, ..) => Some(Arc::clone(fd)),
         }
     }
 
@@ -99,7 +127,7 @@ impl Contents {
     pub(super) fn write(&mut self, pos: u64, bytes: &[u8]) -> Result<usize> {
         self.refuse_sealed(pos, bytes.len() as u64)?;
         let done = match &mut self.store {
-            Store::Memfd(fd, counted) => {
+            Store::Memfd(fd, counted, _) => {
                 let worst = bytes.len() as u64 / PAGE_SIZE + 2;
                 self.quota.take_pages(worst)?;
                 self.quota.give_pages(worst);
@@ -115,15 +143,15 @@ impl Contents {
 
     pub(super) fn truncate(&mut self, size: u64) -> Result<()> {
         let sealed = match size.cmp(&self.size) {
-            std::cmp::Ordering::Less => Seals::SHRINK,
-            std::cmp::Ordering::Equal => Seals::empty(),
-            std::cmp::Ordering::Greater => Seals::GROW,
+            CmpOrdering::Less => Seals::SHRINK,
+            CmpOrdering::Equal => Seals::empty(),
+            CmpOrdering::Greater => Seals::GROW,
         };
         if self.seals.intersects(sealed) {
             return Err(Errno::EPERM);
         }
         match &mut self.store {
-            Store::Memfd(fd, counted) => {
+            Store::Memfd(fd, counted, _) => {
                 rustix::fs::ftruncate(&*fd, size).map_err(errno)?;
                 recount(&self.quota, fd, counted);
             }
@@ -140,7 +168,7 @@ impl Contents {
             return Err(Errno::EPERM);
         }
         match &mut self.store {
-            Store::Memfd(fd, counted) => {
+            Store::Memfd(fd, counted, _) => {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 rustix::fs::fallocate(&*fd, flags, pos, len).map_err(errno)?;
                 recount(&self.quota, fd, counted);
@@ -158,7 +186,7 @@ impl Contents {
         }
         let (first, last) = (pos / PAGE_SIZE, end.div_ceil(PAGE_SIZE));
         match &mut self.store {
-            Store::Memfd(fd, counted) => {
+            Store::Memfd(fd, counted, _) => {
                 self.quota.take_pages(last - first)?;
                 self.quota.give_pages(last - first);
                 let keep = FallocateFlags::KEEP_SIZE;
@@ -187,7 +215,7 @@ impl Contents {
             return Err(Errno::ENXIO);
         }
         let found = match &self.store {
-            Store::Memfd(fd, _) => {
+            Store::Memfd(fd, ..) => {
                 let to = if wants_data { SeekFrom::Data(pos) } else { SeekFrom::Hole(pos) };
                 return rustix::fs::seek(&**fd, to).map_err(errno);
             }
@@ -213,10 +241,11 @@ impl Contents {
     /// Moves the bytes into a memfd (once) and returns it.
     pub(super) fn share(&mut self) -> Result<Arc<OwnedFd>> {
         let pages = match &mut self.store {
-            Store::Memfd(fd, _) => return Ok(Arc::clone(fd)),
+            Store::Memfd(fd, ..) => return Ok(Arc::clone(fd)),
             Store::Heap(pages) => pages,
         };
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let slot = MemfdSlot::take()?;
         let fd = rustix::fs::memfd_create("tmpfs", flags).map_err(errno)?;
         rustix::fs::ftruncate(&fd, self.size).map_err(errno)?;
         for (index, page) in pages.iter() {
@@ -231,7 +260,7 @@ impl Contents {
         let fd = Arc::new(fd);
         let mut counted = pages.len() as u64;
         recount(&self.quota, &fd, &mut counted);
-        self.store = Store::Memfd(Arc::clone(&fd), counted);
+        self.store = Store::Memfd(Arc::clone(&fd), counted, slot);
         self.seal_host(self.seals)?;
         Ok(fd)
     }
@@ -250,7 +279,7 @@ impl Contents {
     fn seal_host(&self, seals: Seals) -> Result<()> {
         let seals = SealFlags::from_bits_retain((seals - Seals::SEAL - Seals::EXEC).bits());
         match &self.store {
-            Store::Memfd(fd, _) if !seals.is_empty() => {
+            Store::Memfd(fd, ..) if !seals.is_empty() => {
                 rustix::fs::fcntl_add_seals(&**fd, seals).map_err(errno)
             }
             _ => Ok(()),
@@ -262,7 +291,7 @@ impl Drop for Contents {
     fn drop(&mut self) {
         let counted = match &self.store {
             Store::Heap(pages) => pages.len() as u64,
-            Store::Memfd(_, counted) => *counted,
+            Store::Memfd(_, counted, _) => *counted,
         };
         self.quota.give_pages(counted);
     }
