@@ -10,7 +10,7 @@ use crate::support::{errno, fails, ok, read_some, sleep_ms, sys, tests};
 tests! {
     posix_timer_signals, posix_timer_to_a_thread, posix_timer_overruns, posix_timers_are_counted_down, bad_timers,
     interval_timer_repeats, prof_timer_needs_work, alarm_tells_what_was_left, sleep_is_interrupted_with_rest,
-    absolute_sleep, timerfd_counts, clocks_agree, pi_mutex_excludes, pi_lock_is_handed_over, pi_errors,
+    absolute_sleep, timerfd_counts, clocks_agree, pi_mutex_excludes, pi_lock_is_handed_over, pi_errors, pi_owner_dies,
 }
 
 static HITS: AtomicI32 = AtomicI32::new(0);
@@ -289,4 +289,52 @@ fn pi_errors() {
     word.store(0, Ordering::SeqCst);
     assert_eq!(futex(&word, libc::FUTEX_TRYLOCK_PI), 0);
     assert_eq!(word.load(Ordering::SeqCst), me);
+}
+
+/// A word of the robust list of a thread that dies with the lock, as glibc lays it out.
+#[repr(C)]
+struct RobustLock {
+    next: *mut RobustLock,
+    word: AtomicU32,
+}
+
+#[repr(C)]
+struct RobustHead {
+    list: *mut RobustLock,
+    offset: i64,
+    pending: *mut RobustLock,
+}
+
+fn pi_owner_dies() {
+    let lock: &'static mut RobustLock =
+        Box::leak(Box::new(RobustLock { next: std::ptr::null_mut(), word: AtomicU32::new(0) }));
+    let address = std::ptr::from_mut(lock) as usize;
+    let thread = std::thread::spawn(move || {
+        let lock = address as *mut RobustLock;
+        let offset = std::mem::offset_of!(RobustLock, word) as i64;
+        let head =
+            Box::leak(Box::new(RobustHead { list: lock, offset, pending: std::ptr::null_mut() }));
+        // SAFETY: the lock lives for ever; the list ends at its head. Bit 0 marks a PI futex.
+        unsafe {
+            (*lock).next = std::ptr::from_mut(head).cast();
+            head.list = (address | 1) as *mut RobustLock;
+            (*lock).word.store(sys_gettid(), Ordering::SeqCst);
+        }
+        ok!(syscall(libc::SYS_set_robust_list, std::ptr::from_mut(head), size_of::<RobustHead>()));
+        sleep_ms(60);
+        // Ends the thread without the library's own end of a thread, which knows another list.
+        sys!(syscall(libc::SYS_exit, 0));
+    });
+    sleep_ms(30);
+    // SAFETY: the lock lives for ever.
+    let word = unsafe { &(*(address as *const RobustLock)).word };
+    assert_eq!(futex(word, libc::FUTEX_LOCK_PI), 0, "errno {}", errno());
+    assert_eq!(word.load(Ordering::SeqCst) & 0x3fff_ffff, sys_gettid());
+    assert_ne!(word.load(Ordering::SeqCst) & 0x4000_0000, 0);
+    // Its end cannot be waited for by the library.
+    std::mem::forget(thread);
+}
+
+fn sys_gettid() -> u32 {
+    sys!(gettid()).cast_unsigned()
 }

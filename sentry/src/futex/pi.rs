@@ -8,6 +8,7 @@
 //! 2. The unlocker takes the next owner out of the queue, then writes its tid, then looks once more whether others
 //!    came meanwhile (they saw `FUTEX_WAITERS` before) and sets the bit for them, then lets it go.
 //! 3. A waiter that was taken out owns the lock, whatever else ends its wait.
+//! 4. Unless it was taken out by a plain wake: the owner died (robust futexes), and the lock is to be tried again.
 
 use std::sync::Arc;
 
@@ -70,15 +71,17 @@ pub async fn lock(cx: &mut Cx<'_>, key: Key, addr: UserAddr, deadline: Option<Na
             Err(Errno::EAGAIN) => continue,
             Err(errno) => return Err(errno.into()),
         }
-        let Err(blocked) = cx.block_on(&mut wait, deadline).await else { return Ok(0) };
+        let ended = cx.block_on(&mut wait, deadline).await;
         if wait.is_chosen() {
             // Rule 3; the unlocker is about to write the word.
             (&mut wait).await;
-            return Ok(0);
+            if wait.is_granted() {
+                return Ok(0);
+            }
+            // Rule 4.
+            continue;
         }
-        if wait.leave().is_some() {
-            return Ok(0);
-        }
+        let Err(blocked) = ended else { continue };
         return Err(match blocked {
             Blocked::TimedOut => Errno::ETIMEDOUT.into(),
             Blocked::Interrupted => SysError::Restart(Restart::Always),

@@ -60,6 +60,8 @@ struct Signal {
 struct SignalState {
     /// Index of the first word that was woken.
     woken: Option<usize>,
+    /// The word names the waiter as its owner (PI futexes).
+    is_granted: bool,
     waker: Option<Waker>,
 }
 
@@ -201,6 +203,7 @@ impl Chosen {
 
     /// Lets it go: the word names it as the owner now.
     pub fn grant(self) {
+        self.waiter.signal.state.lock().is_granted = true;
         self.waiter.fire();
     }
 }
@@ -218,8 +221,7 @@ impl Bucket {
         }
         let mut left = count;
         self.waiters.retain(|waiter| {
-            // A PI waiter is only woken by an unlock that names it.
-            if left == 0 || waiter.pi_tid.is_some() || waiter.bitset & bitset == 0 {
+            if left == 0 || waiter.bitset & bitset == 0 {
                 return true;
             }
             let mut state = waiter.state.lock();
@@ -302,6 +304,11 @@ impl Wait<'_> {
         let woken = self.signal.state.lock().woken.map(Woken);
         // A waker that has taken the waiter out may not have said so yet; it is about to.
         woken.or(taken)
+    }
+
+    /// True when the PI futex was handed over, false when the owner died and the lock is to be tried again.
+    pub fn is_granted(&self) -> bool {
+        self.signal.state.lock().is_granted
     }
 
     /// True when somebody has taken a PI waiter out of the queue: the lock is about to be its own.

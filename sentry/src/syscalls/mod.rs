@@ -4,7 +4,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `table` | one row per call |
-//! | `args` | from argument words to types, and their rendering for --strace |
+//! | `args`, `struct_args` | from argument words to types, and their rendering for --strace |
 //! | `names` | words that are one of a list of names |
 //! | `strace` | one decoded line per call |
 //! | `dispatch` | from registers to a handler |
@@ -67,6 +67,7 @@ mod sockopt;
 mod splice;
 mod stat;
 pub mod strace;
+mod struct_args;
 mod sync;
 mod sysinfo;
 pub mod table;
