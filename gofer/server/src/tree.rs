@@ -48,6 +48,29 @@ impl AsFd for Dir<'_> {
     }
 }
 
+/// Filesystems whose files are doors into the kernel or into other processes: procfs, sysfs, debugfs, tracefs,
+/// securityfs, configfs, bpf, cgroup, cgroup2, binfmt_misc, efivarfs, pstore. A sandbox has its own of those that programs need;
+/// of the host's, one that serves "/" would otherwise hand out the memory of its user's other processes.
+const KERNEL_INTERFACES: &[u64] = &[
+    0x9fa0,
+    0x6265_6572,
+    0x6462_6720,
+    0x7472_6163,
+    0x7363_6673,
+    0x6265_6570,
+    0xcafe_4a11,
+    0x0027_e0eb,
+    0x6367_7270,
+    0x4249_4e4d,
+    0xde5e_81e4,
+    0x6165_676c,
+];
+
+fn is_kernel_interface(fd: impl AsFd) -> Result<bool> {
+    let magic = rustix::fs::fstatfs(fd).map_err(errno)?.f_type;
+    Ok(u64::try_from(magic).is_ok_and(|magic| KERNEL_INTERFACES.contains(&magic)))
+}
+
 /// A tree that is being served.
 pub struct ServedTree {
     /// `O_PATH` descriptor.
@@ -55,6 +78,8 @@ pub struct ServedTree {
     /// For a tree that is a single file: where to open it.
     file: Option<(OwnedFd, Vec<u8>)>,
     writable: bool,
+    /// The tree itself is (in) a kernel interface: somebody wanted it served.
+    is_interface: bool,
 }
 
 impl ServedTree {
@@ -64,6 +89,7 @@ impl ServedTree {
         let root = rustix::fs::open(&tree.host_path, path, Mode::empty()).map_err(failed)?;
         let attr = attr_of(&root).map_err(|reason| failed(host_errno(reason)))?;
         let writable = tree.writable;
+        let is_interface = is_kernel_interface(&root).unwrap_or(false);
         if !attr.is_dir() {
             // Resolved, so that the parent is the file's own and not that of a link to it.
             let real = std::fs::canonicalize(&tree.host_path);
@@ -73,10 +99,10 @@ impl ServedTree {
             };
             let dir = rustix::fs::open(dir, path | OFlags::DIRECTORY, Mode::empty());
             let file = Some((dir.map_err(failed)?, name.as_bytes().to_vec()));
-            return Ok(Self { root, file, writable });
+            return Ok(Self { root, file, writable, is_interface });
         }
         let copy = if options.detach_mounts { Self::detach(tree)? } else { None };
-        Ok(Self { root: copy.unwrap_or(root), file: None, writable })
+        Ok(Self { root: copy.unwrap_or(root), file: None, writable, is_interface })
     }
 
     /// A detached copy of the mounts below the tree, where the host allows it: what is not in the tree is then out
@@ -169,7 +195,12 @@ impl ServedTree {
     /// Opens the regular file or directory at `path`. Anything else is refused before it is opened, because opening
     /// may block (fifos) or act (devices).
     pub fn open_object(&self, path: TreePath<'_>, access: OFlags) -> Result<(OwnedFd, Attr)> {
-        refuse_unopenable(&attr_of(self.object(path)?)?, access)?;
+        let object = self.object(path)?;
+        let seen = attr_of(&object)?;
+        refuse_unopenable(&seen, access)?;
+        if !self.is_interface && !seen.is_dir() && is_kernel_interface(&object)? {
+            return Err(Errno::EACCES);
+        }
         let (from, rest) = self.locate(path)?;
         // Were the object exchanged meanwhile, these flags keep the call from blocking and from acting.
         let careful = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -17,6 +17,7 @@ use gofer_protocol::{AttrChange, NodeKind, Op, Owner, SyncScope, TimeChange, Tre
 use rustix::net::SocketFlags;
 use support::{Client, TempDir, pair};
 
+const READ: Op<'_> = Op::Open { flags: OpenFlags::empty() };
 const ROLE: &str = "GOFER_TEST_TREES";
 
 /// Not a test by itself: what the child runs.
@@ -88,8 +89,7 @@ fn a_confined_gofer_serves_and_ends_in_peace() {
         gid: Gid(rustix::process::getgid().as_raw()),
         mode: 0o2750,
     };
-    let read = Op::Open { flags: OpenFlags::empty() };
-    let fd = gofer.ask(0, "file", read).unwrap().fd.unwrap();
+    let fd = gofer.ask(0, "file", READ).unwrap().fd.unwrap();
     assert_eq!(std::io::read_to_string(fs::File::from(fd)).unwrap(), "read me");
     assert_eq!(gofer.ask(0, "new", Op::Mkdir { owner }).err(), Some(Errno::EROFS));
 
@@ -141,6 +141,12 @@ fn the_whole_host_can_be_served_read_only() {
     gofer.ask(0, "", Op::Walk { names }).unwrap();
     gofer.ask(0, "etc/passwd", Op::Open { flags: OpenFlags::empty() }).unwrap();
     assert!(gofer.ask(0, "proc/self", Op::Attr).is_ok(), "mounts below the tree are part of it");
+    let memory = gofer.ask(0, &format!("proc/{}/mem", std::process::id()), READ);
+    assert_eq!(
+        memory.err(),
+        Some(Errno::EACCES),
+        "processes of the host are not files to give away"
+    );
     assert_eq!(
         gofer.ask(0, "dev/null", Op::Open { flags: OpenFlags::empty() }).err(),
         Some(Errno::ENXIO)
