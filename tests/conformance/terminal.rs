@@ -12,7 +12,7 @@ tests! {
     end_of_file_character, newline_goes_out_as_two, window_size_is_shared_and_told, interrupt_goes_to_foreground,
     background_read_stops, background_change_stops, orphaned_background_read_fails, closing_master_hangs_up,
     closing_slave_is_seen, packet_mode_tells_flushes, controlling_terminal_of_a_new_session, dev_tty_needs_one,
-    readiness, unread_bytes_are_counted, names_and_numbers,
+    readiness, unread_bytes_are_counted, names_and_numbers, peer_is_opened_without_its_name,
 }
 
 /// Master and slave of a new pair; neither becomes anybody's controlling terminal.
@@ -347,4 +347,14 @@ fn names_and_numbers() {
     assert_eq!(libc::major(stat.st_rdev), 136);
     assert_eq!(sys!(isatty(slave)), 1);
     assert_eq!(sys!(isatty(master)), 1);
+}
+
+fn peer_is_opened_without_its_name() {
+    let (master, _slave) = pair();
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let peer = ok!(ioctl(master, libc::TIOCGPTPEER, flags));
+    write_all(master, b"hi\n");
+    assert_eq!(read_some(peer, 10), b"hi\n");
+    assert_eq!(ok!(fcntl(peer, libc::F_GETFD)), libc::FD_CLOEXEC);
+    fails!(libc::EIO, ioctl(peer, libc::TIOCGPTPEER, flags));
 }

@@ -1,12 +1,16 @@
 //! ioctl: the commands that every file knows; the rest is the file's own.
 
+use std::sync::Arc;
+
 use abi::ids::Fd;
 use abi::ioctl as command;
 use abi::open::OpenFlags;
 use abi::stat::FileType;
 use abi::{Errno, Result, UserAddr};
-use vfs::File;
 use vfs::file::UserMemory;
+use vfs::ops::{self, OpenHow};
+use vfs::tty::{Master, Slave};
+use vfs::{File, LookupFlags, Path};
 
 use crate::cx::Cx;
 use crate::error::SysResult;
@@ -52,9 +56,24 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: IoctlRequest, arg: Hex) -> SysRes
                 _ => return Err(Errno::ENOTTY.into()),
             }
         }
+        command::TIOCGPTPEER => return open_peer(cx, &file, arg),
         _ => return own(cx, &file, request, arg),
     }
     Ok(0)
+}
+
+/// TIOCGPTPEER of a terminal's master: opens the slave beside it, whatever is mounted over its path.
+fn open_peer(cx: &mut Cx<'_>, file: &File, flags: u64) -> SysResult {
+    let ops = file.ops().as_any();
+    let no_master = if ops.is::<Slave>() { Errno::EIO } else { Errno::ENOTTY };
+    let master = ops.downcast_ref::<Master>().ok_or(no_master)?;
+    let dir = file.path().dentry.parent().ok_or(Errno::EIO)?;
+    let dir = Path::new(Arc::clone(&file.path().mount), dir);
+    let flags = OpenFlags::from_bits_retain(flags as u32);
+    let how = OpenHow { flags, mode: 0, resolve: LookupFlags::empty() };
+    let name = master.tty().index().to_string();
+    let opened = cx.with_vfs(|vfs| ops::open(vfs, Some(&dir), name.as_bytes(), how)?.now())?;
+    cx.return_fd(opened, flags)
 }
 
 fn own(cx: &Cx<'_>, file: &File, request: u32, arg: u64) -> SysResult {

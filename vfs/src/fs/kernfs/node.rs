@@ -34,6 +34,7 @@ pub struct Node {
     ino: u64,
     kind: FileType,
     rdev: u64,
+    size: u64,
     time: Timespec,
     changing: Mutex<Changing, lock_order::InodeState>,
 }
@@ -49,7 +50,7 @@ impl Node {
     #[must_use]
     pub fn new(dev: u64, ino: u64, kind: FileType, mode: u32) -> Self {
         let changing = Mutex::new(Changing { mode, owner: Owner::ROOT });
-        Self { dev, ino, kind, rdev: 0, time: Timespec::default(), changing }
+        Self { dev, ino, kind, rdev: 0, size: 0, time: Timespec::default(), changing }
     }
 
     /// With a number of our own choosing: unique among nodes made this way, and above 1000.
@@ -69,6 +70,13 @@ impl Node {
     #[must_use]
     pub fn born_at(mut self, time: Timespec) -> Self {
         self.time = time;
+        self
+    }
+
+    /// The least that stat(2) reports as size.
+    #[must_use]
+    pub fn sized(mut self, size: u64) -> Self {
+        self.size = size;
         self
     }
 
@@ -110,7 +118,7 @@ impl Node {
             uid,
             gid,
             rdev: self.rdev,
-            size,
+            size: size.max(self.size),
             blksize: 4096,
             blocks: 0,
             atime: self.time,

@@ -18,6 +18,9 @@ use crate::inode::{Inode, LinkTarget};
 /// Inode indices of descriptors start here.
 const FIRST_INDEX: u64 = 1 << 10;
 
+/// What lstat(2) says of every descriptor's link.
+const LINK_SIZE: u64 = 64;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
     Links,
@@ -55,7 +58,7 @@ impl FdDir {
         let mode =
             0o100 | if flags.reads() { 0o400 } else { 0 } | if flags.writes() { 0o200 } else { 0 };
         let index = FIRST_INDEX + 2 * u64::try_from(fd.0).unwrap_or(0);
-        let node = self.task.node(index, FileType::Symlink, mode);
+        let node = self.task.node(index, FileType::Symlink, mode).sized(LINK_SIZE);
         let (text_task, target_task) = (self.task.clone(), self.task.clone());
         LinkInode::magic(
             node,
