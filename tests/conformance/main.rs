@@ -7,6 +7,7 @@
 mod directory;
 mod exec;
 mod fcntl;
+mod frame;
 mod hostile;
 mod identity;
 mod memory;
@@ -38,6 +39,7 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("memory", memory::TESTS),
     ("process", process::TESTS),
     ("signal", signal::TESTS),
+    ("frame", frame::TESTS),
     ("thread", thread::TESTS),
     ("time", time::TESTS),
     ("poll", poll::TESTS),

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread;
 
-use crate::support::{errno, exit_code, fails, in_child, ok, sleep_ms, sys, tests, wait_for};
+use crate::support::{c, errno, exit_code, fails, in_child, ok, sleep_ms, sys, tests, wait_for};
 
 tests! {
     threads_share_memory, thread_ids_differ, join_waits, mutexes_exclude, condvars_wake, barriers_hold,
     futex_value_mismatch, futex_wait_times_out, futex_wake_counts, futex_requeue, futex_bitset, futex_between_processes,
     robust_mutex_tells_owner_died, thread_locals_are_separate, many_threads, task_directory_lists_threads,
-    fork_from_a_thread, getcpu_and_affinity, main_thread_may_end_first,
+    fork_from_a_thread, getcpu_and_affinity, main_thread_may_end_first, exec_from_a_thread_ends_the_others,
+    stop_holds_all_threads, membarrier_reaches_running_threads,
 }
 
 fn futex(
@@ -292,4 +293,72 @@ fn main_thread_may_end_first() {
         0
     });
     assert_eq!(exit_code(wait_for(child)), 21);
+}
+
+/// Threads that run, wait in a call and sleep.
+fn busy_threads() {
+    thread::spawn(|| while COUNTER.fetch_add(1, SeqCst) < u32::MAX {});
+    thread::spawn(|| while sys!(getppid()) != -1 {});
+    thread::spawn(|| sys!(pause()));
+}
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+fn exec_from_a_thread_ends_the_others() {
+    let child = in_child(|| {
+        busy_threads();
+        let call = thread::spawn(|| {
+            let program = c("/bin/sh");
+            let text = c("exit $(( $$ == PPID || $$ != $(cut -d ' ' -f 1 /proc/$$/stat) ))");
+            let args = [program.as_ptr(), c"-c".as_ptr(), text.as_ptr(), ptr::null()];
+            sys!(execv(program.as_ptr(), args.as_ptr()))
+        });
+        i32::from(call.join().is_ok()) + 10
+    });
+    assert_eq!(exit_code(wait_for(child)), 0);
+}
+
+fn stop_holds_all_threads() {
+    let counter = shared_page().cast::<AtomicU32>();
+    // SAFETY: the page is ours, zeroed and never unmapped.
+    let counter = unsafe { &*counter };
+    let child = in_child(|| {
+        busy_threads();
+        loop {
+            counter.fetch_add(1, SeqCst);
+        }
+    });
+    let mut status = 0;
+    for _ in 0..5 {
+        sleep_ms(5);
+        ok!(kill(child, libc::SIGSTOP));
+        assert_eq!(ok!(waitpid(child, &mut status, libc::WUNTRACED)), child);
+        assert!(libc::WIFSTOPPED(status), "{status:#x}");
+        let before = counter.load(SeqCst);
+        sleep_ms(20);
+        assert_eq!(counter.load(SeqCst), before);
+        ok!(kill(child, libc::SIGCONT));
+        assert_eq!(ok!(waitpid(child, &mut status, libc::WCONTINUED)), child);
+    }
+    ok!(kill(child, libc::SIGKILL));
+    assert!(libc::WIFSIGNALED(wait_for(child)));
+}
+
+fn membarrier_reaches_running_threads() {
+    let membarrier = |command: i32| sys!(syscall(libc::SYS_membarrier, command, 0, 0));
+    let known = membarrier(libc::MEMBARRIER_CMD_QUERY);
+    if known < 0 || known & i64::from(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0 {
+        return;
+    }
+    let child = in_child(|| {
+        busy_threads();
+        assert_eq!(membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED), -1);
+        assert_eq!(errno(), libc::EPERM);
+        assert_eq!(membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED), 0);
+        for _ in 0..10 {
+            assert_eq!(membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED), 0);
+        }
+        0
+    });
+    assert_eq!(exit_code(wait_for(child)), 0);
 }

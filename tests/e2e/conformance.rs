@@ -14,6 +14,7 @@ const FAMILIES: &[&str] = &[
     "memory",
     "process",
     "signal",
+    "frame",
     "thread",
     "time",
     "poll",
@@ -99,6 +100,6 @@ macro_rules! families {
 }
 
 families! {
-    read_write directory memory process signal thread time poll identity stat pipe socket network exec misc
+    read_write directory memory process signal frame thread time poll identity stat pipe socket network exec misc
     fcntl timer terminal watch proc hostile
 }

@@ -19,6 +19,8 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::mm::Mm;
 
 const RED_ZONE: u64 = 128;
+/// Privilege level of user mode, which the kernel forces into selectors.
+const USER_RPL: u16 = 3;
 const FRAME_SIZE: u64 = size_of::<RtSigFrame>() as u64;
 
 /// `uc_mcontext.trapno`, `err` and `cr2`: of the thread's last processor exception.
@@ -157,6 +159,10 @@ pub fn leave_handler(mm: &Mm, context: &mut dyn Context, xstate_len: usize) -> R
     mm.read(UserAddr(at), &mut bytes)?;
     let frame = RtSigFrame::read_from_bytes(&bytes).map_err(|_| Errno::EFAULT)?;
     let mcontext = &frame.uc.mcontext;
+    if mcontext.cs | USER_RPL != USER_CS {
+        // Linux returns through it and faults; 32-bit code is not run here.
+        return Err(Errno::EFAULT);
+    }
     if mcontext.fpstate == 0 {
         context.reset_xstate();
     } else {

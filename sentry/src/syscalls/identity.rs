@@ -252,6 +252,7 @@ fn change(
     follow_user_ids(&old, &mut new);
     if old.euid != new.euid || old.egid != new.egid || old.fsuid != new.fsuid {
         cx.thread.group.image.lock().dumpable = 0;
+        cx.thread.attrs.lock().pdeath_signal = 0;
     }
     if *old != new {
         cx.thread.set_cred(new);
