@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use abi::ioctl::FIONREAD;
 use abi::open::OpenFlags;
@@ -21,6 +22,19 @@ const DEFAULT_SLOTS: usize = 16;
 
 /// `/proc/sys/fs/pipe-max-size`: the most that F_SETPIPE_SZ gives, to anyone.
 pub const PIPE_MAX_SIZE: usize = 1 << 20;
+
+/// `/proc/sys/fs/pipe-user-pages-soft`: beyond so many slots in all pipes together new ones are small and none grows.
+const SOFT_LIMIT: usize = 16_384;
+const SMALL_SLOTS: usize = 2;
+
+/// Slots of all pipes; its own counter, nothing depends on its order.
+static ALL_SLOTS: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts slots in, unless that would break the soft limit.
+fn reserve(slots: usize) -> bool {
+    let more = |all: usize| all.checked_add(slots).filter(|all| *all <= SOFT_LIMIT);
+    ALL_SLOTS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+}
 
 /// What both ends share.
 #[derive(Debug)]
@@ -44,8 +58,14 @@ pub(super) struct State {
 impl Pipe {
     /// A pipe without ends; `fifo` names the FIFO it stands for.
     pub(super) fn new(fifo: Option<(u64, u64)>) -> Arc<Self> {
+        let slots = if reserve(DEFAULT_SLOTS) {
+            DEFAULT_SLOTS
+        } else {
+            ALL_SLOTS.fetch_add(SMALL_SLOTS, Ordering::Relaxed);
+            SMALL_SLOTS
+        };
         let state = State {
-            ring: Ring::new(DEFAULT_SLOTS),
+            ring: Ring::new(slots),
             readers: 0,
             writers: 0,
             readers_ever: 0,
@@ -113,6 +133,12 @@ impl Pipe {
         if slots < state.ring.used_slots() {
             return Err(Errno::EBUSY);
         }
+        let before = state.ring.max_slots();
+        match slots.checked_sub(before) {
+            Some(more) if !reserve(more) => return Err(Errno::EPERM),
+            Some(_) => {}
+            None => drop(ALL_SLOTS.fetch_sub(before - slots, Ordering::Relaxed)),
+        }
         state.ring.set_max_slots(slots);
         drop(state);
         self.queue.notify(PollEvents::OUT | PollEvents::WRNORM);
@@ -122,6 +148,7 @@ impl Pipe {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
+        ALL_SLOTS.fetch_sub(self.state.get_mut().ring.max_slots(), Ordering::Relaxed);
         if let Some(key) = self.fifo {
             fifo::forget(key);
         }
