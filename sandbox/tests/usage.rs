@@ -52,6 +52,6 @@ fn help_names_options_and_exit_codes() {
 fn doctor_reports_what_the_host_offers() {
     let output = sandbox(&["doctor"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.contains("seccomp user notification"), "{text}");
+    assert!(text.contains("seccomp-user-notify"), "{text}");
     assert!(text.contains("user namespaces"), "{text}");
 }
