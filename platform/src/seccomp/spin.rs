@@ -2,8 +2,8 @@
 //!
 //! Cold is the rule: shims ring, the kernel switches to the worker on the same CPU. After a streak of rings in
 //! quick succession the platform turns hot: a worker looks at the awaited channels, shims post without ringing.
-//! One look without a find, being put off the CPU, or more guests than CPUs turn it cold again, and each look in
-//! vain makes the next streak longer.
+//! One look without a find, being put off the CPU, or more guests than CPUs turn it cold again. How long the next
+//! streak must be depends on how that went: a machine with work for all its CPUs is left alone for long.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence};
@@ -23,6 +23,11 @@ const STREAK_GAP: Duration = Duration::from_micros(60);
 const MOST_VAIN_RINGS: u32 = 3;
 const SHORTEST_STREAK: u32 = 8;
 const LONGEST_STREAK: u32 = 4096;
+/// The same after it showed that other programs want the CPUs.
+const CONTENDED_STREAK: u32 = 1 << 16;
+/// So many finds say that being hot was right.
+const GOOD_FINDS: u32 = 64;
+const VERY_GOOD_FINDS: u32 = 2000;
 /// How long a shim looks for its reply before it sleeps.
 const SHIM_PATIENCE: Duration = Duration::from_micros(20);
 
@@ -43,6 +48,17 @@ pub struct Spin {
     streak: AtomicU32,
     wanted_streak: AtomicU32,
     last_ring_ns: AtomicU64,
+}
+
+/// Why looking ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// More guests than CPUs.
+    Crowded,
+    /// The guest has other things to do.
+    InVain,
+    /// We or the guest did not get a CPU.
+    Contended,
 }
 
 /// Identifies the calling thread.
@@ -135,19 +151,23 @@ impl Shared {
         self.spin.streak.store(0, Relaxed);
     }
 
-    fn turn_cold(&self) {
+    fn turn_cold(&self, ending: Ending) {
         let spin = &self.spin;
-        if spin.is_hot.swap(false, SeqCst) {
-            self.listener.set_sync(true);
-            spin.streak.store(0, Relaxed);
-            let wanted = spin.wanted_streak.load(Relaxed);
-            let next = if spin.finds.load(Relaxed) / 8 > wanted {
-                (wanted / 2).max(SHORTEST_STREAK)
-            } else {
-                wanted.saturating_mul(2).min(LONGEST_STREAK)
-            };
-            spin.wanted_streak.store(next, Relaxed);
+        if !spin.is_hot.swap(false, SeqCst) {
+            return;
         }
+        self.listener.set_sync(true);
+        spin.streak.store(0, Relaxed);
+        let wanted = spin.wanted_streak.load(Relaxed);
+        let finds = spin.finds.load(Relaxed);
+        let next = match ending {
+            _ if finds >= VERY_GOOD_FINDS => SHORTEST_STREAK,
+            Ending::Crowded => wanted,
+            Ending::InVain if finds >= GOOD_FINDS => (wanted / 2).max(SHORTEST_STREAK),
+            Ending::InVain => wanted.saturating_mul(2).min(LONGEST_STREAK.max(wanted)),
+            Ending::Contended => wanted.saturating_mul(16).min(CONTENDED_STREAK),
+        };
+        spin.wanted_streak.store(next, Relaxed);
     }
 
     /// A thread is about to be answered, `guests` will be awaited: shims must not rely on a look that may come
@@ -204,7 +224,7 @@ impl Shared {
                 return false;
             }
             if !spin.has_room(guests) {
-                self.turn_cold();
+                self.turn_cold(Ending::Crowded);
                 return false;
             }
             for _ in 0..16 {
@@ -216,8 +236,11 @@ impl Shared {
                 std::hint::spin_loop();
             }
             let now = Instant::now();
-            if now - start > patience || now - last > PREEMPTED {
-                self.turn_cold();
+            let is_preempted = now - last > PREEMPTED;
+            if is_preempted || now - start > patience {
+                // A guest that does not even come to its first call has no CPU.
+                let is_contended = is_preempted || is_first;
+                self.turn_cold(if is_contended { Ending::Contended } else { Ending::InVain });
                 return false;
             }
             last = now;
