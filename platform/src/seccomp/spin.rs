@@ -9,6 +9,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence};
 use std::time::{Duration, Instant};
 
+use rustix::thread::CpuSet;
+
 use super::shared::Shared;
 
 /// How long a worker looks after the last find.
@@ -35,6 +37,8 @@ const SHIM_PATIENCE: Duration = Duration::from_micros(20);
 pub struct Spin {
     start: Instant,
     cpus: usize,
+    /// CPUs that the sandbox may use.
+    allowed: CpuSet,
     is_hot: AtomicBool,
     is_spinning: AtomicBool,
     /// Worker that will come back to look, see [`worker_key`]; 0: nobody's promise.
@@ -72,6 +76,7 @@ impl Spin {
         Self {
             start: Instant::now(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            allowed: rustix::thread::sched_getaffinity(None).unwrap_or_default(),
             is_hot: AtomicBool::new(false),
             is_spinning: AtomicBool::new(false),
             owner: AtomicUsize::new(0),
@@ -81,6 +86,18 @@ impl Spin {
             streak: AtomicU32::new(0),
             wanted_streak: AtomicU32::new(SHORTEST_STREAK),
             last_ring_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// Moves the calling worker off its CPU. The switch through the doorbell has put the guest on the very same one,
+    /// and with few CPUs the scheduler does not look for an idle one when it wakes it
+    /// (`SIS_UTIL`): it would wait behind us until we stop looking.
+    fn move_away(&self) {
+        let mut others = self.allowed;
+        others.unset(rustix::thread::sched_getcpu());
+        if others.count() > 0 && rustix::thread::sched_setaffinity(None, &others).is_ok() {
+            // Fails only when the CPUs that we may use were changed meanwhile; then the narrower set stays.
+            let _ = rustix::thread::sched_setaffinity(None, &self.allowed);
         }
     }
 
@@ -138,8 +155,9 @@ impl Shared {
         {
             spin.finds.store(0, Relaxed);
             spin.vain_rings.store(0, Relaxed);
-            // The guest is to be woken elsewhere: this CPU will be busy looking.
+            // The guest is to be woken where it was: this CPU will be busy looking.
             self.listener.set_sync(false);
+            spin.move_away();
         }
     }
 
