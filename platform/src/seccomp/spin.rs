@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_micros(30);
 /// And after it has turned hot: the guest has to be woken on another CPU first.
 const FIRST_PATIENCE: Duration = Duration::from_micros(150);
 /// Between two glances; longer means that somebody else had the CPU.
-const PREEMPTED: Duration = Duration::from_micros(20);
+/// (interrupts and exits of a virtual CPU take up to some 30 µs).
+const PREEMPTED: Duration = Duration::from_micros(60);
 /// Rings no further apart than this make a streak.
 const STREAK_GAP: Duration = Duration::from_micros(60);
 /// Rings while hot, one after the other, that make it cold.
@@ -183,6 +184,7 @@ impl Shared {
             Ending::Crowded => wanted,
             Ending::InVain if finds >= GOOD_FINDS => (wanted / 2).max(SHORTEST_STREAK),
             Ending::InVain => wanted.saturating_mul(2).min(LONGEST_STREAK.max(wanted)),
+            Ending::Contended if finds >= GOOD_FINDS => wanted,
             Ending::Contended => wanted.saturating_mul(16).min(CONTENDED_STREAK),
         };
         spin.wanted_streak.store(next, Relaxed);
