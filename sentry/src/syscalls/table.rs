@@ -353,7 +353,7 @@ rows! {
         Partial("no namespaces; CLONE_SIGHAND without CLONE_THREAD copies");
     57 => @wait clone::fork(), Full;
     58 => @wait clone::vfork(), Full;
-    435 => @wait clone::clone3(args), Partial("no namespaces, set_tid, CLONE_INTO_CGROUP");
+    435 => @wait clone::clone3(args), Partial("no namespaces, set_tid, CLONE_INTO_CGROUP; CLONE_SIGHAND without CLONE_THREAD copies");
     218 => clone::set_tid_address(addr), Full;
     60 => exit::exit(status), Full;
     231 => exit::exit_group(status), Full;
@@ -371,7 +371,7 @@ rows! {
     97 => rlimit::getrlimit(which, out), Full;
     160 => rlimit::setrlimit(which, new), Partial("RLIMIT_CPU is not enforced");
     302 => rlimit::prlimit64(pid, which, new, old), Partial("RLIMIT_CPU is not enforced");
-    98 => usage::getrusage(who, out), Partial("a thread is told what its process used");
+    98 => usage::getrusage(who, out), Partial("a thread is told what its process used; the largest resident size is an estimate");
     100 => usage::times(out), Full;
     309 => usage::getcpu(cpu, node), Partial("first CPU of the affinity");
     157 => prctl::prctl(option, a, b, c, d), Partial("no PR_SET_MM, PR_SET_SECCOMP, PR_SET_VMA");
