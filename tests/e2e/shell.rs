@@ -75,7 +75,7 @@ same_as_native! {
     redirections => sh("exec 3>f; echo to3 >&3; exec 3>&-; cat f; ls /nope 2>&1 >/dev/null | wc -l; { echo o; echo e >&2; } 2>e >o; cat o e");
     subshells_and_groups => sh("(cd /; pwd; x=1); echo ${x-unset}; { y=2; }; echo $y");
     background_jobs_and_wait => sh("sleep 0.1 & p=$!; (exit 7) & q=$!; wait $q; echo $?; wait $p; echo $?; jobs");
-    wait_n_returns_the_first => sh("(sleep 0.3; exit 3) & (exit 5) & wait -n; echo $?; wait -n; echo $?");
+    wait_n_returns_the_first => sh("(sleep 1; exit 3) & (sleep 0.3; exit 5) & wait -n; echo $?; wait -n; echo $?");
     traps_run => sh("trap 'echo got term' TERM; trap 'echo bye' EXIT; kill -TERM $$; echo after; exit 4");
     trap_int_in_a_loop => sh("trap 'echo int; exit 9' INT; (sleep 0.2; kill -INT $$) & while :; do sleep 0.05; done");
     killed_children_are_told => sh("sleep 10 & kill -KILL $!; wait $!; echo $?; sh -c 'kill -SEGV $$'; echo $?");
