@@ -35,6 +35,18 @@ fn map(addr: u64, len: u64, backing: Backing) -> HostOp {
     HostOp::Map { addr: UserAddr(addr), len, prot, shared: false, noreserve: false, backing }
 }
 
+/// The same with calls as a rewritten site makes them.
+fn load_fast(platform: &Arc<dyn Platform>, entry: u64) -> Box<dyn Context> {
+    let context = load(platform, 0);
+    // mov eax, 39; lea rcx, [rip + 9]; jmp [STACK]; syscall; jmp to the start
+    let mut code = vec![0xb8, 39, 0, 0, 0, 0x48, 0x8d, 0x0d, 9, 0, 0, 0, 0xff, 0x24, 0x25];
+    code.extend_from_slice(&(STACK as u32).to_le_bytes());
+    code.extend_from_slice(&[0x0f, 0x05, 0xeb, 0xe9]);
+    context.space().write(UserAddr(CODE), &code);
+    context.space().write(UserAddr(STACK), &entry.to_le_bytes());
+    context
+}
+
 /// An endless loop of calls, with `pause` instructions in between.
 fn load(platform: &Arc<dyn Platform>, pauses: u32) -> Box<dyn Context> {
     let mut context = block_on(platform, platform.spawn()).expect("a stub");
@@ -76,6 +88,17 @@ fn main() {
     measure("null call", 200, || {
         step(&platform, &mut *context);
     });
+    if let Some(entry) = platform.layout().call_entry {
+        let mut fast = load_fast(&platform, entry);
+        measure("null call, no signal", 20_000, || {
+            step(&platform, &mut *fast);
+            fast.set_return(7);
+        });
+        measure("settle", 200, || {
+            step(&platform, &mut *fast);
+            block_on(&platform, fast.settle()).expect("alive");
+        });
+    }
     measure("mmap+munmap (executed)", 50, || {
         let (addr, len) = (UserAddr(0x70_0000), 4096);
         for op in [map(0x70_0000, 4096, Backing::Anonymous), HostOp::Unmap { addr, len }] {

@@ -181,6 +181,8 @@ pub struct Layout {
     pub minsigstksz: u64,
     /// Bytes of the xsave area in a signal frame, `FP_XSTATE_MAGIC2` included.
     pub xstate_size: usize,
+    /// Where the trampolines of rewritten call sites jump to (see `rewrite`); `None`: sites are left alone.
+    pub call_entry: Option<u64>,
 }
 
 /// Memory of one guest process. Reading and writing obey the host's page permissions.
@@ -224,6 +226,13 @@ pub trait Context: Send {
     /// Registers as of the last event; changes take effect at the next resume.
     fn regs(&self) -> &Registers;
     fn regs_mut(&mut self) -> &mut Registers;
+
+    /// Sets the register of a call's result; cheaper than through [`Context::regs_mut`].
+    fn set_return(&mut self, value: u64);
+
+    /// Makes the vector state, and the thread pointer as the guest may have changed it itself, available: to be
+    /// awaited before [`Context::xstate`] and its kin, [`Context::fs_base`] and [`Context::gs_base`].
+    fn settle(&mut self) -> BoxFuture<'_, Result<(), PlatformError>>;
 
     /// Thread pointer as of the last event.
     fn fs_base(&self) -> u64;

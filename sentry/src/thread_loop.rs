@@ -17,7 +17,7 @@ use crate::kernel::Kernel;
 use crate::mm::FaultVerdict;
 use crate::signal::frame::Trap;
 use crate::signal::{ExitStatus, Flow, Interrupted, deliver, end_group, send};
-use crate::syscalls::dispatch::{EXECVE, EXECVEAT, dispatch};
+use crate::syscalls::dispatch::{ARCH_PRCTL, EXECVE, EXECVEAT, RT_SIGRETURN, dispatch};
 use crate::task::{Thread, exit};
 
 /// Starts a guest thread that was entered into the pid table.
@@ -86,6 +86,10 @@ async fn syscall(
     let number = context.regs().syscall_number();
     // A new image's old host process dies in the middle of the call, as it should.
     let may_die = matches!(number, EXECVE | EXECVEAT);
+    if matches!(number, RT_SIGRETURN | ARCH_PRCTL) {
+        // These look at more than general registers; when the guest is dead, the next resume says so.
+        let _ = context.settle().await;
+    }
     let space = Arc::clone(context.space());
     let mut cx =
         Cx { kernel, thread, context, number, restart_deadline: None, begun: 0, trace: None };
@@ -102,12 +106,12 @@ async fn syscall(
     // The number of the interrupted call, not that of restart_syscall(2).
     let number = cx.number;
     match result {
-        Ok(value) => context.regs_mut().rax = value,
+        Ok(value) => context.set_return(value),
         // A terminal made its caller stop: the call starts again after that (`vfs::tty::SIGNALLED`).
         Err(SysError::Errno(Errno::ERESTART)) => {
             return Ok(Some(Interrupted { restart: Restart::IfAsked, number }));
         }
-        Err(SysError::Errno(errno)) => context.regs_mut().rax = errno.to_return(),
+        Err(SysError::Errno(errno)) => context.set_return(errno.to_return()),
         Err(SysError::Restart(restart)) => return Ok(Some(Interrupted { restart, number })),
         Err(SysError::RegsSet) => {}
         Err(SysError::Exited) => return Err(Ended),

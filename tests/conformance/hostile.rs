@@ -18,7 +18,7 @@ tests! {
 const START: usize = 0x7e00_0000_0000;
 const LENGTH: usize = 16 << 20;
 /// The channel's part.
-const CHANNEL: usize = START + 0x1000_0000;
+const CHANNEL: usize = START + 0x4000_0000;
 const CHANNEL_LENGTH: usize = 4 << 20;
 const PAGE: usize = 4096;
 

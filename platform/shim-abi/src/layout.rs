@@ -19,16 +19,21 @@ pub const GLOBAL_SIZE: u64 = 0x2000;
 /// Private stack on which zygote and fresh children stand until they have a channel.
 pub const SCRATCH_ADDR: u64 = 0x7e00_00c0_0000;
 pub const SCRATCH_SIZE: u64 = 0x8000;
-/// The channel region of this process.
-pub const CHANNEL_ADDR: u64 = 0x7e00_1000_0000;
-pub const SLOT_SIZE: u64 = 0x1_0000;
+/// The channel region of this process; a multiple of its size, which the shim's entry relies on.
+pub const CHANNEL_ADDR: u64 = 0x7e00_4000_0000;
+pub const SLOT_SIZE: u64 = 0x2_0000;
 pub const MAX_SLOTS: u32 = 4096;
 pub const CHANNEL_SIZE: u64 = SLOT_SIZE * MAX_SLOTS as u64;
 
-/// Within a slot: the alternate signal stack, from here to the slot's end.
-pub const STACK_OFFSET: u64 = 0x1000;
+/// Within a slot: [`Fast`], the registers of a call that came without a signal.
+pub const FAST_OFFSET: u64 = 0x1000;
+/// Within a slot: where the stack of the entry without a signal begins; it grows down to [`Fast`].
+pub const FAST_STACK_TOP: u64 = 0x3000;
+/// Within a slot: the alternate signal stack.
+pub const STACK_OFFSET: u64 = 0x3000;
+pub const STACK_END: u64 = 0x1_0000;
 /// Within a slot: where a new thread's stack pointer starts, well below the frame that the sentry prepared.
-pub const START_STACK_OFFSET: u64 = 0x8000;
+pub const START_STACK_OFFSET: u64 = 0x9000;
 
 /// getppid(2) from the shim's text means: look here. The filter turns it into a notification. A call that everybody
 /// allows, because an outer sandbox that answers an unknown number with an errno would have precedence.
@@ -61,6 +66,8 @@ pub mod state {
     pub const RING: u32 = 4;
     /// Reply: end this thread. Owner: guest.
     pub const EXIT: u32 = 5;
+    /// Reply to a [`super::kind::CALL`]: raise a signal, whose frame holds the whole state. Owner: guest.
+    pub const SETTLE: u32 = 6;
 }
 
 /// Values of [`Slot::kind`].
@@ -71,6 +78,10 @@ pub mod kind {
     pub const OPS_DONE: u32 = 2;
     /// An operation of a [`super::state::RESUME`] failed: `ops_done`, `errno`.
     pub const DEFER_FAILED: u32 = 3;
+    /// A system call through a rewritten site: registers are in [`super::Fast`].
+    pub const CALL: u32 = 4;
+    /// A kick that found the thread on its way back from such a call; registers as above.
+    pub const KICKED: u32 = 5;
 }
 
 /// Operations beyond plain host calls (whose number is the call's own).
@@ -94,6 +105,16 @@ pub const FD_OF_RING: u64 = u64::MAX - 1;
 pub mod global_flag {
     /// rdfsbase and friends work.
     pub const FSGSBASE: u32 = 1;
+    /// Threads carry their slot's address in the base of gs, for the entry without a signal.
+    pub const SLOT_IN_GS: u32 = 2;
+}
+
+/// Values of [`Slot::reply`].
+pub mod reply {
+    /// Only the call's result is new; it is in [`super::Slot::returned`].
+    pub const RETURN: u32 = 0;
+    /// All registers are to be loaded.
+    pub const REGISTERS: u32 = 1;
 }
 
 /// Clone flags for a thread, as the filter demands them: VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS,
@@ -139,39 +160,55 @@ pub const MAX_OPS: usize = 56;
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Slot {
+    // What every call touches is in one cache line.
     /// Who owns the slot, see [`state`]; also the futex word.
     pub state: AtomicU32,
     /// Not zero: the shim sleeps (or is about to) in a futex on `state`.
     pub waiting: AtomicU32,
-    _line_0: [u32; 14],
     /// Written by the shim before it posts.
     pub kind: AtomicU32,
+    /// Written by the sentry before it replies.
+    pub op_count: AtomicU32,
+    /// See [`reply`].
+    pub reply: AtomicU32,
+    /// Not zero: the doorbell returns a descriptor, to be closed after the operations.
+    pub has_fd: AtomicU32,
+    /// The result of a call, when nothing else changed.
+    pub returned: AtomicU64,
     pub signal: AtomicU32,
     /// Offset of the `ucontext` in the slot.
     pub frame: AtomicU32,
     pub ops_done: AtomicU32,
     pub errno: AtomicU32,
-    _align: u32,
     pub result: AtomicU64,
+    _line_0: u64,
     pub fs_base: AtomicU64,
     pub gs_base: AtomicU64,
-    _line_1: [u64; 2],
-    /// Written by the sentry before it replies.
-    pub op_count: AtomicU32,
-    /// Not zero: the doorbell returns a descriptor, to be closed after the operations.
-    pub has_fd: AtomicU32,
     /// Where a context that never ran finds its frame: offset of the `ucontext`.
     pub start_frame: AtomicU32,
     /// CLONE_CHILD_CLEARTID: zero when the slot's thread is gone.
     pub alive: AtomicU32,
-    _line_2: [u64; 6],
-    _room: [u64; 40],
+    _line_1: [u64; 5],
+    _room: [u64; 48],
     pub ops: [Op; MAX_OPS],
 }
 
+/// What the entry without a signal saves. `registers` are in the order of `ucontext`'s `gregs`, at the same distance
+/// from its start.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Fast {
+    _context: [u64; 5],
+    pub registers: [AtomicU64; 18],
+    /// A kick came while the shim's code ran; the guest's side only.
+    pub kicked: AtomicU32,
+    _align: u32,
+}
+
+const _: () = assert!(CHANNEL_ADDR.is_multiple_of(CHANNEL_SIZE) && CHANNEL_SIZE == 1 << 29);
 const _: () = assert!(size_of::<Op>() == 64);
-const _: () = assert!(offset_of!(Slot, kind) == 64);
-const _: () = assert!(offset_of!(Slot, op_count) == 128);
+const _: () = assert!(offset_of!(Slot, fs_base) == 64);
 const _: () = assert!(offset_of!(Slot, ops) == 512);
-const _: () = assert!(size_of::<Slot>() == STACK_OFFSET as usize);
+const _: () = assert!(offset_of!(Fast, registers) == 40);
+const _: () = assert!(size_of::<Slot>() as u64 == FAST_OFFSET);
 const _: () = assert!(size_of::<Global>() as u64 <= GLOBAL_SIZE);

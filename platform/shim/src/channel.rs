@@ -31,8 +31,24 @@ pub fn post(slot: &Slot, what: u32) {
     slot.state.swap(state::POSTED, SeqCst);
 }
 
+/// Why the sentry is not to be waited for any longer.
+pub enum Outcome {
+    /// Guest code may run.
+    Resume,
+    /// The state is to be put into a signal's frame first.
+    Settle,
+}
+
 /// Obeys the sentry until it says that guest code may run.
 pub fn serve(slot: &Slot) {
+    if matches!(obey(slot), Outcome::Settle) {
+        // In a signal it is settled.
+        die(109);
+    }
+}
+
+/// Obeys the sentry until it has no more orders.
+pub fn obey(slot: &Slot) -> Outcome {
     loop {
         let fd = wait(slot);
         let order = slot.state.load(Acquire);
@@ -41,16 +57,20 @@ pub fn serve(slot: &Slot) {
                 let count = slot.op_count.load(Relaxed);
                 slot.state.store(state::RUNNING, Relaxed);
                 if count == 0 && order == state::RESUME {
-                    return;
+                    return Outcome::Resume;
                 }
                 let ok = execute(slot, count as usize, fd);
                 if order == state::EXECUTE {
                     post(slot, kind::OPS_DONE);
                 } else if ok {
-                    return;
+                    return Outcome::Resume;
                 } else {
                     post(slot, kind::DEFER_FAILED);
                 }
+            }
+            state::SETTLE => {
+                slot.state.store(state::RUNNING, Relaxed);
+                return Outcome::Settle;
             }
             state::EXIT => loop {
                 syscall(calls::EXIT, [0; 6]);
@@ -147,7 +167,7 @@ fn has_fsgsbase() -> bool {
 }
 
 /// Loads the base of fs (or gs).
-fn set_base(fs: bool, base: u64) -> i64 {
+pub fn set_base(fs: bool, base: u64) -> i64 {
     const ARCH_SET_GS: u64 = 0x1001;
     const ARCH_SET_FS: u64 = 0x1002;
     const CANONICAL: u64 = 1 << 47;
@@ -170,17 +190,25 @@ fn set_base(fs: bool, base: u64) -> i64 {
     0
 }
 
+/// The base of gs; 0 where it cannot be told without a host call.
+pub fn gs_base() -> u64 {
+    if !has_fsgsbase() {
+        return 0;
+    }
+    let gs;
+    // SAFETY: the sentry said that the instruction works.
+    unsafe { asm!("rdgsbase {}", out(reg) gs, options(nostack, nomem)) };
+    gs
+}
+
 /// Tells the sentry the bases of fs and gs, where that is cheap.
 pub fn publish_bases(slot: &Slot) {
     if !has_fsgsbase() {
         return;
     }
-    let (fs, gs): (u64, u64);
-    // SAFETY: the sentry said that the instructions work.
-    unsafe {
-        asm!("rdfsbase {}", out(reg) fs, options(nostack, nomem));
-        asm!("rdgsbase {}", out(reg) gs, options(nostack, nomem));
-    }
+    let fs: u64;
+    // SAFETY: the sentry said that the instruction works.
+    unsafe { asm!("rdfsbase {}", out(reg) fs, options(nostack, nomem)) };
     slot.fs_base.store(fs, Relaxed);
-    slot.gs_base.store(gs, Relaxed);
+    slot.gs_base.store(gs_base(), Relaxed);
 }

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{self, Slot, ring};
 use crate::calls::{self, die, failed, syscall};
-use crate::channel;
+use crate::{channel, fast};
 
 /// A thread that will stand in slot `index`.
 pub fn thread(index: u64, token: u64, fs_base: u64) -> i64 {
@@ -103,6 +103,7 @@ extern "C" fn process_main(token: u64) -> ! {
 
 /// Becomes what the frame in the slot says.
 fn begin(slot: &Slot) -> ! {
+    fast::claim_gs(slot);
     let context = slot as *const Slot as u64 + u64::from(slot.start_frame.load(Relaxed));
     // SAFETY: the sentry wrote the frame before it let us run.
     unsafe { sigreturn(context) }

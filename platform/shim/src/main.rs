@@ -13,6 +13,7 @@ mod abi;
 mod calls;
 mod channel;
 mod clone;
+mod fast;
 mod guest_memory;
 mod signals;
 mod zygote;

@@ -3,9 +3,9 @@
 use core::arch::naked_asm;
 use core::sync::atomic::Ordering::Relaxed;
 
-use crate::abi::{KICK_SIGNAL, kind};
+use crate::abi::{GLOBAL_ADDR, KICK_SIGNAL, SHIM_BASE, SLOT_SIZE, kind};
 use crate::calls::{self, die, failed, syscall};
-use crate::{channel, guest_memory};
+use crate::{channel, fast, guest_memory};
 
 const SIGILL: i32 = 4;
 const SIGTRAP: i32 = 5;
@@ -59,20 +59,23 @@ extern "C" fn on_signal(signal: i32, _info: u64, context: u64) {
     let rip = (context + GREGS + RIP * 8) as *mut u64;
     // SAFETY: the kernel's own frame, on our stack.
     let at = unsafe { rip.read() };
-    if signal == SIGSEGV || signal == SIGBUS {
-        if let Some(resume) = guest_memory::fixup(at) {
-            // SAFETY: as above.
-            unsafe { rip.write(resume) };
-            return;
-        }
-        if (crate::abi::SHIM_BASE..crate::abi::GLOBAL_ADDR).contains(&at) {
-            die(107);
-        }
-    }
     let slot = channel::slot_of(context);
+    // SIGILL here is a state to be settled: an event as any.
+    if (SHIM_BASE..GLOBAL_ADDR).contains(&at) && signal != SIGILL {
+        let resume = match signal {
+            SIGSEGV | SIGBUS => guest_memory::fixup(at).unwrap_or_else(|| die(107)),
+            KICK_SIGNAL => fast::on_kick(slot, at),
+            // A guest that steps itself steps through here unnoticed.
+            SIGTRAP => at,
+            _ => die(107),
+        };
+        // SAFETY: as above.
+        unsafe { rip.write(resume) };
+        return;
+    }
     channel::publish_bases(slot);
     slot.signal.store(signal as u32, Relaxed);
-    slot.frame.store((context & (crate::abi::SLOT_SIZE - 1)) as u32, Relaxed);
+    slot.frame.store((context & (SLOT_SIZE - 1)) as u32, Relaxed);
     channel::post(slot, kind::SIGNAL);
     channel::serve(slot);
 }

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{self, MAX_FILTER, ring};
 use crate::calls::{self, die, failed, syscall};
-use crate::{channel, clone, signals};
+use crate::{channel, clone, fast, signals};
 
 /// Descriptors the sentry passes.
 const GLOBAL_FD: u64 = 0;
@@ -13,10 +13,22 @@ const REPORT_FD: u64 = 1;
 /// Where the listener lands, being the lowest free number.
 const LISTENER_FD: u64 = 0;
 
+/// Where the zygote begins; the sentry finds the entry for rewritten call sites right behind the first jump.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn _start() -> ! {
-    naked_asm!("mov rdi, rsp", "and rsp, -16", "call {boot}", "ud2", boot = sym boot)
+    naked_asm!(
+        ".byte 0xeb, 0x05", // over the next jump, whatever its length would be else
+        ".byte 0xe9",
+        ".long {enter} - 2f",
+        "2:",
+        "mov rdi, rsp",
+        "and rsp, -16",
+        "call {boot}",
+        "ud2",
+        enter = sym fast::enter,
+        boot = sym boot,
+    )
 }
 
 /// On the stack that execve made: maps what every stub needs and leaves for the scratch stack.

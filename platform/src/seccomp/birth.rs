@@ -42,6 +42,7 @@ impl SeccompContext {
         &mut self,
         new: NewContext,
     ) -> Result<Box<dyn Context>, PlatformError> {
+        self.do_settle().await?;
         let region = self.shared.take_region().map_err(PlatformError::Exhausted)?;
         let order = self.shared.order_process();
         let arrival = self.create(&order, op::FORK, [order.token(), 0, 0, 0, 0, 0]).await?;
@@ -60,6 +61,7 @@ impl SeccompContext {
         &mut self,
         new: NewContext,
     ) -> Result<Box<dyn Context>, PlatformError> {
+        self.do_settle().await?;
         let (slot, predecessor) = self.process.take_slot().map_err(PlatformError::Exhausted)?;
         if let Some(predecessor) = predecessor {
             self.shared.forget_thread(&predecessor);

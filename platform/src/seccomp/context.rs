@@ -9,7 +9,7 @@ use std::task::{Context as TaskContext, Poll};
 
 use abi::arch::Registers;
 use abi::{Errno, UserAddr};
-use shim_abi::{MAX_OPS, Slot, kind, op, state};
+use shim_abi::{MAX_OPS, Slot, kind, op, reply, state};
 
 use super::frame;
 use super::ops::{RawOp, split_batch};
@@ -24,9 +24,24 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 enum Post {
     Signal { signal: u32, frame: u64 },
+    /// Without a signal: registers are in [`Fast`].
+    Call,
+    Kicked,
     Done { done: usize, errno: Option<Errno>, result: u64 },
     DeferFailed { done: usize, errno: Errno },
 }
+
+/// Which registers the guest does not know yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dirty {
+    No,
+    /// The call's result.
+    Return,
+    All,
+}
+
+/// Where [`Fast`] would be a `ucontext`.
+const FAST_CONTEXT: u64 = shim_abi::FAST_OFFSET;
 
 /// A guest thread.
 pub struct SeccompContext {
@@ -35,7 +50,9 @@ pub struct SeccompContext {
     space: Arc<dyn AddressSpace>,
     pub(super) thread: Arc<Thread>,
     regs: Registers,
-    is_dirty: bool,
+    dirty: Dirty,
+    /// The thread came without a signal: its vector state is where only it can reach it.
+    is_fast: bool,
     pub(super) fs_base: u64,
     pub(super) gs_base: u64,
     /// Offset of the `ucontext` in the slot.
@@ -47,7 +64,9 @@ pub struct SeccompContext {
     is_partial: bool,
     /// The slot is the guest's for an `execute` whose answer was not taken: perhaps its future was dropped.
     is_executing: bool,
-    /// It was resumed while the above was so: to be done when the answer is there.
+    /// The same for a `settle`.
+    is_settling: bool,
+    /// It was resumed while one of the above was so: to be done when the answer is there.
     owes_resume: bool,
 }
 
@@ -72,7 +91,8 @@ impl SeccompContext {
             space,
             thread,
             regs,
-            is_dirty: true,
+            dirty: Dirty::All,
+            is_fast: false,
             fs_base: 0,
             gs_base: 0,
             frame,
@@ -80,6 +100,7 @@ impl SeccompContext {
             deferred_done: 0,
             is_partial: false,
             is_executing: false,
+            is_settling: false,
             owes_resume: false,
         })
     }
@@ -125,7 +146,7 @@ impl SeccompContext {
             Err(_) => return Err(self.broken("impossible errno")),
         };
         let done = done as usize;
-        if what != kind::SIGNAL && done > MAX_OPS {
+        if matches!(what, kind::OPS_DONE | kind::DEFER_FAILED) && done > MAX_OPS {
             return Err(self.broken("impossible count of operations"));
         }
         match (what, errno) {
@@ -136,6 +157,8 @@ impl SeccompContext {
             (kind::OPS_DONE, errno) => {
                 Ok(Post::Done { done, errno, result: head.result.load(Relaxed) })
             }
+            (kind::CALL, _) => Ok(Post::Call),
+            (kind::KICKED, _) => Ok(Post::Kicked),
             (kind::DEFER_FAILED, Some(errno)) => Ok(Post::DeferFailed { done, errno }),
             _ => Err(self.broken("unknown event")),
         }
@@ -144,17 +167,15 @@ impl SeccompContext {
     /// Registers and cause out of a signal's frame.
     fn take_signal(&mut self, signal: u32, at: u64) -> Result<Event, PlatformError> {
         let slot = self.thread.slot();
-        let in_stack = at >= shim_abi::STACK_OFFSET;
+        let in_stack = (shim_abi::STACK_OFFSET..=frame::LAST).contains(&at);
         let Some(regs) = frame::read_registers(slot, at).filter(|_| in_stack) else {
             return Err(self.broken("frame outside of its slot"));
         };
         self.frame = at;
         self.regs = regs;
-        self.is_dirty = false;
-        if self.shared.has_fsgsbase {
-            self.fs_base = self.head().fs_base.load(Relaxed);
-            self.gs_base = self.head().gs_base.load(Relaxed);
-        }
+        self.dirty = Dirty::No;
+        self.is_fast = false;
+        self.take_bases();
         match i32::try_from(signal).unwrap_or(0) {
             libc::SIGSYS => Ok(Event::Syscall),
             shim_abi::KICK_SIGNAL => Ok(Event::Interrupted),
@@ -173,6 +194,75 @@ impl SeccompContext {
             }
             _ => Err(self.broken("unknown signal")),
         }
+    }
+
+    /// The bases of fs and gs as of a signal.
+    fn take_bases(&mut self) {
+        if self.shared.has_fsgsbase {
+            self.fs_base = self.head().fs_base.load(Relaxed);
+            self.gs_base = self.guest_gs(self.head().gs_base.load(Relaxed));
+        }
+    }
+
+    /// What the guest believes to be the base of gs: the slot's address is our own affair.
+    fn guest_gs(&self, base: u64) -> u64 {
+        if base == self.thread.slot().guest_address() { 0 } else { base }
+    }
+
+    /// The other way round.
+    fn host_op(&self, op: HostOp) -> HostOp {
+        match op {
+            HostOp::SetGsBase(0) if self.shared.has_fast_entry() => {
+                HostOp::SetGsBase(self.thread.slot().guest_address())
+            }
+            op => op,
+        }
+    }
+
+    /// Registers of an event without a signal.
+    fn take_fast(&mut self) -> Result<(), PlatformError> {
+        let Some(regs) = frame::read_registers(self.thread.slot(), FAST_CONTEXT) else {
+            return Err(self.broken("frame outside of its slot"));
+        };
+        self.frame = FAST_CONTEXT;
+        self.regs = regs;
+        self.dirty = Dirty::No;
+        self.is_fast = true;
+        Ok(())
+    }
+
+    /// Puts the registers where the guest will load them from.
+    fn give_registers(&mut self) {
+        let head = self.thread.slot().head();
+        let (dirty, frame) = (std::mem::replace(&mut self.dirty, Dirty::No), self.frame);
+        if dirty == Dirty::Return && self.is_fast {
+            head.returned.store(self.regs.rax, Relaxed);
+            head.reply.store(reply::RETURN, Relaxed);
+            return;
+        }
+        head.reply.store(reply::REGISTERS, Relaxed);
+        if dirty != Dirty::No
+            && frame::write_registers(self.thread.slot(), frame, &self.regs).is_none()
+        {
+            self.process.fail("broke its channel: frame outside of its slot");
+        }
+    }
+
+    /// The answer to a `settle`: a signal of the shim's own, with the guest's registers but for `rip`.
+    fn poll_settled(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), PlatformError>> {
+        self.poll_post(cx).map(|post| {
+            self.is_settling = false;
+            let Post::Signal { signal, frame } = post? else {
+                return Err(self.broken("answer to no order"));
+            };
+            if i32::try_from(signal) != Ok(libc::SIGILL) {
+                return Err(self.broken("another signal than ordered"));
+            }
+            let regs = self.regs;
+            self.take_signal(signal, frame)?;
+            *self.regs_mut() = regs;
+            Ok(())
+        })
     }
 
     /// Writes operations into the slot and gives it to the guest.
@@ -218,11 +308,20 @@ impl SeccompContext {
         self.send(&part, order);
     }
 
+    /// Waits for what a dropped future has left behind.
+    fn poll_rest(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), PlatformError>> {
+        if self.is_settling {
+            return self.poll_settled(cx);
+        }
+        if self.is_executing {
+            return self.poll_done(cx).map(|done| done.map(|_| ()));
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Executes one batch; how many took effect, why the next did not, the last one's result.
     async fn run(&mut self, ops: &[RawOp]) -> Result<(usize, Option<Errno>, u64), PlatformError> {
-        if self.is_executing {
-            poll_fn(|cx| self.poll_done(cx)).await?;
-        }
+        poll_fn(|cx| self.poll_rest(cx)).await?;
         if self.process.is_dead() {
             return Err(self.process.death());
         }
@@ -260,7 +359,21 @@ impl SeccompContext {
         Ok(errno.map_or(Ok(result), Err))
     }
 
+    pub(super) async fn do_settle(&mut self) -> Result<(), PlatformError> {
+        poll_fn(|cx| self.poll_rest(cx)).await?;
+        if !self.is_fast {
+            return Ok(());
+        }
+        if self.process.is_dead() {
+            return Err(self.process.death());
+        }
+        self.is_settling = true;
+        self.send(&[], state::SETTLE);
+        poll_fn(|cx| self.poll_settled(cx)).await
+    }
+
     pub(super) fn xstate_or_initial(&self) -> Vec<u8> {
+        debug_assert!(!self.is_fast, "not settled");
         let slot = self.thread.slot();
         self.shared
             .template
@@ -279,8 +392,19 @@ impl Context for SeccompContext {
     }
 
     fn regs_mut(&mut self) -> &mut Registers {
-        self.is_dirty = true;
+        self.dirty = Dirty::All;
         &mut self.regs
+    }
+
+    fn set_return(&mut self, value: u64) {
+        self.regs.rax = value;
+        if self.dirty == Dirty::No {
+            self.dirty = Dirty::Return;
+        }
+    }
+
+    fn settle(&mut self) -> BoxFuture<'_, Result<(), PlatformError>> {
+        Box::pin(self.do_settle())
     }
 
     fn fs_base(&self) -> u64 {
@@ -306,6 +430,7 @@ impl Context for SeccompContext {
     }
 
     fn reset_xstate(&mut self) {
+        debug_assert!(!self.is_fast, "not settled");
         let initial = self.shared.template.initial_xstate();
         let written = self.shared.template.write_xstate(self.thread.slot(), self.frame, initial);
         if written.is_none() {
@@ -314,22 +439,16 @@ impl Context for SeccompContext {
     }
 
     fn resume(&mut self) {
-        if self.is_dirty {
-            let slot = self.thread.slot();
-            if frame::write_registers(slot, self.frame, &self.regs).is_none() {
-                self.process.fail("broke its channel: frame outside of its slot");
-            }
-            self.is_dirty = false;
-        }
         if self.process.is_dead() {
             return;
         }
         // From here on a kick counts, even while operations are executed first.
         self.thread.is_running.store(true, SeqCst);
-        if self.is_executing {
+        if self.is_executing || self.is_settling {
             self.owes_resume = true;
             return;
         }
+        self.give_registers();
         self.deferred_done = 0;
         self.send_deferred();
     }
@@ -350,7 +469,7 @@ impl Context for SeccompContext {
             // What was deferred before comes first.
             let earlier = self.deferred.len();
             let mut queue = std::mem::take(&mut self.deferred);
-            queue.extend(ops);
+            queue.extend(ops.into_iter().map(|op| self.host_op(op)));
             let mut total = 0usize;
             while !queue.is_empty() {
                 let part = split_batch(&mut queue);
@@ -371,6 +490,7 @@ impl Context for SeccompContext {
             HostOp::SetGsBase(base) => self.gs_base = base,
             _ => {}
         }
+        let op = self.host_op(op);
         self.deferred.push_back(op);
     }
 
@@ -413,8 +533,8 @@ impl SeccompContext {
     /// As `poll_event`, which also notes that the guest stands still.
     fn poll_any_event(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Event, PlatformError>> {
         if self.owes_resume {
-            match self.poll_done(cx) {
-                Poll::Ready(Ok(_)) => {
+            match self.poll_rest(cx) {
+                Poll::Ready(Ok(())) => {
                     self.owes_resume = false;
                     self.resume();
                 }
@@ -432,6 +552,8 @@ impl SeccompContext {
                 Post::Signal { signal, frame } => {
                     return Poll::Ready(self.take_signal(signal, frame));
                 }
+                Post::Call => return Poll::Ready(self.take_fast().map(|()| Event::Syscall)),
+                Post::Kicked => return Poll::Ready(self.take_fast().map(|()| Event::Interrupted)),
                 Post::Done { done, errno: None, .. } if self.is_partial => {
                     self.deferred_done += done;
                     self.send_deferred();
@@ -452,7 +574,7 @@ impl SeccompContext {
         for raw in ops {
             match raw.nr {
                 op::SET_FS => self.fs_base = raw.args[0],
-                op::SET_GS => self.gs_base = raw.args[0],
+                op::SET_GS => self.gs_base = self.guest_gs(raw.args[0]),
                 _ => {}
             }
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use abi::Errno;
 use abi::arch::Registers;
-use shim_abi::SLOT_SIZE;
+use shim_abi::{STACK_END, STACK_OFFSET};
 
 use super::SetupError;
 use super::region::SlotRef;
@@ -23,6 +23,8 @@ const FPSTATE: u64 = GREGS + 23 * 8;
 const SIGMASK: u64 = 296;
 const UCONTEXT_SIZE: u64 = 304;
 const SIGINFO: u64 = UCONTEXT_SIZE;
+/// Where at most a frame's `ucontext` may lie in a slot, `siginfo` behind it.
+pub const LAST: u64 = STACK_END - UCONTEXT_SIZE - 128;
 
 /// UC_FP_XSTATE, UC_SIGCONTEXT_SS, UC_STRICT_RESTORE_SS.
 const UC_FLAGS_VALUE: u64 = 7;
@@ -130,14 +132,14 @@ impl Template {
     /// `ucontext`. `None` when it does not fit.
     pub fn build(&self, slot: &SlotRef, xstate: &[u8]) -> Option<u64> {
         let room = u64::try_from(xstate.len()).ok()?.checked_add(63)? & !63;
-        let fpstate = SLOT_SIZE.checked_sub(room)?;
+        let fpstate = STACK_END.checked_sub(room)?;
         let context = fpstate.checked_sub(UCONTEXT_SIZE + 128)?;
         let zeroes = [0; (UCONTEXT_SIZE / 8) as usize];
         slot.write(context, &zeroes)?;
         slot.write(context + UC_FLAGS, &[UC_FLAGS_VALUE])?;
         // rt_sigreturn also does what sigaltstack(2) would.
-        let stack = slot.guest_address() + shim_abi::STACK_OFFSET;
-        slot.write(context + UC_STACK, &[stack, 0, SLOT_SIZE - shim_abi::STACK_OFFSET])?;
+        let stack = slot.guest_address() + STACK_OFFSET;
+        slot.write(context + UC_STACK, &[stack, 0, STACK_END - STACK_OFFSET])?;
         slot.write(context + SEGMENTS, &[USER_SEGMENTS])?;
         slot.write(context + FPSTATE, &[slot.guest_address() + fpstate])?;
         slot.write(context + SIGMASK, &[!REPORTED_SIGNALS])?;
@@ -150,7 +152,7 @@ impl Template {
         let [address] = slot.read(context.checked_add(FPSTATE)?)?;
         let offset = address.checked_sub(slot.guest_address())?;
         let end = offset.checked_add(self.initial.len() as u64)?;
-        (end <= SLOT_SIZE && offset >= shim_abi::STACK_OFFSET).then_some(offset)
+        (end <= STACK_END && offset >= STACK_OFFSET).then_some(offset)
     }
 
     pub fn read_xstate(&self, slot: &SlotRef, context: u64) -> Option<Vec<u8>> {

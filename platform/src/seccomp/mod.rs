@@ -24,6 +24,10 @@
 //! into it; the handler's rt_sigreturn loads whatever it then says. A context that never ran gets a frame built
 //! from scratch.
 //!
+//! Rewritten call sites (`rewrite`) jump into the shim instead, which saves the general registers in the slot and keeps
+//! the rest in the processor; `Context::settle` turns that into a frame with the whole state. A thread finds its slot by
+//! the base of gs, which the guest believes to be 0; where a guest uses gs itself, its sites go on to trap.
+//!
 //! # States of a slot
 //!
 //! | `state` | owner | meaning | leaves by |
@@ -33,6 +37,7 @@
 //! | RESUME | guest | execute the operations, return to guest code | shim: RUNNING; a failure: POSTED |
 //! | EXECUTE | guest | execute the operations, report | shim: RUNNING, then POSTED |
 //! | RING | guest | ring: the true reply needs a notification (descriptors) | sentry, when it rang |
+//! | SETTLE | guest | raise a signal, whose frame holds the whole state | shim: RUNNING, then POSTED |
 //! | EXIT | guest | end this thread | - |
 //!
 //! # Rules
@@ -50,7 +55,9 @@
 //! 6. *Kicks.* The handler runs with all signals blocked but the faults it expects itself. A kick that arrives in the
 //!    shim stays pending until rt_sigreturn restores the guest's mask, and is then taken with the guest's registers
 //!    in place and before its next instruction. A kick after `resume` therefore always has an event; one that
-//!    arrives too late costs a spurious `Interrupted`.
+//!    arrives too late costs a spurious `Interrupted`. On the way without a signal nothing is blocked: the handler sets
+//!    `Fast::kicked`, posting clears it (the event is the kick's consequence), and the way out looks at it; its rest can
+//!    begin again, and the handler makes it do so.
 //! 7. *Sleep.* A shim sets `waiting` (barrier) before it looks at `state` a last time; the sentry writes `state`
 //!    (barrier) before it looks at `waiting`.
 //! 8. *Birth.* A new thread or process says hello with the unguessable token of the order it stems from. The sentry
@@ -112,11 +119,13 @@ use crate::{BoxFuture, Context, Layout, Platform, PlatformError};
 pub struct Config {
     /// Stubs kept ready for `spawn`.
     pub pool: usize,
+    /// Offer the entry without a signal, where the processor has what it takes.
+    pub rewrite: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { pool: 2 }
+        Self { pool: 2, rewrite: true }
     }
 }
 
@@ -175,7 +184,7 @@ impl SeccompPlatform {
         sys::keep_zombies().map_err(|e| SetupError::Host("sigaction", e))?;
         let template = frame::Template::capture()?;
         let global = region::GlobalPage::new().map_err(|e| SetupError::Host("memfd_create", e))?;
-        zygote::prepare(&global, spin::shim_spins())?;
+        zygote::prepare(&global, spin::shim_spins(), config.rewrite)?;
         let zygote = zygote::start(&global)?;
         let (hwcap, hwcap2) = rustix::param::linux_hwcap();
         let mut layout = Layout {
@@ -187,10 +196,14 @@ impl SeccompPlatform {
             hwcap2: hwcap2 as u64,
             minsigstksz: rustix::param::linux_minsigstksz() as u64,
             xstate_size: template.xstate_size(),
+            call_entry: None,
         };
         let pool = pool::Pool::new(zygote.pid, zygote.pidfd, config.pool);
         let shared = Shared::new(zygote.listener, template, global, pool)
             .map_err(|e| SetupError::Host("epoll_create1", e))?;
+        if shared.has_fast_entry() {
+            layout.call_entry = Some(blob::call_entry()?);
+        }
         shared
             .watch(shared.pool.zygote().as_fd(), shared::ZYGOTE_ID)
             .map_err(|e| SetupError::Host("epoll_ctl", e))?;

@@ -81,6 +81,11 @@ impl Shared {
         }))
     }
 
+    /// Whether threads carry their slot in gs, so that rewritten call sites work.
+    pub fn has_fast_entry(&self) -> bool {
+        self.global.get().flags.load(Relaxed) & shim_abi::global_flag::SLOT_IN_GS != 0
+    }
+
     /// From now on the thread's post is looked for.
     pub fn await_thread(&self, thread: &Arc<Thread>) {
         let mut awaited = self.awaited.lock();

@@ -24,7 +24,7 @@ const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 const HWCAP2_FSGSBASE: u64 = 2;
 
 /// Fills in the page that all shims read: flags and the filter program.
-pub fn prepare(global: &GlobalPage, spins: u32) -> Result<(), SetupError> {
+pub fn prepare(global: &GlobalPage, spins: u32, may_rewrite: bool) -> Result<(), SetupError> {
     let page = global.get();
     let program = filter::program(&blob::text()?).ok_or(SetupError::Blob)?;
     if program.len() > page.filter.len() {
@@ -35,7 +35,12 @@ pub fn prepare(global: &GlobalPage, spins: u32) -> Result<(), SetupError> {
     }
     page.filter_len.store(program.len() as u32, Ordering::Relaxed);
     let has_fsgsbase = rustix::param::linux_hwcap().1 as u64 & HWCAP2_FSGSBASE != 0;
-    page.flags.store(if has_fsgsbase { global_flag::FSGSBASE } else { 0 }, Ordering::Relaxed);
+    let mut flags = if has_fsgsbase { global_flag::FSGSBASE } else { 0 };
+    // What the shim's entry is written with.
+    if may_rewrite && has_fsgsbase && std::arch::is_x86_feature_detected!("bmi2") {
+        flags |= global_flag::SLOT_IN_GS;
+    }
+    page.flags.store(flags, Ordering::Relaxed);
     page.spins.store(spins, Ordering::Relaxed);
     Ok(())
 }

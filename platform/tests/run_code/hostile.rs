@@ -44,7 +44,7 @@ fn guest_that_scribbles_over_its_slot_dies_or_is_refused() {
     let platform = platform();
     // Fills the head and the stack of slot 0 with a pattern, then makes a call.
     let code = snippet!(
-        "mov rdi, 0x7e0010000000",
+        "mov rdi, 0x7e0040000000",
         "mov ecx, 0x2000",
         "mov rax, 0x4141414141414141",
         "rep stosq",
@@ -66,10 +66,10 @@ fn guest_that_posts_nonsense_dies_of_it() {
         [(9u64, 31, 0x8000), (1, 31, 0xfff0), (1, 77, 0x8000), (1, 31, 3), (2, 0, 0)]
     {
         let code = snippet!(
-            "mov rbx, 0x7e0010000000",
-            "mov [rbx + 64], r8d",
-            "mov [rbx + 68], r9d",
-            "mov [rbx + 72], r10d",
+            "mov rbx, 0x7e0040000000",
+            "mov [rbx + 8], r8d",
+            "mov [rbx + 32], r9d",
+            "mov [rbx + 36], r10d",
             "mov dword ptr [rbx], 1",
             "2:",
             "mov eax, 110",
@@ -102,7 +102,7 @@ fn guest_that_unmaps_its_channel_dies() {
     let platform = platform();
     let code = snippet!(
         "mov eax, 11",
-        "mov rdi, 0x7e0010000000",
+        "mov rdi, 0x7e0040000000",
         "mov esi, 0x10000000",
         "lea r12, [rip + 2f]",
         "push r12",
@@ -208,7 +208,7 @@ fn scribbling_over_channels_while_calls_are_made_harms_nobody_else() {
     for seed in 1..=60u64 {
         let mut first = load(&platform, caller);
         let scribbler = snippet!(
-            "mov rbx, 0x7e0010000000",
+            "mov rbx, 0x7e0040000000",
             "2:",
             "mov rax, r12",
             "shl rax, 13",
@@ -240,7 +240,7 @@ fn scribbling_over_channels_while_calls_are_made_harms_nobody_else() {
         let mut regs = *first.regs();
         regs.rip = crate::harness::CODE + 0x100;
         regs.r12 = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        regs.r13 = if seed % 2 == 0 { 0x1_fffc } else { 0x1_00fc };
+        regs.r13 = if seed % 2 == 0 { 0x3_fffc } else { 0x2_00fc };
         (regs.r14, regs.r15) = (seed * 3, seed % 40 + 1);
         let new = NewContext { regs, fs_base: None };
         let mut second = block_on(first.clone_thread(new)).expect("a thread");

@@ -5,6 +5,7 @@ mod harness;
 mod calls;
 mod clones;
 mod deaths;
+mod fast;
 mod faults;
 mod hostile;
 mod memory;

@@ -61,6 +61,10 @@ pub async fn deliver(
             }
             Found::TellParent(code) => tell(kernel, thread, Some(code)),
             Found::Signal(info, action) => {
+                if !action.is_default() && !action.is_ignore() {
+                    // For the frame; when the guest is dead, the next resume says so.
+                    let _ = context.settle().await;
+                }
                 act(kernel, thread, context, &info, action, &mut interrupted);
             }
             Found::Nothing => {

@@ -1,0 +1,319 @@
+//! The way in and out without a signal: where rewritten call sites jump to.
+//!
+//! A site's trampoline comes here with the address behind the call's instruction in rcx, as that instruction itself
+//! would leave it; rcx and r11 are free, all else is the guest's: no stack may be touched, not even the flags changed
+//! before they are saved. The thread finds its slot by the base of gs. Where that is not a slot (the guest uses gs
+//! itself), the call's instruction is executed after all, and traps.
+//!
+//! Signals are not blocked here. The handler treats those that find the thread in this blob apart (`signals`): a kick
+//! sets [`abi::Fast::kicked`]; between `out` and `out_end`, after that word was looked at for the last time, the handler
+//! also moves the thread back to `out`. From there on nothing is overwritten that is still to be loaded, so that the
+//! section can begin again at any of its instructions.
+//!
+//! Only general registers are used; before compiled code runs the vector registers are put aside.
+
+use core::arch::naked_asm;
+use core::mem::offset_of;
+use core::sync::atomic::Ordering::{Acquire, Relaxed};
+
+use crate::abi::{self, Fast, Global, Slot, kind, reply, state};
+use crate::calls;
+use crate::channel::{self, Outcome};
+
+/// Offset in a slot of register `index` of `gregs`.
+const fn register(index: usize) -> usize {
+    abi::FAST_OFFSET as usize + offset_of!(Fast, registers) + index * 8
+}
+
+const KICKED: usize = abi::FAST_OFFSET as usize + offset_of!(Fast, kicked);
+/// Looks before the first pause.
+const EAGER_LOOKS: u32 = 64;
+
+/// Where trampolines jump to.
+#[unsafe(naked)]
+pub unsafe extern "C" fn enter() {
+    naked_asm!(
+        // Is gs a slot's address? Without touching the flags.
+        "rdgsbase r11",
+        "xchg rcx, r11",
+        "rorx rcx, rcx, 29",
+        "mov ecx, ecx",
+        "lea rcx, [rcx - {channel}]",
+        "jrcxz 2f",
+        "lea rcx, [r11 - 2]",
+        "jmp rcx",
+        "2:",
+        "mov gs:[{rsp}], rsp",
+        "mov gs:[{rip}], r11",
+        "mov gs:[{rcx}], r11",
+        "rdgsbase rsp",
+        "lea rsp, [rsp + {stack}]",
+        "pushfq",
+        "pop r11",
+        "mov gs:[{eflags}], r11",
+        "mov gs:[{r11}], r11",
+        "mov gs:[{r8}], r8",
+        "mov gs:[{r9}], r9",
+        "mov gs:[{r10}], r10",
+        "mov gs:[{r12}], r12",
+        "mov gs:[{r13}], r13",
+        "mov gs:[{r14}], r14",
+        "mov gs:[{r15}], r15",
+        "mov gs:[{rdi}], rdi",
+        "mov gs:[{rsi}], rsi",
+        "mov gs:[{rbp}], rbp",
+        "mov gs:[{rbx}], rbx",
+        "mov gs:[{rdx}], rdx",
+        "mov gs:[{rax}], rax",
+        "cld",
+        "mov edx, {call}",
+        "jmp {post}",
+        channel = const (abi::CHANNEL_ADDR >> 29),
+        stack = const abi::FAST_STACK_TOP,
+        call = const kind::CALL,
+        post = sym post,
+        r8 = const register(0), r9 = const register(1), r10 = const register(2),
+        r11 = const register(3), r12 = const register(4), r13 = const register(5),
+        r14 = const register(6), r15 = const register(7), rdi = const register(8),
+        rsi = const register(9), rbp = const register(10), rbx = const register(11),
+        rdx = const register(12), rax = const register(13), rcx = const register(14),
+        rsp = const register(15), rip = const register(16), eflags = const register(17),
+    )
+}
+
+/// Posts what edx says (rule 4: `looking` is read after the post is visible), looks for the reply, obeys it.
+#[unsafe(naked)]
+unsafe extern "C" fn post() {
+    naked_asm!(
+        // What is posted is the consequence of a kick that came before.
+        "mov dword ptr gs:[{kicked}], 0",
+        "mov gs:[{kind}], edx",
+        "mov eax, {posted}",
+        "xchg gs:[{state}], eax",
+        "movabs r11, {global}",
+        "cmp dword ptr [r11 + {looking}], 0",
+        "je 5f",
+        "mov ecx, {eager}",
+        "2:",
+        "mov eax, gs:[{state}]",
+        "cmp eax, {posted}",
+        "jne 4f",
+        "dec ecx",
+        "jnz 2b",
+        "mov ecx, [r11 + {spins}]",
+        "3:",
+        "mov eax, gs:[{state}]",
+        "cmp eax, {posted}",
+        "jne 4f",
+        "pause",
+        "dec ecx",
+        "jns 3b",
+        "jmp 5f",
+        "4:",
+        "cmp eax, {resume}",
+        "jne 5f",
+        "cmp dword ptr gs:[{op_count}], 0",
+        "jne 5f",
+        "mov dword ptr gs:[{state}], {running}",
+        "cmp dword ptr gs:[{reply}], 0",
+        "jne 6f",
+        "mov rax, gs:[{returned}]",
+        "mov gs:[{rax}], rax",
+        "jmp 6f",
+        "5:",
+        "call {serve}",
+        "test eax, eax",
+        "jnz {settle}",
+        "6:",
+        "jmp {out}",
+        kicked = const KICKED,
+        kind = const offset_of!(Slot, kind),
+        state = const offset_of!(Slot, state),
+        op_count = const offset_of!(Slot, op_count),
+        reply = const offset_of!(Slot, reply),
+        returned = const offset_of!(Slot, returned),
+        rax = const register(13),
+        global = const abi::GLOBAL_ADDR,
+        looking = const offset_of!(Global, looking),
+        spins = const offset_of!(Global, spins),
+        posted = const state::POSTED,
+        resume = const state::RESUME,
+        running = const state::RUNNING,
+        eager = const EAGER_LOOKS,
+        serve = sym serve_with_vectors,
+        settle = sym settle,
+        out = sym out,
+    )
+}
+
+/// Back to guest code with the registers of [`Fast`], if no kick has come. Begins again at any of its instructions.
+#[unsafe(naked)]
+unsafe extern "C" fn out() {
+    naked_asm!(
+        "rdgsbase rsp",
+        "lea rsp, [rsp + {stack}]",
+        "mov edx, {kick}",
+        "cmp dword ptr gs:[{kicked}], 0",
+        "jne {post}",
+        "push qword ptr gs:[{eflags}]",
+        "popfq",
+        "mov r8, gs:[{r8}]",
+        "mov r9, gs:[{r9}]",
+        "mov r10, gs:[{r10}]",
+        "mov r11, gs:[{r11}]",
+        "mov r12, gs:[{r12}]",
+        "mov r13, gs:[{r13}]",
+        "mov r14, gs:[{r14}]",
+        "mov r15, gs:[{r15}]",
+        "mov rdi, gs:[{rdi}]",
+        "mov rsi, gs:[{rsi}]",
+        "mov rbp, gs:[{rbp}]",
+        "mov rbx, gs:[{rbx}]",
+        "mov rdx, gs:[{rdx}]",
+        "mov rax, gs:[{rax}]",
+        "mov rcx, gs:[{rcx}]",
+        "mov rsp, gs:[{rsp}]",
+        "jmp qword ptr gs:[{rip}]",
+        ".globl shim_out_end",
+        "shim_out_end:",
+        stack = const abi::FAST_STACK_TOP,
+        kicked = const KICKED,
+        kick = const kind::KICKED,
+        post = sym post,
+        r8 = const register(0), r9 = const register(1), r10 = const register(2),
+        r11 = const register(3), r12 = const register(4), r13 = const register(5),
+        r14 = const register(6), r15 = const register(7), rdi = const register(8),
+        rsi = const register(9), rbp = const register(10), rbx = const register(11),
+        rdx = const register(12), rax = const register(13), rcx = const register(14),
+        rsp = const register(15), rip = const register(16), eflags = const register(17),
+    )
+}
+
+/// The same registers, but into a signal whose frame then holds the whole state.
+#[unsafe(naked)]
+unsafe extern "C" fn settle() {
+    naked_asm!(
+        "push qword ptr gs:[{eflags}]",
+        "popfq",
+        "mov r8, gs:[{r8}]",
+        "mov r9, gs:[{r9}]",
+        "mov r10, gs:[{r10}]",
+        "mov r11, gs:[{r11}]",
+        "mov r12, gs:[{r12}]",
+        "mov r13, gs:[{r13}]",
+        "mov r14, gs:[{r14}]",
+        "mov r15, gs:[{r15}]",
+        "mov rdi, gs:[{rdi}]",
+        "mov rsi, gs:[{rsi}]",
+        "mov rbp, gs:[{rbp}]",
+        "mov rbx, gs:[{rbx}]",
+        "mov rdx, gs:[{rdx}]",
+        "mov rax, gs:[{rax}]",
+        "mov rcx, gs:[{rcx}]",
+        "mov rsp, gs:[{rsp}]",
+        "ud2",
+        r8 = const register(0), r9 = const register(1), r10 = const register(2),
+        r11 = const register(3), r12 = const register(4), r13 = const register(5),
+        r14 = const register(6), r15 = const register(7), rdi = const register(8),
+        rsi = const register(9), rbp = const register(10), rbx = const register(11),
+        rdx = const register(12), rax = const register(13), rcx = const register(14),
+        rsp = const register(15), eflags = const register(17),
+    )
+}
+
+/// Calls [`serve`] with the guest's vector registers put aside. The upper halves of wider registers stay: compiled
+/// code here uses the narrow instructions, which leave them alone.
+#[unsafe(naked)]
+unsafe extern "C" fn serve_with_vectors() -> u32 {
+    naked_asm!(
+        "push rbp",
+        "mov rbp, rsp",
+        "sub rsp, 256",
+        "and rsp, -16",
+        "movaps [rsp], xmm0",
+        "movaps [rsp + 16], xmm1",
+        "movaps [rsp + 32], xmm2",
+        "movaps [rsp + 48], xmm3",
+        "movaps [rsp + 64], xmm4",
+        "movaps [rsp + 80], xmm5",
+        "movaps [rsp + 96], xmm6",
+        "movaps [rsp + 112], xmm7",
+        "movaps [rsp + 128], xmm8",
+        "movaps [rsp + 144], xmm9",
+        "movaps [rsp + 160], xmm10",
+        "movaps [rsp + 176], xmm11",
+        "movaps [rsp + 192], xmm12",
+        "movaps [rsp + 208], xmm13",
+        "movaps [rsp + 224], xmm14",
+        "movaps [rsp + 240], xmm15",
+        "rdgsbase rdi",
+        "call {serve}",
+        "movaps xmm0, [rsp]",
+        "movaps xmm1, [rsp + 16]",
+        "movaps xmm2, [rsp + 32]",
+        "movaps xmm3, [rsp + 48]",
+        "movaps xmm4, [rsp + 64]",
+        "movaps xmm5, [rsp + 80]",
+        "movaps xmm6, [rsp + 96]",
+        "movaps xmm7, [rsp + 112]",
+        "movaps xmm8, [rsp + 128]",
+        "movaps xmm9, [rsp + 144]",
+        "movaps xmm10, [rsp + 160]",
+        "movaps xmm11, [rsp + 176]",
+        "movaps xmm12, [rsp + 192]",
+        "movaps xmm13, [rsp + 208]",
+        "movaps xmm14, [rsp + 224]",
+        "movaps xmm15, [rsp + 240]",
+        "mov rsp, rbp",
+        "pop rbp",
+        "ret",
+        serve = sym serve,
+    )
+}
+
+/// Obeys the sentry until guest code may run; not zero when the state is to be settled first.
+extern "C" fn serve(slot: u64) -> u32 {
+    let slot = channel::slot_of(slot);
+    match channel::obey(slot) {
+        Outcome::Resume => {
+            if slot.reply.load(Relaxed) == reply::RETURN {
+                let rax = &fast(slot).registers[13];
+                rax.store(slot.returned.load(Relaxed), Relaxed);
+            }
+            0
+        }
+        Outcome::Settle => 1,
+    }
+}
+
+fn fast(slot: &Slot) -> &Fast {
+    // SAFETY: within the slot, all fields atomic.
+    unsafe { &*((slot as *const Slot as u64 + abi::FAST_OFFSET) as *const Fast) }
+}
+
+unsafe extern "C" {
+    /// The end of `out`.
+    fn shim_out_end();
+}
+
+/// A kick came while this blob's code ran without signals blocked; returns where to go on.
+pub fn on_kick(slot: &Slot, rip: u64) -> u64 {
+    fast(slot).kicked.store(1, Relaxed);
+    let section = out as *const () as u64..shim_out_end as *const () as u64;
+    if section.contains(&rip) { section.start } else { rip }
+}
+
+/// Puts the slot's address into the base of gs, unless the guest uses that for itself.
+pub fn claim_gs(slot: &Slot) {
+    if channel::global().flags.load(Acquire) & abi::global_flag::SLOT_IN_GS == 0 {
+        return;
+    }
+    let gs = channel::gs_base();
+    let channel = abi::CHANNEL_ADDR..abi::CHANNEL_ADDR + abi::CHANNEL_SIZE;
+    if gs == 0 || channel.contains(&gs) {
+        let base = slot as *const Slot as u64;
+        if calls::failed(channel::set_base(false, base)) {
+            calls::die(110);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Calls that reach the shim without a signal, as rewritten sites make them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use abi::UserAddr;
+use platform::{Context, Event, HostOp, NewContext, Platform};
+
+use crate::harness::{DATA, block_on, load, next, platform, step};
+
+/// Where the snippets look for the shim's entry.
+const ENTRY: u64 = DATA + 0x100;
+
+/// A context whose snippet calls with `lea rcx, [rip + 7]; jmp [ENTRY]; syscall`; `None` where the processor
+/// lacks what the entry needs.
+fn load_fast(platform: &Arc<dyn Platform>, code: &[u8]) -> Option<Box<dyn Context>> {
+    let entry = platform.layout().call_entry?;
+    let context = load(platform, code);
+    context.space().write(UserAddr(ENTRY), &entry.to_le_bytes());
+    Some(context)
+}
+
+#[test]
+fn registers_and_flags_come_and_go() {
+    let platform = platform();
+    let code = snippet!(
+        "mov eax, 39",
+        "mov rbp, 0x1122334455667788",
+        "mov r15d, 15",
+        "stc",
+        "lea rcx, [rip + 2f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "2:",
+        "setc bl",
+        "mov rsi, rsp",
+        "lea rcx, [rip + 3f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "3:",
+    );
+    let Some(mut context) = load_fast(&platform, code) else { return };
+    let rsp = context.regs().rsp;
+    assert_eq!(step(&mut *context), Event::Syscall);
+    let regs = *context.regs();
+    assert_eq!((regs.rax, regs.rbp, regs.r15, regs.rsp), (39, 0x1122_3344_5566_7788, 15, rsp));
+    assert_eq!((regs.rflags & 1, regs.rcx, regs.r11), (1, regs.rip, regs.rflags));
+    let mut instruction = [0; 2];
+    context.space().read(UserAddr(regs.rip - 2), &mut instruction);
+    assert_eq!(instruction, [0x0f, 0x05], "so that a restart traps");
+    context.set_return(1234);
+    assert_eq!(step(&mut *context), Event::Syscall);
+    let regs = *context.regs();
+    assert_eq!((regs.rax, regs.rbx & 0xff, regs.rsi), (1234, 1, rsp));
+}
+
+#[test]
+fn all_registers_can_be_replaced() {
+    let platform = platform();
+    let code = snippet!(
+        "lea rcx, [rip + 2f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "2:",
+        "syscall",
+        "ud2",
+        "syscall",
+    );
+    let Some(mut context) = load_fast(&platform, code) else { return };
+    assert_eq!(step(&mut *context), Event::Syscall);
+    let mut wanted = *context.regs();
+    wanted.rcx = 0x1234;
+    wanted.r11 = 0x5678;
+    wanted.rdx = 0x9abc;
+    wanted.rip += 4;
+    *context.regs_mut() = wanted;
+    assert_eq!(step(&mut *context), Event::Syscall);
+    let regs = context.regs();
+    assert_eq!((regs.rdx, regs.rip), (0x9abc, wanted.rip + 2));
+}
+
+#[test]
+fn a_hundred_thousand_calls_come_in_order() {
+    let platform = platform();
+    let code = snippet!(
+        "2:",
+        "mov eax, 39",
+        "lea rcx, [rip + 3f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "3:",
+        "inc r12",
+        "cmp rax, r13",
+        "jne 4f",
+        "inc r13",
+        "jmp 2b",
+        "4:",
+        "ud2",
+    );
+    let Some(mut context) = load_fast(&platform, code) else { return };
+    for round in 0..100_000 {
+        assert_eq!(step(&mut *context), Event::Syscall);
+        assert_eq!(context.regs().r12, round);
+        context.set_return(round);
+    }
+}
+
+#[test]
+fn vector_state_stays_and_settles() {
+    let platform = platform();
+    if !std::arch::is_x86_feature_detected!("avx") {
+        return;
+    }
+    let code = snippet!(
+        "mov rbx, 0x600000",
+        "vmovups ymm0, [rbx]",
+        "vmovups ymm15, [rbx + 32]",
+        "2:",
+        "mov eax, 39",
+        "lea rcx, [rip + 3f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "3:",
+        "vmovups [rbx + 64], ymm0",
+        "vmovups [rbx + 96], ymm15",
+        "inc r12",
+        "jmp 2b",
+    );
+    let Some(mut context) = load_fast(&platform, code) else { return };
+    let pattern: Vec<u8> = (1..=64).collect();
+    context.space().write(UserAddr(DATA), &pattern);
+    const XMM15: usize = 160 + 15 * 16;
+    for round in 0..3_000 {
+        assert_eq!(step(&mut *context), Event::Syscall);
+        assert_eq!(context.regs().r12, round);
+        if round > 0 {
+            let mut stored = [0; 64];
+            context.space().read(UserAddr(DATA + 64), &mut stored);
+            assert_eq!(stored[..], pattern, "round {round}");
+        }
+        if round % 7 == 0 {
+            let regs = *context.regs();
+            block_on(context.settle()).expect("settled");
+            block_on(context.settle()).expect("again");
+            assert_eq!(*context.regs(), regs);
+            assert_eq!(context.xstate()[XMM15..XMM15 + 16], pattern[32..48]);
+        }
+        if round % 5 == 0 {
+            // An operation in between makes the shim run compiled code.
+            block_on(context.execute(vec![HostOp::Advise {
+                addr: UserAddr(DATA),
+                len: 4096,
+                advice: libc::MADV_NORMAL,
+            }]))
+            .expect("alive")
+            .expect("advised");
+        }
+    }
+}
+
+#[test]
+fn who_uses_gs_traps_and_is_told_what_it_set() {
+    let platform = platform();
+    let code = snippet!(
+        "2:",
+        "mov rax, gs:[0]",
+        "lea rcx, [rip + 3f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "3:",
+        "jmp 2b",
+    );
+    let Some(mut context) = load_fast(&platform, code) else { return };
+    context.space().write(UserAddr(DATA), &77u64.to_le_bytes());
+    context.defer(HostOp::SetGsBase(DATA));
+    for _ in 0..10 {
+        assert_eq!(step(&mut *context), Event::Syscall);
+        assert_eq!((context.regs().rax, context.gs_base()), (77, DATA));
+    }
+}
+
+#[test]
+fn the_slots_address_in_gs_is_not_told() {
+    let platform = platform();
+    let code = snippet!("2:", "syscall", "jmp 2b");
+    let mut context = load(&platform, code);
+    for base in [0, DATA, 0] {
+        context.defer(HostOp::SetGsBase(base));
+        assert_eq!(step(&mut *context), Event::Syscall);
+        assert_eq!(context.gs_base(), base);
+    }
+}
+
+#[test]
+fn kicks_are_never_lost_and_spoil_nothing() {
+    let platform = platform();
+    // Counts calls in r12 and rounds of a loop between them in r14; xmm6 must stay.
+    let code = snippet!(
+        "movups xmm6, [0x600000]",
+        "2:",
+        "mov eax, 39",
+        "lea rcx, [rip + 3f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "3:",
+        "inc r12",
+        "cmp rax, 4711",
+        "jne 9f",
+        "movups [0x600010], xmm6",
+        "mov rbx, [0x600010]",
+        "cmp rbx, [0x600000]",
+        "jne 9f",
+        "jmp 2b",
+        "9:",
+        "ud2",
+    );
+    let Some(mut context) = load_fast(&platform, code) else { return };
+    context.space().write(UserAddr(DATA), &[5; 16]);
+    let (kicker, stop) = (context.kicker(), Arc::new(AtomicBool::new(false)));
+    let kicks = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            while !stop.load(Ordering::Relaxed) {
+                kicker.kick();
+                std::thread::sleep(Duration::from_micros(20));
+            }
+        }
+    });
+    let (mut calls, mut interruptions) = (0, 0);
+    while calls < 30_000 {
+        match step(&mut *context) {
+            Event::Syscall => {
+                assert_eq!(context.regs().r12, calls);
+                calls += 1;
+                context.set_return(4711);
+            }
+            Event::Interrupted => interruptions += 1,
+            other => panic!("{other:?} after {calls} calls: {:?}", context.regs()),
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    kicks.join().expect("the kicker ends");
+    assert!(interruptions > 0);
+}
+
+#[test]
+fn a_kick_during_the_answer_interrupts() {
+    let platform = platform();
+    let code = snippet!(
+        "lea rcx, [rip + 2f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "2:",
+        "jmp 2b",
+    );
+    let Some(mut context) = load_fast(&platform, code) else { return };
+    assert_eq!(step(&mut *context), Event::Syscall);
+    for _ in 0..200 {
+        context.resume();
+        context.kicker().kick();
+        assert_eq!(next(&mut *context).expect("an event"), Event::Interrupted);
+    }
+}
+
+#[test]
+fn copies_and_threads_begin_in_slots_of_their_own() {
+    let platform = platform();
+    let code = snippet!(
+        "2:",
+        "mov eax, 39",
+        "lea rcx, [rip + 3f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "3:",
+        "inc r12",
+        "jmp 2b",
+    );
+    let Some(mut first) = load_fast(&platform, code) else { return };
+    assert_eq!(step(&mut *first), Event::Syscall);
+    let new = NewContext { regs: *first.regs(), fs_base: None };
+    let mut thread = block_on(first.clone_thread(new.clone())).expect("a thread");
+    let mut child = block_on(first.fork(new)).expect("a copy");
+    for round in 1..1_000 {
+        for context in [&mut first, &mut thread, &mut child] {
+            assert_eq!(step(&mut **context), Event::Syscall);
+            assert_eq!((context.regs().r12, context.gs_base()), (round, 0));
+        }
+    }
+}
