@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 use rustix::thread::CpuSet;
 
 use super::shared::Shared;
+use super::sys;
 
 /// How long a worker looks after the last find.
 const PATIENCE: Duration = Duration::from_micros(30);
-/// And after it has turned hot: the guest has to be woken on another CPU first.
-const FIRST_PATIENCE: Duration = Duration::from_micros(150);
-/// Between two glances; longer means that somebody else had the CPU.
-/// (interrupts and exits of a virtual CPU take up to some 30 µs).
-const PREEMPTED: Duration = Duration::from_micros(60);
+/// And after it has turned hot: the guest has to be woken on another CPU first, which takes long on a virtual machine.
+const FIRST_PATIENCE: Duration = Duration::from_micros(500);
+/// Between two glances; after more it is asked whether somebody else had the CPU. (Interrupts and exits of a virtual
+/// CPU take long, too, but say nothing about what else is to be run.)
+const LONG_GLANCE: Duration = Duration::from_micros(60);
 /// Rings no further apart than this make a streak.
 const STREAK_GAP: Duration = Duration::from_micros(60);
 /// Rings while hot, one after the other, that make it cold.
@@ -53,6 +54,8 @@ pub struct Spin {
     streak: AtomicU32,
     wanted_streak: AtomicU32,
     last_ring_ns: AtomicU64,
+    /// Involuntary switches of the looking thread, as of the last question.
+    preemptions: AtomicU64,
 }
 
 /// Why looking ended.
@@ -62,7 +65,9 @@ enum Ending {
     Crowded,
     /// The guest has other things to do.
     InVain,
-    /// We or the guest did not get a CPU.
+    /// The guest did not come to its first call.
+    Late,
+    /// Somebody else had our CPU.
     Contended,
 }
 
@@ -87,6 +92,7 @@ impl Spin {
             streak: AtomicU32::new(0),
             wanted_streak: AtomicU32::new(SHORTEST_STREAK),
             last_ring_ns: AtomicU64::new(0),
+            preemptions: AtomicU64::new(0),
         }
     }
 
@@ -100,6 +106,12 @@ impl Spin {
             // Fails only when the CPUs that we may use were changed meanwhile; then the narrower set stays.
             let _ = rustix::thread::sched_setaffinity(None, &self.allowed);
         }
+    }
+
+    /// Whether the calling thread lost its CPU to another since the last question.
+    fn was_preempted(&self) -> bool {
+        let now = sys::involuntary_switches();
+        self.preemptions.swap(now, Relaxed) != now
     }
 
     /// Whether `guests` threads leave a CPU to look from.
@@ -184,6 +196,7 @@ impl Shared {
             Ending::Crowded => wanted,
             Ending::InVain if finds >= GOOD_FINDS => (wanted / 2).max(SHORTEST_STREAK),
             Ending::InVain => wanted.saturating_mul(2).min(LONGEST_STREAK.max(wanted)),
+            Ending::Late => wanted.saturating_mul(4).min(LONGEST_STREAK.max(wanted)),
             Ending::Contended if finds >= GOOD_FINDS => wanted,
             Ending::Contended => wanted.saturating_mul(16).min(CONTENDED_STREAK),
         };
@@ -235,6 +248,9 @@ impl Shared {
         fence(SeqCst);
         let is_first = spin.finds.load(Relaxed) == 0;
         let patience = if is_first { FIRST_PATIENCE } else { PATIENCE };
+        if is_first {
+            spin.was_preempted();
+        }
         let start = Instant::now();
         let mut last = start;
         loop {
@@ -256,11 +272,13 @@ impl Shared {
                 std::hint::spin_loop();
             }
             let now = Instant::now();
-            let is_preempted = now - last > PREEMPTED;
-            if is_preempted || now - start > patience {
+            if now - last > LONG_GLANCE && spin.was_preempted() {
+                self.turn_cold(Ending::Contended);
+                return false;
+            }
+            if now - start > patience {
                 // A guest that does not even come to its first call has no CPU.
-                let is_contended = is_preempted || is_first;
-                self.turn_cold(if is_contended { Ending::Contended } else { Ending::InVain });
+                self.turn_cold(if is_first { Ending::Late } else { Ending::InVain });
                 return false;
             }
             last = now;

@@ -281,6 +281,16 @@ pub fn process_vm(pid: i32, remote: &[libc::iovec], transfer: Transfer<'_>) -> u
     usize::try_from(ret).unwrap_or(0)
 }
 
+/// How often the calling thread was put off its CPU for another.
+pub fn involuntary_switches() -> u64 {
+    // SAFETY: all-zero is a valid rusage, and the call only fills it.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage);
+        usage.ru_nivcsw.cast_unsigned()
+    }
+}
+
 /// CPU time of a process, user and total, in nanoseconds; zeroes when it is gone.
 pub fn process_times(pid: i32) -> (u64, u64) {
     // See clock_getcpuclockid(3): the complement of the pid, then the kind of clock.
