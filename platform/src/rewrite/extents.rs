@@ -119,7 +119,9 @@ fn read_cie(cie: u64, read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Option<u8
                 let [pointer] = cursor.take()?;
                 cursor.skip(encoded_size(pointer)?)?;
             }
-            b'S' | b'B' => {}
+            b'B' => {}
+            // Not so `S`: what signal handlers return to is described from one byte before its first instruction,
+            // because unwinders look up return addresses less one.
             _ => return None,
         }
     }

@@ -21,7 +21,7 @@
 //! A site that cannot be shown to be safe is left alone ([`Refusal`]); it works by trapping.
 //!
 //! 1. Where instructions begin is known from the start of the function, or from padding, or because decoding from
-//!    all starts around comes to the same answer.
+//!    all bytes before comes to the same answer. Nothing is believed against most of these.
 //! 2. No branch may lead between `W` and `S`. A window of one instruction has no inside. For others the
 //!    function is decoded (no unknown instruction, no jump through a table), and *every* offset of the text given
 //!    is looked at as if a branch began there: parts that the linker put far away have no extents of their own.
@@ -30,7 +30,8 @@
 //! 4. A thread may stand in the window, or later in the trampoline: [`Patch`] translates its instruction pointer.
 //!
 //! What this cannot see: addresses of the window's inside that only data knows, outside of jump tables, and
-//! code that reads itself.
+//! code that is read. Of the latter there is one that matters: unwinders compare what a signal handler
+//! returns to with `mov $15,%rax; syscall`.
 //!
 //! All bytes come from guests: nothing here panics, indexes unchecked or overflows.
 //!
@@ -64,6 +65,8 @@ pub const TRAMPOLINE_MAX: usize = 2 * 6 + 15 + relocate::TAIL_LEN;
 
 /// `jmp rel32`.
 const JUMP_LEN: u64 = 5;
+/// rt_sigreturn(2).
+const SIGRETURN: u64 = 15;
 /// `syscall`.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 const INT3: u8 = 0xcc;
@@ -127,6 +130,8 @@ impl Patch {
 pub enum Refusal {
     #[error("the text given has no system call at {0:#x}")]
     NoSite(u64),
+    #[error("unwinders know the return from a signal by its bytes")]
+    SignalReturn,
     #[error("it cannot be told where the instructions before the system call begin")]
     NoBoundary,
     #[error("less than a jump's length lies between the function's start and the system call")]
@@ -157,6 +162,9 @@ pub fn plan(site: &Site<'_>, trampoline: u64, entry: u64) -> Result<Patch, Refus
     let after = syscall.checked_add(2).ok_or(Refusal::NoSite(syscall))?;
     if code.slice(syscall..after) != Some(&SYSCALL) {
         return Err(Refusal::NoSite(syscall));
+    }
+    if site.number == SIGRETURN {
+        return Err(Refusal::SignalReturn);
     }
     let window = window::find(&code, site)?;
     // First what costs little.

@@ -34,11 +34,15 @@ impl Window {
 
 /// The shortest run of whole instructions before the site that a jump fits into.
 pub fn find(code: &Code<'_>, site: &Site<'_>) -> Result<Window, Refusal> {
+    let chains = Chains::follow(code, site.syscall);
     let starts = match &site.function {
         Some(function) => from_function(code, function, site.syscall)?,
-        None => Chains::follow(code, site.syscall).agree(code, site)?,
+        None => chains.agree(code, site)?,
     };
     let start = starts.window_start().ok_or(Refusal::TooShort)?;
+    if chains.oppose(starts) {
+        return Err(Refusal::NoBoundary);
+    }
     let nearer = (1..=start).rev().filter(|back| starts.has(*back));
     let instructions: Option<Vec<u64>> =
         nearer.map(|back| site.syscall.checked_sub(back)).collect();
@@ -134,15 +138,17 @@ impl Chains {
         {
             return Ok(first);
         }
-        // Neither a start behind padding nor the call's own number is believed against most of the others.
-        let is_opposed = |starts: Starts| {
-            let against = votes.iter().filter(|vote| **vote != starts.window()).count();
-            against > votes.len() / 2
-        };
         let padded = self.after_padding(code, site.syscall);
         let number = number_load(code, site);
-        let found = padded.into_iter().chain(number).find(|starts| !is_opposed(*starts));
+        let found = padded.into_iter().chain(number).find(|starts| !self.oppose(*starts));
         found.ok_or(Refusal::NoBoundary)
+    }
+
+    /// Whether most see another window.
+    fn oppose(&self, starts: Starts) -> bool {
+        let votes = self.votes();
+        let against = votes.iter().filter(|vote| **vote != starts.window()).count();
+        against > votes.len() / 2
     }
 
     /// The chain that begins behind a run of int3: linkers and Go's assembler fill with it before a function.
