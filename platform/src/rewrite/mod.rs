@@ -25,6 +25,7 @@
 //! 2. No branch may lead between `W` and `S`. A window of one instruction has no inside. For others the
 //!    function is decoded (no unknown instruction, no jump through a table), and *every* offset of the text given
 //!    is looked at as if a branch began there: parts that the linker put far away have no extents of their own.
+//!    Only what is inside of a decoded function's instructions is none.
 //! 3. Only instructions of a list are moved. Of these, operands relative to rip and conditional jumps are encoded
 //!    anew; all others are copied. What was encoded is decoded again and compared.
 //! 4. A thread may stand in the window, or later in the trampoline: [`Patch`] translates its instruction pointer.
@@ -38,7 +39,8 @@
 //! | module | what |
 //! | --- | --- |
 //! | `code` | bytes of guest text by address; decoding |
-//! | `window` | where instructions begin, and which of them make room |
+//! | `chains` | where instructions begin when nobody says so |
+//! | `window` | which instructions make room |
 //! | `branches` | who might jump into the window |
 //! | `relocate` | which instructions may move, and how |
 //! | `extents` | where a function begins and ends, from `.eh_frame` |
@@ -47,6 +49,7 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
 
 mod branches;
+mod chains;
 mod code;
 mod extents;
 mod relocate;

@@ -10,6 +10,9 @@ use platform::rewrite::{Patch, Refusal, Site, plan};
 
 use crate::binary::Binary;
 
+/// As much text on either side is given when the function is not known; all of it would take its time.
+const GUESSED_TEXT: u64 = 0x1_0000;
+
 /// A system call found by decoding its function.
 struct Found {
     addr: u64,
@@ -90,6 +93,10 @@ fn survey(path: &Path) -> Option<(Tally, Tally)> {
             let mut site = Site { text, text_addr, syscall, number, function: Some(function) };
             let informed = plan(&site, trampoline, 0x1000);
             site.function = None;
+            let near = syscall.saturating_sub(GUESSED_TEXT).max(text_addr);
+            site.text = &text[(near - text_addr) as usize..];
+            site.text = &site.text[..site.text.len().min(2 * GUESSED_TEXT as usize)];
+            site.text_addr = near;
             let guessed = plan(&site, trampoline, 0x1000);
             known.count(&informed);
             unknown.count(&guessed);
