@@ -7,9 +7,11 @@
 //! | module | what |
 //! | --- | --- |
 //! | `seccomp` | the user-notify platform: zygote, stubs, channels, doorbell |
+//! | `rewrite` | system-call sites turned into jumps: analysis and encoding only |
 //! | `capabilities` | what this host offers; feeds `sandbox doctor` |
 
 pub mod capabilities;
+pub mod rewrite;
 pub mod seccomp;
 mod traits;
 

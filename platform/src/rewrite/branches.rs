@@ -1,0 +1,137 @@
+//! Who might jump into the middle of a window.
+
+use std::ops::Range;
+
+use super::chains::may_begin;
+use super::code::{Code, Length, branch_target, is_indirect_jump};
+use super::window::Window;
+use super::{Refusal, Site};
+
+/// How far around a site an indirect jump counts when the function is not known.
+const NEAR: u64 = 128;
+
+/// Only so many things that look like branches are looked at closely: it takes time, and a guest could ask for a lot.
+const DOUBTS: u32 = 16;
+
+/// Refuses unless nothing seems to lead between the window's start and the site.
+pub fn check(code: &Code<'_>, site: &Site<'_>, window: &Window) -> Result<(), Refusal> {
+    let inside = Inside::new(window);
+    let mut doubts = Doubts { code, left: DOUBTS };
+    match &site.function {
+        Some(function) => check_function(code, function, &inside)?,
+        None => check_indirect_jumps(code, site.syscall, &mut doubts)?,
+    }
+    // What is left inside of a decoded function is no instruction of it.
+    let is_ignored = |at: u64, doubts: &mut Doubts<'_>| {
+        site.function.as_ref().is_some_and(|function| function.contains(&at)) && doubts.clear(at)
+    };
+    let mut branches = short_branches(code, &inside).chain(near_branches(code, &inside));
+    match branches.find(|at| !is_ignored(*at, &mut doubts)) {
+        Some(at) => Err(Refusal::BranchInside(at)),
+        None => Ok(()),
+    }
+}
+
+/// Bytes that look like a branch but may be the inside of another instruction.
+struct Doubts<'a> {
+    code: &'a Code<'a>,
+    left: u32,
+}
+
+impl Doubts<'_> {
+    /// Whether surely no instruction begins there.
+    fn clear(&mut self, addr: u64) -> bool {
+        let Some(left) = self.left.checked_sub(1) else { return false };
+        self.left = left;
+        !may_begin(self.code, addr)
+    }
+}
+
+/// The addresses strictly between a window's start and the site.
+struct Inside {
+    first: u64,
+    len: u64,
+}
+
+impl Inside {
+    fn new(window: &Window) -> Self {
+        let first = window.start.wrapping_add(1);
+        Self { first, len: window.syscall.saturating_sub(first) }
+    }
+
+    fn contains(&self, addr: u64) -> bool {
+        addr.wrapping_sub(self.first) < self.len
+    }
+}
+
+/// Decodes all of the function.
+fn check_function(code: &Code<'_>, function: &Range<u64>, inside: &Inside) -> Result<(), Refusal> {
+    let mut at = function.start;
+    while at < function.end {
+        let instruction = code.decode(at).ok_or(Refusal::Undecodable(at))?;
+        if is_indirect_jump(&instruction) {
+            return Err(Refusal::IndirectJump(at));
+        }
+        if branch_target(&instruction).is_some_and(|target| inside.contains(target)) {
+            return Err(Refusal::BranchInside(at));
+        }
+        at = at.checked_add(instruction.length()).ok_or(Refusal::Undecodable(at))?;
+    }
+    Ok(())
+}
+
+/// Looks for `ff /4` at every offset near the site.
+fn check_indirect_jumps(
+    code: &Code<'_>,
+    syscall: u64,
+    doubts: &mut Doubts<'_>,
+) -> Result<(), Refusal> {
+    let from = syscall.saturating_sub(NEAR).max(code.start());
+    let to = syscall.saturating_add(NEAR).min(code.end());
+    let pairs = code.slice(from..to).unwrap_or_default().windows(2).enumerate();
+    // mod 0, rm 5 is relative to rip.
+    let is_indirect =
+        |pair: &[u8]| matches!(*pair, [0xff, modrm] if modrm & 0x38 == 0x20 && modrm != 0x25);
+    let mut found = pairs.filter(|(_, pair)| is_indirect(pair)).map(|(at, _)| address(from, at));
+    match found.find(|at| !doubts.clear(*at)) {
+        Some(at) => Err(Refusal::IndirectJump(at)),
+        None => Ok(()),
+    }
+}
+
+/// Everything that looks like a branch of one byte's displacement into the window: only from nearby.
+fn short_branches(code: &Code<'_>, inside: &Inside) -> impl Iterator<Item = u64> {
+    let from = inside.first.saturating_sub(NEAR + 2).max(code.start());
+    let to = inside.first.saturating_add(inside.len).saturating_add(NEAR).min(code.end());
+    let pairs = code.slice(from..to).unwrap_or_default().windows(2).enumerate();
+    pairs.filter_map(move |(offset, pair)| {
+        let [0x70..=0x7f | 0xeb | 0xe0..=0xe3, displacement] = *pair else { return None };
+        let at = address(from, offset);
+        let target = at.wrapping_add(2).wrapping_add_signed(displacement.cast_signed().into());
+        inside.contains(target).then_some(at)
+    })
+}
+
+/// Everything that looks like a branch of four bytes' displacement into the window: from anywhere.
+fn near_branches(code: &Code<'_>, inside: &Inside) -> impl Iterator<Item = u64> {
+    let bytes = code.bytes();
+    // Few displacements lead inside at all; what stands before them is looked at only then.
+    let fields = bytes.windows(4).enumerate().skip(1);
+    fields.filter_map(move |(offset, field)| {
+        let displacement = i32::from_le_bytes(field.try_into().ok()?);
+        let next = address(code.start(), offset).wrapping_add(4);
+        if !inside.contains(next.wrapping_add_signed(displacement.into())) {
+            return None;
+        }
+        let opcode = match *bytes.get(..offset)? {
+            [.., 0x0f, 0x80..=0x8f] | [.., 0xc7, 0xf8] => 2,
+            [.., 0xe8 | 0xe9] => 1,
+            _ => return None,
+        };
+        Some(address(code.start(), offset).wrapping_sub(opcode))
+    })
+}
+
+fn address(start: u64, offset: usize) -> u64 {
+    start.wrapping_add(u64::try_from(offset).unwrap_or(u64::MAX))
+}

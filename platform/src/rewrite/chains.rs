@@ -1,0 +1,104 @@
+//! Instruction boundaries without a start to count from: chains of instructions from all bytes before a place fall
+//! into step soon, and then with the true ones.
+
+use super::code::{Code, Length};
+use super::{INT3, JUMP_LEN};
+
+/// Chains are followed from up to so many bytes before a place; fits a bit each in `u128`.
+const REACH: u64 = 120;
+/// Chains that begin here or farther away have a say: nearer ones have had no time to fall into step.
+const VOTE_FROM: u64 = 24;
+const VOTE_TO: u64 = 96;
+/// So many chains, and so many times as many as have it otherwise, are believed.
+pub const CLEAR_MAJORITY: usize = 8;
+
+/// What decoding from each of the bytes before a site comes to: entry n is for n bytes before it, `None` if the chain
+/// from there meets no valid instruction or misses the site.
+pub struct Chains(Vec<Option<Starts>>);
+
+impl Chains {
+    pub fn follow(code: &Code<'_>, syscall: u64) -> Self {
+        let mut chains = vec![Some(Starts::default())];
+        for back in 1..=REACH {
+            let chain = syscall.checked_sub(back).and_then(|at| {
+                let next = back.checked_sub(code.decode(at)?.length())?;
+                let rest = *chains.get(usize::try_from(next).ok()?)?;
+                Some(rest?.add(back))
+            });
+            chains.push(chain);
+        }
+        Self(chains)
+    }
+
+    fn from(&self, back: u64) -> Option<Starts> {
+        *self.0.get(usize::try_from(back).ok()?)?
+    }
+
+    /// The windows that the chains from farther away see.
+    pub fn votes(&self) -> Vec<Option<Starts>> {
+        let chains = (VOTE_FROM..=VOTE_TO).filter_map(|back| self.from(back));
+        chains.map(Starts::window).collect()
+    }
+
+    /// Whether most see another window.
+    pub fn oppose(&self, starts: Starts) -> bool {
+        let votes = self.votes();
+        let against = votes.iter().filter(|vote| **vote != starts.window()).count();
+        against > votes.len() / 2
+    }
+
+    /// The chain that begins behind a run of int3: linkers and Go's assembler fill with it before a function.
+    pub fn after_padding(&self, code: &Code<'_>, syscall: u64) -> Option<Starts> {
+        let is_int3 = |back: u64| {
+            let byte = syscall.checked_sub(back).and_then(|at| code.byte(at));
+            byte == Some(INT3)
+        };
+        let begins = |back: &u64| {
+            let before = [back.checked_add(1), back.checked_add(2)];
+            !is_int3(*back) && before.into_iter().flatten().all(is_int3)
+        };
+        (1..=REACH).find(begins).and_then(|back| self.from(back))
+    }
+}
+
+/// Where instructions begin, as distances back from the site: bit n stands for n bytes before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Starts(u128);
+
+impl Starts {
+    pub fn add(self, back: u64) -> Self {
+        if back > REACH {
+            return self;
+        }
+        let bit = u32::try_from(back).ok().and_then(|back| 1u128.checked_shl(back));
+        Self(self.0 | bit.unwrap_or(0))
+    }
+
+    pub fn has(self, back: u64) -> bool {
+        self.0 & Self::default().add(back).0 != 0
+    }
+
+    /// How far back the shortest window begins.
+    pub fn window_start(self) -> Option<u64> {
+        (JUMP_LEN..=REACH).find(|back| self.has(*back))
+    }
+
+    /// Only what lies in the shortest window.
+    fn window(self) -> Option<Self> {
+        let start = self.window_start()?;
+        let inside = (1..=start).filter(|back| self.has(*back));
+        Some(inside.fold(Self::default(), Self::add))
+    }
+}
+
+/// Whether an instruction may begin at a place, to judge by the chains from before: nearly all of them agree that it
+/// is inside of another one, or it may.
+pub fn may_begin(code: &Code<'_>, addr: u64) -> bool {
+    let arrivals = |addr: u64| Chains::follow(code, addr).votes().len();
+    let around = (1..15).filter_map(|back| addr.checked_sub(back)).filter(|start| {
+        let instruction = code.decode(*start);
+        instruction.and_then(|i| start.checked_add(i.length())).is_some_and(|end| end > addr)
+    });
+    let others = around.map(arrivals).max().unwrap_or(0);
+    others < CLEAR_MAJORITY || others / CLEAR_MAJORITY < arrivals(addr)
+}

@@ -1,0 +1,190 @@
+//! Where a function begins and ends, from what its binary carries for unwinding.
+//!
+//! `.eh_frame_hdr` is a sorted table from addresses to records of `.eh_frame`; a record (FDE) names the range it
+//! describes, encoded as its head (CIE) says. See the Linux Standard Base, Core, "Exception Frames". Read as far as
+//! it takes for what linkers write; everything else is no answer.
+
+use std::ops::Range;
+
+/// A longer function is not looked through.
+pub const FUNCTION_MAX: u64 = 1 << 20;
+
+/// DW_EH_PE_udata4, and DW_EH_PE_datarel | DW_EH_PE_sdata4.
+const COUNT_ENCODING: u8 = 0x03;
+const TABLE_ENCODING: u8 = 0x3b;
+const PCREL: u8 = 0x10;
+/// Length, pointer to the CIE, then two fields of at most 8 bytes.
+const FDE_READ: usize = 24;
+/// As much of a CIE as is ever of interest.
+const CIE_READ: usize = 64;
+
+/// The function around `pc` by the table `eh_frame_hdr` that begins at address `eh_frame_hdr_addr`.
+///
+/// `read` gives bytes of `.eh_frame` by address and length. `None`: not known, or not in a form that is read here.
+pub fn function_extents(
+    eh_frame_hdr: &[u8],
+    eh_frame_hdr_addr: u64,
+    pc: u64,
+    read: &dyn Fn(u64, usize) -> Option<Vec<u8>>,
+) -> Option<Range<u64>> {
+    let table = Table::parse(eh_frame_hdr, eh_frame_hdr_addr)?;
+    let (start, fde) = table.find(pc)?;
+    let function = read_fde(fde, read)?;
+    (function.start == start && function.contains(&pc)).then_some(function)
+}
+
+/// The sorted table of `.eh_frame_hdr`: pairs of 4-byte distances from the section's start.
+struct Table<'a> {
+    entries: &'a [[u8; 8]],
+    base: u64,
+}
+
+impl<'a> Table<'a> {
+    fn parse(bytes: &'a [u8], base: u64) -> Option<Self> {
+        let mut cursor = Cursor { rest: bytes };
+        let [version, pointer, count, table] = cursor.take::<4>()?;
+        if (version, count, table) != (1, COUNT_ENCODING, TABLE_ENCODING) {
+            return None;
+        }
+        cursor.skip(encoded_size(pointer)?)?;
+        let count = usize::try_from(u32::from_le_bytes(cursor.take()?)).ok()?;
+        let (entries, _) = cursor.rest.as_chunks::<8>();
+        Some(Self { entries: entries.get(..count)?, base })
+    }
+
+    /// Start and record of the last function that begins at or before `pc`.
+    fn find(&self, pc: u64) -> Option<(u64, u64)> {
+        let above = self.entries.partition_point(|entry| self.entry(entry).0 <= pc);
+        Some(self.entry(self.entries.get(above.checked_sub(1)?)?))
+    }
+
+    fn entry(&self, entry: &[u8; 8]) -> (u64, u64) {
+        let [a, b, c, d, e, f, g, h] = *entry;
+        let address = |distance| self.base.wrapping_add_signed(i32::from_le_bytes(distance).into());
+        (address([a, b, c, d]), address([e, f, g, h]))
+    }
+}
+
+fn read_fde(fde: u64, read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Option<Range<u64>> {
+    let bytes = read_record(fde, FDE_READ, read)?;
+    let mut cursor = Cursor { rest: &bytes };
+    let to_cie = u32::from_le_bytes(cursor.take()?);
+    let pointer_at = fde.checked_add(4)?;
+    let encoding = read_cie(pointer_at.checked_sub(to_cie.into())?, read)?;
+    let start_at = pointer_at.checked_add(4)?;
+    let start = match encoding & 0xf0 {
+        0 => cursor.encoded(encoding)?,
+        PCREL => start_at.wrapping_add(cursor.encoded(encoding)?),
+        _ => return None,
+    };
+    // A length: same size, but never less than nothing.
+    let len = match encoded_size(encoding)? {
+        4 => u32::from_le_bytes(cursor.take()?).into(),
+        8 => u64::from_le_bytes(cursor.take()?),
+        _ => return None,
+    };
+    let end = start.checked_add(len)?;
+    (len <= FUNCTION_MAX).then_some(start..end)
+}
+
+/// How the records of a CIE encode addresses.
+fn read_cie(cie: u64, read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Option<u8> {
+    let bytes = read_record(cie, CIE_READ, read)?;
+    let mut cursor = Cursor { rest: &bytes };
+    if u32::from_le_bytes(cursor.take()?) != 0 {
+        return None;
+    }
+    let [version] = cursor.take()?;
+    let end = cursor.rest.iter().position(|byte| *byte == 0)?;
+    let augmentation = cursor.skip(end)?;
+    cursor.skip(1)?;
+    cursor.skip_leb128()?;
+    cursor.skip_leb128()?;
+    match version {
+        1 => cursor.skip(1).map(drop)?,
+        3 => cursor.skip_leb128()?,
+        _ => return None,
+    }
+    let Some(letters) = augmentation.strip_prefix(b"z") else {
+        // Without a description, addresses are plain.
+        return augmentation.is_empty().then_some(0);
+    };
+    cursor.skip_leb128()?;
+    let mut encoding = 0;
+    for letter in letters {
+        match letter {
+            b'R' => [encoding] = cursor.take()?,
+            b'L' => cursor.skip(1).map(drop)?,
+            b'P' => {
+                let [pointer] = cursor.take()?;
+                cursor.skip(encoded_size(pointer)?)?;
+            }
+            b'B' => {}
+            // Not so `S`: what signal handlers return to is described from one byte before its first instruction,
+            // because unwinders look up return addresses less one.
+            _ => return None,
+        }
+    }
+    Some(encoding)
+}
+
+/// A record without its length, cut off at `max` bytes.
+fn read_record(
+    at: u64,
+    max: usize,
+    read: &dyn Fn(u64, usize) -> Option<Vec<u8>>,
+) -> Option<Vec<u8>> {
+    let head: [u8; 4] = read(at, 4)?.try_into().ok()?;
+    let len = u32::from_le_bytes(head);
+    // Zero ends the section; the largest value announces a 64-bit length.
+    if len == 0 || len == u32::MAX {
+        return None;
+    }
+    let len = usize::try_from(len).ok()?.min(max);
+    let bytes = read(at.checked_add(4)?, len)?;
+    (bytes.len() == len).then_some(bytes)
+}
+
+/// Bytes that a value of an encoding takes (DW_EH_PE_*, low half).
+fn encoded_size(encoding: u8) -> Option<usize> {
+    match encoding & 0x0f {
+        0x00 | 0x04 | 0x0c => Some(8),
+        0x02 | 0x0a => Some(2),
+        0x03 | 0x0b => Some(4),
+        _ => None,
+    }
+}
+
+struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.rest.split_first_chunk::<N>()?;
+        self.rest = rest;
+        Some(*taken)
+    }
+
+    fn skip(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (skipped, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some(skipped)
+    }
+
+    fn skip_leb128(&mut self) -> Option<()> {
+        let end = self.rest.iter().position(|byte| byte & 0x80 == 0)?;
+        self.skip(end)?;
+        self.skip(1).map(drop)
+    }
+
+    /// A value as its encoding says, before anything is added to it.
+    fn encoded(&mut self, encoding: u8) -> Option<u64> {
+        match encoding & 0x0f {
+            0x00 | 0x04 | 0x0c => Some(u64::from_le_bytes(self.take()?)),
+            0x03 => Some(u32::from_le_bytes(self.take()?).into()),
+            0x0b => Some(i64::from(i32::from_le_bytes(self.take()?)).cast_unsigned()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! System-call sites rewritten to jumps: analysis and encoding only, x86-64.
+//!
+//! A call that traps costs a signal or a notification; a jump into the shim costs nothing. Linux itself has no need
+//! of this; the nearest relative are its own kprobes, which also move whole instructions out of the way of a jump
+//! (see Documentation/trace/kprobes.rst, "How Does Jump Optimization Work?"). Unlike there, the instruction of
+//! interest stays where it is: we take the place of what *precedes* it.
+//!
+//! ```text
+//! W:   mov $39,%eax   ->   jmp trampoline        trampoline:  mov $39,%eax        the window, moved
+//! S:   syscall             syscall                            lea S+2,%rcx        what syscall leaves in rcx
+//! S+2: ...                 ...                                jmp *entry          into the shim, which goes to rcx
+//! ```
+//!
+//! The window `[W, S)` is the shortest run of whole instructions before the site that has room for a jump of 5 bytes.
+//! Whoever jumps to `S` itself, and every restarted call, finds the instruction there and traps as before. At the
+//! jump to the entry all registers, flags and memory are as they were at `S`, but for rcx and r11, which the
+//! instruction destroys anyway.
+//!
+//! # Rules
+//!
+//! A site that cannot be shown to be safe is left alone ([`Refusal`]); it works by trapping.
+//!
+//! 1. Where instructions begin is known from the start of the function, or from padding, or because decoding from
+//!    all bytes before comes to the same answer. Nothing is believed against most of these.
+//! 2. No branch may lead between `W` and `S`. A window of one instruction has no inside. For others the
+//!    function is decoded (no unknown instruction, no jump through a table), and *every* offset of the text given
+//!    is looked at as if a branch began there: parts that the linker put far away have no extents of their own.
+//!    Only what is inside of a decoded function's instructions is none.
+//! 3. Only instructions of a list are moved. Of these, operands relative to rip and conditional jumps are encoded
+//!    anew; all others are copied. What was encoded is decoded again and compared.
+//! 4. A thread may stand in the window, or later in the trampoline: [`Patch`] translates its instruction pointer.
+//!
+//! What this cannot see: addresses of the window's inside that only data knows, outside of jump tables, and
+//! code that is read. Of the latter there is one that matters: unwinders compare what a signal handler
+//! returns to with `mov $15,%rax; syscall`.
+//!
+//! All bytes come from guests: nothing here panics, indexes unchecked or overflows.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `code` | bytes of guest text by address; decoding |
+//! | `chains` | where instructions begin when nobody says so |
+//! | `window` | which instructions make room |
+//! | `branches` | who might jump into the window |
+//! | `relocate` | which instructions may move, and how |
+//! | `extents` | where a function begins and ends, from `.eh_frame` |
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
+
+mod branches;
+mod chains;
+mod code;
+mod extents;
+mod relocate;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::ops::Range;
+
+use self::code::Code;
+pub use self::extents::{FUNCTION_MAX, function_extents};
+use self::relocate::Moved;
+
+/// No trampoline is longer: two short jumps and an instruction of 15 bytes, moved, then the way to the entry.
+pub const TRAMPOLINE_MAX: usize = 2 * 6 + 15 + relocate::TAIL_LEN;
+
+/// `jmp rel32`.
+const JUMP_LEN: u64 = 5;
+/// rt_sigreturn(2).
+const SIGRETURN: u64 = 15;
+/// `syscall`.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+const INT3: u8 = 0xcc;
+
+/// What is known of a site when it trapped.
+#[derive(Debug, Clone)]
+pub struct Site<'a> {
+    /// Code around it: the whole function at least, better all of the mapping. The work grows with its length.
+    pub text: &'a [u8],
+    /// Where `text` begins.
+    pub text_addr: u64,
+    /// Address of the instruction.
+    pub syscall: u64,
+    /// rax at the trap.
+    pub number: u64,
+    /// The function around it, if known; see [`function_extents`].
+    pub function: Option<Range<u64>>,
+}
+
+/// How to rewrite a site: first write `trampoline` where it was planned for, then `bytes` at `at`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Patch {
+    /// Address of the window.
+    pub at: u64,
+    /// What is there now, to be compared before writing and for taking the patch back.
+    pub original: Vec<u8>,
+    /// What is to be there: of the same length, ends before the system call.
+    pub bytes: Vec<u8>,
+    /// At most [`TRAMPOLINE_MAX`] bytes, for the address given.
+    pub trampoline: Vec<u8>,
+    /// The window is one instruction: no thread can stand inside.
+    pub is_single: bool,
+    moved: Moved,
+}
+
+impl Patch {
+    /// Where in the trampoline a thread goes on that was stopped at `addr` in the window; `None` if no
+    /// instruction of the window begins there.
+    pub fn to_trampoline(&self, addr: u64) -> Option<usize> {
+        let offset = addr.checked_sub(self.at)?;
+        let step = self.moved.steps.iter().find(|step| u64::from(step.window) == offset)?;
+        Some(usize::from(step.trampoline))
+    }
+
+    /// Where in its own text a thread stands that was stopped at `offset` in the trampoline; `None` if no
+    /// instruction begins there. Behind the window that is the system call.
+    pub fn to_text(&self, offset: usize) -> Option<u64> {
+        let steps = &self.moved.steps;
+        if let Some(step) = steps.iter().find(|step| usize::from(step.trampoline) == offset) {
+            return Some(self.at.wrapping_add(u64::from(step.window)));
+        }
+        let tail = self.moved.bytes.len();
+        let starts = [tail, tail.wrapping_add(relocate::LEA_LEN)];
+        let len = u64::try_from(self.original.len()).ok()?;
+        starts.contains(&offset).then(|| self.at.wrapping_add(len))
+    }
+}
+
+/// Why a site stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the text given has no system call at {0:#x}")]
+    NoSite(u64),
+    #[error("unwinders know the return from a signal by its bytes")]
+    SignalReturn,
+    #[error("it cannot be told where the instructions before the system call begin")]
+    NoBoundary,
+    #[error("less than a jump's length lies between the function's start and the system call")]
+    TooShort,
+    #[error("the function is too long to look through, or reaches beyond the text given")]
+    Function,
+    #[error("unknown instruction at {0:#x} in the function")]
+    Undecodable(u64),
+    #[error("what is at {0:#x} may be a branch into the window")]
+    BranchInside(u64),
+    #[error("indirect jump at {0:#x}: the function may have a table of jumps")]
+    IndirectJump(u64),
+    #[error("the instruction at {0:#x} cannot be moved")]
+    NotRelocatable(u64),
+    #[error("the trampoline is too far from the site or from what the window refers to")]
+    OutOfReach,
+}
+
+/// Plans the rewriting of a site with a trampoline at address `trampoline` that ends in a jump to `entry`.
+///
+/// The entry is reached with rcx = address behind the system call, and has to go there.
+///
+/// # Errors
+/// Says why the site is to be left alone.
+pub fn plan(site: &Site<'_>, trampoline: u64, entry: u64) -> Result<Patch, Refusal> {
+    let syscall = site.syscall;
+    let code = Code::new(site.text, site.text_addr).ok_or(Refusal::NoSite(syscall))?;
+    let after = syscall.checked_add(2).ok_or(Refusal::NoSite(syscall))?;
+    if code.slice(syscall..after) != Some(&SYSCALL) {
+        return Err(Refusal::NoSite(syscall));
+    }
+    if site.number == SIGRETURN {
+        return Err(Refusal::SignalReturn);
+    }
+    let window = window::find(&code, site)?;
+    // First what costs little.
+    let moved = relocate::relocate(&code, &window, trampoline)?;
+    if !window.is_single() {
+        branches::check(&code, site, &window)?;
+    }
+    let original = code.slice(window.range()).ok_or(Refusal::NoBoundary)?.to_vec();
+    let after_jump = window.start.checked_add(JUMP_LEN).ok_or(Refusal::OutOfReach)?;
+    let mut bytes = vec![0xe9];
+    bytes.extend(relocate::distance(after_jump, trampoline)?);
+    bytes.resize(original.len(), INT3);
+    let mut trampoline_bytes = moved.bytes.clone();
+    trampoline_bytes.extend(relocate::tail(&moved, trampoline, after, entry)?);
+    Ok(Patch {
+        at: window.start,
+        original,
+        bytes,
+        trampoline: trampoline_bytes,
+        is_single: window.is_single(),
+        moved,
+    })
+}

@@ -1,0 +1,100 @@
+//! Where the instructions before a system call begin, and which of them make room for a jump.
+
+use std::ops::Range;
+
+use super::chains::{CLEAR_MAJORITY, Chains, Starts};
+use super::code::{Code, Length};
+use super::{FUNCTION_MAX, Refusal, Site};
+
+/// The instructions to be moved: from `start` to the site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    pub start: u64,
+    pub syscall: u64,
+    /// Addresses of the instructions, ascending; the first is `start`.
+    pub instructions: Vec<u64>,
+}
+
+impl Window {
+    pub fn range(&self) -> Range<u64> {
+        self.start..self.syscall
+    }
+
+    pub fn is_single(&self) -> bool {
+        self.instructions.len() == 1
+    }
+}
+
+/// The shortest run of whole instructions before the site that a jump fits into.
+pub fn find(code: &Code<'_>, site: &Site<'_>) -> Result<Window, Refusal> {
+    let chains = Chains::follow(code, site.syscall);
+    let starts = match &site.function {
+        Some(function) => from_function(code, function, site.syscall)?,
+        None => agree(&chains, code, site)?,
+    };
+    let start = starts.window_start().ok_or(Refusal::TooShort)?;
+    if chains.oppose(starts) {
+        return Err(Refusal::NoBoundary);
+    }
+    let nearer = (1..=start).rev().filter(|back| starts.has(*back));
+    let instructions: Option<Vec<u64>> =
+        nearer.map(|back| site.syscall.checked_sub(back)).collect();
+    let instructions = instructions.ok_or(Refusal::TooShort)?;
+    let start = instructions.first().copied().ok_or(Refusal::TooShort)?;
+    Ok(Window { start, syscall: site.syscall, instructions })
+}
+
+/// Decodes from the function's start; it must arrive exactly at the site.
+fn from_function(code: &Code<'_>, function: &Range<u64>, syscall: u64) -> Result<Starts, Refusal> {
+    let len = function.end.checked_sub(function.start).ok_or(Refusal::Function)?;
+    if len > FUNCTION_MAX || function.start < code.start() || function.end > code.end() {
+        return Err(Refusal::Function);
+    }
+    if !function.contains(&syscall) {
+        return Err(Refusal::NoBoundary);
+    }
+    let mut starts = Starts::default();
+    let mut at = function.start;
+    while at < syscall {
+        let instruction = code.decode(at).ok_or(Refusal::Undecodable(at))?;
+        let back = syscall.checked_sub(at).ok_or(Refusal::NoBoundary)?;
+        starts = starts.add(back);
+        at = at.checked_add(instruction.length()).ok_or(Refusal::NoBoundary)?;
+    }
+    if at == syscall { Ok(starts) } else { Err(Refusal::NoBoundary) }
+}
+
+/// Where instructions begin, if that is beyond doubt.
+fn agree(chains: &Chains, code: &Code<'_>, site: &Site<'_>) -> Result<Starts, Refusal> {
+    let votes = chains.votes();
+    if let Some(first) = votes.first().copied().flatten()
+        && votes.len() >= CLEAR_MAJORITY
+        && votes.iter().all(|vote| *vote == Some(first))
+    {
+        return Ok(first);
+    }
+    let padded = chains.after_padding(code, site.syscall);
+    let number = number_load(code, site);
+    let found = padded.into_iter().chain(number).find(|starts| !chains.oppose(*starts));
+    found.ok_or(Refusal::NoBoundary)
+}
+
+/// An instruction right before the site that puts into rax just what was found there.
+fn number_load(code: &Code<'_>, site: &Site<'_>) -> Option<Starts> {
+    // The number is below 2^31, or this is no call worth the effort: sign extension makes no difference.
+    let number = i32::try_from(site.number).ok()?.to_le_bytes();
+    let forms: [(u64, &[u8]); 3] = [(7, &[0x48, 0xc7, 0xc0]), (6, &[0xc7, 0xc0]), (5, &[0xb8])];
+    let (back, _) = forms.into_iter().find(|(back, opcode)| {
+        let start = site.syscall.checked_sub(*back);
+        let bytes = start.and_then(|start| code.slice(start..site.syscall));
+        bytes.and_then(|bytes| bytes.strip_prefix(*opcode)) == Some(&number)
+    })?;
+    let before = site.syscall.checked_sub(back)?.checked_sub(1)?;
+    (!is_prefix(code.byte(before)?)).then(|| Starts::default().add(back))
+}
+
+/// Whether a byte would change the meaning of the instruction behind it. See Intel SDM volume 2, 2.1.1 and 2.2.1.
+fn is_prefix(byte: u8) -> bool {
+    let legacy = [0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65];
+    (0x40..=0x4f).contains(&byte) || legacy.contains(&byte)
+}

@@ -1,0 +1,162 @@
+//! Every system call of the binaries at hand is planned, with and without what is known of functions.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
+use platform::rewrite::{Patch, Refusal, Site, plan};
+
+use crate::binary::Binary;
+
+/// As much text on either side is given when the function is not known; all of it would take its time.
+const GUESSED_TEXT: u64 = 0x1_0000;
+
+/// A system call found by decoding its function.
+struct Found {
+    addr: u64,
+    /// What the nearest `mov $imm,%eax` before it loads; nonsense if there is none.
+    number: u64,
+    function: Range<u64>,
+    /// Where instructions of the function begin.
+    starts: Vec<u64>,
+}
+
+fn decode(text: &[u8], text_addr: u64, function: &Range<u64>) -> Vec<Instruction> {
+    let range = (function.start - text_addr) as usize..(function.end - text_addr) as usize;
+    let Some(bytes) = text.get(range) else { return Vec::new() };
+    Decoder::with_ip(64, bytes, function.start, DecoderOptions::NONE).into_iter().collect()
+}
+
+fn find_calls(text: &[u8], text_addr: u64, function: &Range<u64>) -> Vec<Found> {
+    let instructions = decode(text, text_addr, function);
+    let starts: Vec<u64> = instructions.iter().map(Instruction::ip).collect();
+    let mut number = 1 << 40;
+    let mut found = Vec::new();
+    for instruction in &instructions {
+        match instruction.code() {
+            Code::Mov_r32_imm32 if instruction.op0_register() == iced_x86::Register::EAX => {
+                number = instruction.immediate32().into();
+            }
+            Code::Syscall => found.push(Found {
+                addr: instruction.ip(),
+                number,
+                function: function.clone(),
+                starts: starts.clone(),
+            }),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// How often each outcome occurred.
+#[derive(Default)]
+struct Tally(BTreeMap<String, usize>);
+
+impl Tally {
+    fn count(&mut self, outcome: &Result<Patch, Refusal>) {
+        let name = match outcome {
+            Ok(patch) if patch.is_single => "patched, single".to_owned(),
+            Ok(_) => "patched, several".to_owned(),
+            Err(refusal) => format!("{refusal:?}").split('(').next().unwrap_or_default().to_owned(),
+        };
+        *self.0.entry(name).or_default() += 1;
+    }
+
+    fn sites(&self) -> usize {
+        self.0.values().sum()
+    }
+
+    fn patched(&self) -> usize {
+        let patched = self.0.iter().filter(|(name, _)| name.starts_with("patched"));
+        patched.map(|(_, count)| count).sum()
+    }
+}
+
+/// Plans all sites of a binary: with its functions known, and not.
+fn survey(path: &Path) -> Option<(Tally, Tally)> {
+    let binary = Binary::open(path)?;
+    let functions = binary.functions();
+    let (mut known, mut unknown) = (Tally::default(), Tally::default());
+    for (text, text_addr) in binary.texts() {
+        let end = text_addr + text.len() as u64;
+        let sites = functions.iter().filter(|f| text_addr <= f.start && f.end <= end);
+        let may_call = |f: &&Range<u64>| {
+            let range = (f.start - text_addr) as usize..(f.end - text_addr) as usize;
+            text[range].windows(2).any(|pair| pair == [0x0f, 0x05])
+        };
+        for found in sites.filter(may_call).flat_map(|f| find_calls(text, text_addr, f)) {
+            let Found { addr: syscall, number, function, starts } = found;
+            let trampoline = end + (1 << 20);
+            let mut site = Site { text, text_addr, syscall, number, function: Some(function) };
+            let informed = plan(&site, trampoline, 0x1000);
+            site.function = None;
+            let near = syscall.saturating_sub(GUESSED_TEXT).max(text_addr);
+            site.text = &text[(near - text_addr) as usize..];
+            site.text = &site.text[..site.text.len().min(2 * GUESSED_TEXT as usize)];
+            site.text_addr = near;
+            let guessed = plan(&site, trampoline, 0x1000);
+            known.count(&informed);
+            unknown.count(&guessed);
+            if std::env::var_os("VERBOSE").is_some() {
+                println!("{syscall:#x} {informed:?} {guessed:?}");
+            }
+            if let Ok(patch) = guessed {
+                assert!(starts.contains(&patch.at), "{syscall:#x}: not a boundary: {patch:x?}");
+            }
+        }
+    }
+    Some((known, unknown))
+}
+
+fn report(path: &Path) -> Option<(Tally, Tally)> {
+    let (known, unknown) = survey(path)?;
+    println!("{}: {} functions", path.display(), Binary::open(path)?.functions().len());
+    for (how, tally) in [("functions known", &known), ("unknown", &unknown)] {
+        let (patched, sites) = (tally.patched(), tally.sites());
+        println!("{} ({how}): {patched} of {sites} patched, {:?}", path.display(), tally.0);
+    }
+    Some((known, unknown))
+}
+
+/// A file that dynamically linked programs have mapped. Tests themselves may be static.
+fn mapped(name: &str) -> Option<PathBuf> {
+    let output = Command::new("cat").arg("/proc/self/maps").output().ok()?;
+    let maps = String::from_utf8(output.stdout).ok()?;
+    maps.lines().find_map(|line| {
+        let path = line.split_whitespace().nth(5)?;
+        path.rsplit('/').next()?.starts_with(name).then(|| path.into())
+    })
+}
+
+/// A program of the path, through links and wrappers.
+fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let found = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|p| p.is_file())?;
+    found.canonicalize().ok()
+}
+
+fn python() -> Option<PathBuf> {
+    let script = "import sys; print(sys.executable)";
+    let output = Command::new("python3").args(["-c", script]).output().ok()?;
+    let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+    path.canonicalize().ok()
+}
+
+#[test]
+fn most_sites_of_the_c_library_are_patched() {
+    // Not every host has glibc.
+    let Some(path) = mapped("libc.so") else { return };
+    let (known, _unknown) = report(&path).expect("an ELF file with a table of functions");
+    assert!(known.patched() * 100 >= known.sites() * 95);
+}
+
+#[test]
+fn guessed_boundaries_of_programs_are_true() {
+    let paths = [mapped("ld-linux"), program("bash"), python(), program("node")];
+    for path in paths.into_iter().flatten() {
+        report(&path);
+    }
+}
