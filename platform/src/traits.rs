@@ -230,6 +230,9 @@ pub trait Context: Send {
     /// Sets the register of a call's result; cheaper than through [`Context::regs_mut`].
     fn set_return(&mut self, value: u64);
 
+    /// Whether the last event cost a signal; a rewritten call site's calls do not.
+    fn has_trapped(&self) -> bool;
+
     /// Makes the vector state, and the thread pointer as the guest may have changed it itself, available: to be
     /// awaited before [`Context::xstate`] and its kin, [`Context::fs_base`] and [`Context::gs_base`].
     fn settle(&mut self) -> BoxFuture<'_, Result<(), PlatformError>>;

@@ -57,13 +57,17 @@ impl From<BootError> for Outcome {
 
 /// Runs the sandbox's first process to its end.
 #[must_use]
-pub fn boot(config: Config, platform: Arc<dyn Platform>) -> Outcome {
+pub fn boot(mut config: Config, platform: Arc<dyn Platform>) -> Outcome {
+    let stats = config.stats.take();
     match prepare(config, platform) {
         Ok((kernel, console)) => {
             let platform = Arc::clone(&kernel.platform);
             let outcome = kernel.executor.run(&platform, WORKERS);
             if let Some(console) = console {
                 console.drain();
+            }
+            if let Some(out) = stats {
+                crate::stats::write(&kernel, &out);
             }
             outcome
         }
@@ -80,6 +84,7 @@ fn prepare(config: Config, platform: Arc<dyn Platform>) -> Result<Prepared, Boot
         memory_limit: config.memory_limit,
         pids_limit: config.pids_limit,
         strace: config.strace.map(|out| Arc::new(Tracer::new(out))),
+        may_rewrite: config.may_rewrite,
     })
     .map_err(|error| BootError::new(format!("cannot set up the kernel: {error}")))?;
     let gofer = connect(&kernel, config.gofer)?;

@@ -31,6 +31,10 @@ pub struct Config {
     pub hostname: Vec<u8>,
     /// Where --strace lines go.
     pub strace: Option<OwnedFd>,
+    /// Where --stats goes.
+    pub stats: Option<OwnedFd>,
+    /// Whether call sites may be rewritten, where the platform can.
+    pub may_rewrite: bool,
     /// Facts of the host that the guest may see, read before confinement.
     pub host: HostFacts,
     /// Locks the sentry in (namespaces, filesystem, seccomp); called once everything is set up and before the

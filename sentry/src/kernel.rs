@@ -21,6 +21,7 @@ use crate::files::lock_waits::LockWaits;
 use crate::futex::FutexTable;
 use crate::lock_order;
 use crate::mm::MemoryAccount;
+use crate::rewrite::Rewriter;
 use crate::syscalls::strace::Tracer;
 use crate::task::PidTable;
 use crate::task::job_control::Jobs;
@@ -51,6 +52,8 @@ pub struct Kernel {
     /// /dev/pts, wherever it is mounted.
     pub devpts: Arc<DevPts>,
     pub host: HostFacts,
+    /// Call sites that need no signal any more; `None`: they are left alone.
+    pub rewriter: Option<Arc<Rewriter>>,
     /// Where --strace lines go.
     pub strace: Option<Arc<Tracer>>,
     /// What uname(2) says.
@@ -80,6 +83,8 @@ pub struct KernelParts {
     /// Threads allowed at once.
     pub pids_limit: Option<u32>,
     pub strace: Option<Arc<Tracer>>,
+    /// Whether call sites may be rewritten, where the platform can.
+    pub may_rewrite: bool,
 }
 
 impl Kernel {
@@ -91,6 +96,8 @@ impl Kernel {
         let executor = Executor::new()?;
         let (boot_realtime_ns, boot_monotonic_ns) = (HostClock.realtime(), HostClock.monotonic());
         let clock: Arc<dyn Clock> = Arc::new(HostClock);
+        let entry = parts.platform.layout().call_entry.filter(|_| parts.may_rewrite);
+        let rewriter = Rewriter::new(entry).map(Arc::new);
         let file_timers = FileTimers::on(executor.timers(), &clock);
         Ok(Arc::new_cyclic(|myself| {
             let terminals = Terminals::new(Jobs::new(Weak::clone(myself)), file_timers);
@@ -116,6 +123,7 @@ impl Kernel {
                 clock,
                 memory: parts.memory_limit.map(MemoryAccount::new),
                 memory_limit: parts.memory_limit,
+                rewriter,
                 strace: parts.strace,
             }
         }))

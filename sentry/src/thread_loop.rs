@@ -15,6 +15,7 @@ use crate::cx::Cx;
 use crate::error::{Restart, SysError};
 use crate::kernel::Kernel;
 use crate::mm::FaultVerdict;
+use crate::rewrite;
 use crate::signal::frame::Trap;
 use crate::signal::{ExitStatus, Flow, Interrupted, deliver, end_group, send};
 use crate::syscalls::dispatch::{ARCH_PRCTL, EXECVE, EXECVEAT, RT_SIGRETURN, dispatch};
@@ -41,10 +42,13 @@ async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Cont
             }
         }
         match run_guest(&thread, &mut *context).await {
-            Ok(Event::Syscall) => match syscall(&kernel, &thread, &mut context).await {
-                Ok(call) => interrupted = call,
-                Err(Ended) => break,
-            },
+            Ok(Event::Syscall) => {
+                rewrite::on_call(&kernel, &thread, &mut *context).await;
+                match syscall(&kernel, &thread, &mut context).await {
+                    Ok(call) => interrupted = call,
+                    Err(Ended) => break,
+                }
+            }
             Ok(Event::Fault(fault)) => on_fault(&thread, &mut *context, &fault).await,
             Ok(Event::Interrupted) => {}
             Ok(Event::DeferredFailed { index, errno }) => {
@@ -67,6 +71,11 @@ struct Ended;
 
 async fn run_guest(thread: &Thread, context: &mut dyn Context) -> Result<Event, PlatformError> {
     thread.run.enter_guest();
+    while thread.run.is_held() {
+        thread.run.leave_guest();
+        rewrite::wait_while_held(thread, context).await;
+        thread.run.enter_guest();
+    }
     context.resume();
     // See `run_state`: who interrupted before the resume took effect is not lost.
     if thread.run.must_leave() {

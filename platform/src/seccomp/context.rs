@@ -23,12 +23,22 @@ use crate::{
 /// What a slot said when it was posted.
 #[derive(Debug, Clone, Copy)]
 enum Post {
-    Signal { signal: u32, frame: u64 },
+    Signal {
+        signal: u32,
+        frame: u64,
+    },
     /// Without a signal: registers are in [`Fast`].
     Call,
     Kicked,
-    Done { done: usize, errno: Option<Errno>, result: u64 },
-    DeferFailed { done: usize, errno: Errno },
+    Done {
+        done: usize,
+        errno: Option<Errno>,
+        result: u64,
+    },
+    DeferFailed {
+        done: usize,
+        errno: Errno,
+    },
 }
 
 /// Which registers the guest does not know yet.
@@ -401,6 +411,10 @@ impl Context for SeccompContext {
         if self.dirty == Dirty::No {
             self.dirty = Dirty::Return;
         }
+    }
+
+    fn has_trapped(&self) -> bool {
+        !self.is_fast
     }
 
     fn settle(&mut self) -> BoxFuture<'_, Result<(), PlatformError>> {

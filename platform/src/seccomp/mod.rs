@@ -121,11 +121,13 @@ pub struct Config {
     pub pool: usize,
     /// Offer the entry without a signal, where the processor has what it takes.
     pub rewrite: bool,
+    /// Look at channels instead of sleeping, when that pays.
+    pub spin: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { pool: 2, rewrite: true }
+        Self { pool: 2, rewrite: true, spin: true }
     }
 }
 
@@ -199,7 +201,7 @@ impl SeccompPlatform {
             call_entry: None,
         };
         let pool = pool::Pool::new(zygote.pid, zygote.pidfd, config.pool);
-        let shared = Shared::new(zygote.listener, template, global, pool)
+        let shared = Shared::new(zygote.listener, template, global, pool, config.spin)
             .map_err(|e| SetupError::Host("epoll_create1", e))?;
         if shared.has_fast_entry() {
             layout.call_entry = Some(blob::call_entry()?);

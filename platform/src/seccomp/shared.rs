@@ -59,6 +59,7 @@ impl Shared {
         template: Template,
         global: GlobalPage,
         pool: Pool,
+        may_spin: bool,
     ) -> Result<Arc<Self>, Errno> {
         let deaths = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(errno)?;
         let has_fsgsbase = global.get().flags.load(Relaxed) & shim_abi::global_flag::FSGSBASE != 0;
@@ -77,7 +78,7 @@ impl Shared {
             regions: Mutex::default(),
             deaths,
             is_broken: AtomicBool::new(false),
-            spin: Spin::new(),
+            spin: Spin::new(may_spin),
         }))
     }
 

@@ -78,10 +78,11 @@ pub fn worker_key() -> usize {
 }
 
 impl Spin {
-    pub fn new() -> Self {
+    pub fn new(is_wanted: bool) -> Self {
         Self {
             start: Instant::now(),
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            // With one CPU nobody ever looks.
+            cpus: if is_wanted { available_cpus() } else { 1 },
             allowed: rustix::thread::sched_getaffinity(None).unwrap_or_default(),
             is_hot: AtomicBool::new(false),
             is_spinning: AtomicBool::new(false),
@@ -118,6 +119,10 @@ impl Spin {
     fn has_room(&self, guests: usize) -> bool {
         guests < self.cpus
     }
+}
+
+fn available_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// How many pauses a shim makes before it sleeps.

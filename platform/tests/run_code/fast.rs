@@ -247,13 +247,8 @@ fn kicks_are_never_lost_and_spoil_nothing() {
 #[test]
 fn a_kick_during_the_answer_interrupts() {
     let platform = platform();
-    let code = snippet!(
-        "lea rcx, [rip + 2f]",
-        "jmp qword ptr [0x600100]",
-        "syscall",
-        "2:",
-        "jmp 2b",
-    );
+    let code =
+        snippet!("lea rcx, [rip + 2f]", "jmp qword ptr [0x600100]", "syscall", "2:", "jmp 2b",);
     let Some(mut context) = load_fast(&platform, code) else { return };
     assert_eq!(step(&mut *context), Event::Syscall);
     for _ in 0..200 {

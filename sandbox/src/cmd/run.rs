@@ -53,6 +53,17 @@ pub struct Args {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     #[expect(clippy::option_option, reason = "absent, bare and with a file are three things")]
     pub strace: Option<Option<PathBuf>>,
+    /// How to run guest code: "seccomp", without layers of it for measuring and finding faults
+    #[arg(
+        long,
+        value_name = "NAME[,no-rewrite][,no-spin]",
+        default_value = "seccomp",
+        value_parser = parse_platform
+    )]
+    pub platform: PlatformChoice,
+    /// Print how many calls were made and how they came, to standard error, at the end
+    #[arg(long)]
+    pub stats: bool,
     /// Log what the sandbox does (-v) or everything it does (-vv)
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -63,6 +74,31 @@ pub struct Args {
         trailing_var_arg = true
     )]
     pub command: Vec<OsString>,
+}
+
+/// What `--platform` asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlatformChoice {
+    /// Call sites may be rewritten.
+    pub rewrite: bool,
+    /// Workers may look at channels instead of sleeping.
+    pub spin: bool,
+}
+
+fn parse_platform(text: &str) -> Result<PlatformChoice, String> {
+    let mut words = text.split(',');
+    if words.next() != Some("seccomp") {
+        return Err("the one platform so far is \"seccomp\"".to_owned());
+    }
+    let mut choice = PlatformChoice { rewrite: true, spin: true };
+    for word in words {
+        match word {
+            "no-rewrite" => choice.rewrite = false,
+            "no-spin" => choice.spin = false,
+            other => return Err(format!("no such layer: {other}; there are no-rewrite, no-spin")),
+        }
+    }
+    Ok(choice)
 }
 
 pub fn run(args: Args) -> Result<u8, Failure> {
@@ -113,6 +149,19 @@ mod tests {
         assert_eq!(parse_size("2gib"), Ok(2 << 30));
         for bad in ["", "M", "1X", "-1", "0", "99999999999G"] {
             assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn platform_layers_can_be_left_out() {
+        let all = PlatformChoice { rewrite: true, spin: true };
+        assert_eq!(parse_platform("seccomp"), Ok(all));
+        let rewrite = parse_platform("seccomp,no-rewrite");
+        assert_eq!(rewrite, Ok(PlatformChoice { rewrite: false, ..all }));
+        let spin = parse_platform("seccomp,no-spin");
+        assert_eq!(spin, Ok(PlatformChoice { spin: false, ..all }));
+        for bad in ["", "kvm", "seccomp,", "seccomp,no-such", "no-spin"] {
+            assert!(parse_platform(bad).is_err(), "{bad}");
         }
     }
 

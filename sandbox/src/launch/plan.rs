@@ -10,7 +10,7 @@ use rustix::fs::Access;
 use sentry::config::{MountSource, MountSpec};
 
 use super::users;
-use crate::cmd::run::Args;
+use crate::cmd::run::{Args, PlatformChoice};
 use crate::failure::Failure;
 
 /// Where a program without a PATH is looked for.
@@ -31,6 +31,8 @@ pub struct Plan {
     pub timeout: Option<Duration>,
     pub hostname: Vec<u8>,
     pub strace: Strace,
+    pub stats: bool,
+    pub platform: PlatformChoice,
 }
 
 /// A host directory or file that the gofer serves.
@@ -80,6 +82,8 @@ impl Plan {
                 || rustix::system::uname().nodename().to_bytes().to_vec(),
                 String::into_bytes,
             ),
+            stats: args.stats,
+            platform: args.platform,
             strace: match args.strace {
                 None => Strace::Off,
                 Some(None) => Strace::Stderr,

@@ -12,6 +12,7 @@ use sentry::control::{self, Order};
 use super::confine::{self, Identity};
 use super::facts;
 use super::plan::{Plan, Strace};
+use crate::cmd::run::PlatformChoice;
 use crate::failure::Failure;
 
 /// What the sentry's process is made from.
@@ -36,11 +37,14 @@ pub fn start(wiring: Wiring<'_>) -> Result<Child, Failure> {
     let strace = open_strace(&wiring.plan.strace)?;
     let reply = rustix::io::fcntl_dupfd_cloexec(&wiring.control, 3)
         .map_err(|e| Failure::host("cannot copy a descriptor", e))?;
-    let config = config_of(wiring, strace);
+    let stats = wiring.plan.stats.then(|| rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 3));
+    let stats = stats.transpose().map_err(|e| Failure::host("--stats: cannot write", e))?;
+    let platform = wiring.plan.platform;
+    let config = config_of(wiring, platform, strace, stats);
     let mut keep = descriptors(&config);
     keep.push(reply.as_raw_fd());
     let identity = Identity::of_sentry();
-    let mut body = Some(Body { config, reply, identity });
+    let mut body = Some(Body { config, platform, reply, identity });
     let mut attempts = vec![ALL | Namespaces::USER];
     if rustix::process::geteuid().is_root() {
         attempts.push(ALL);
@@ -83,6 +87,7 @@ fn finish_namespaces(
 /// The child's side.
 struct Body {
     config: Config,
+    platform: PlatformChoice,
     reply: OwnedFd,
     identity: Identity,
 }
@@ -95,13 +100,15 @@ impl Body {
         let _ = rustix::process::setsid();
         silence_standard_streams();
         raise_descriptor_limit();
-        let Self { config, reply, identity } = self;
+        let Self { config, platform, reply, identity } = self;
+        let PlatformChoice { rewrite, spin } = platform;
+        let options = platform::seccomp::Config { rewrite, spin, ..Default::default() };
         let outcome = if !received_go(&reply) {
             return 1;
         } else if let Err(message) = confine::enter(namespaces, identity) {
             Outcome::Failed { code: 125, message }
         } else {
-            match platform::seccomp::SeccompPlatform::new(platform::seccomp::Config::default()) {
+            match platform::seccomp::SeccompPlatform::new(options) {
                 Ok(platform) => sentry::boot(config, platform),
                 Err(error) => Outcome::Failed { code: 125, message: error.to_string() },
             }
@@ -124,7 +131,12 @@ fn send(socket: BorrowedFd<'_>, datagram: &[u8]) -> rustix::io::Result<()> {
     rustix::net::send(socket, datagram, SendFlags::NOSIGNAL).map(drop)
 }
 
-fn config_of(wiring: Wiring<'_>, strace: Option<OwnedFd>) -> Config {
+fn config_of(
+    wiring: Wiring<'_>,
+    platform: PlatformChoice,
+    strace: Option<OwnedFd>,
+    stats: Option<OwnedFd>,
+) -> Config {
     let Wiring { plan, gofer, control, stdio, console, .. } = wiring;
     Config {
         args: plan.args,
@@ -141,6 +153,8 @@ fn config_of(wiring: Wiring<'_>, strace: Option<OwnedFd>) -> Config {
         pids_limit: plan.pids,
         hostname: plan.hostname,
         strace,
+        stats,
+        may_rewrite: platform.rewrite,
         host: facts::read(),
         confine: Box::new(crate::policy::install_sentry_filter),
     }
@@ -169,7 +183,8 @@ fn descriptors(config: &Config) -> Vec<RawFd> {
         Stdio::Closed | Stdio::Console => None,
     });
     let console = config.console.iter().flat_map(|console| [&console.input, &console.output]);
-    let own = config.gofer.iter().chain(&config.strace).chain([&config.control]);
+    let own =
+        config.gofer.iter().chain(&config.strace).chain(&config.stats).chain([&config.control]);
     own.chain(stdio).chain(console).map(AsRawFd::as_raw_fd).collect()
 }
 

@@ -138,6 +138,7 @@ fn prepare(
             memory: kernel.memory.as_ref().map_or(u64::MAX, |account| account.room()),
         },
         layout: kernel.platform.layout(),
+        rewriter: kernel.rewriter.as_ref(),
         randomize: true,
     };
     loader::prepare(cx, request)

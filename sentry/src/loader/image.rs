@@ -13,6 +13,7 @@ use vfs::file::MapSource;
 
 use crate::loader::elf::{Elf, page_start};
 use crate::mm::{Bounds, Content, Limits, MapRequest, MmState, Vma, VmaFlags};
+use crate::rewrite::Rewriter;
 
 /// Stack of a process without a stack limit: reserved, not used, so its size costs nothing.
 const UNLIMITED_STACK: u64 = 1 << 30;
@@ -40,6 +41,8 @@ pub struct Mappable {
     pub file: Arc<File>,
     pub source: MapSource,
     pub elf: Elf,
+    /// Where its text may be had with rewritten call sites.
+    pub rewriter: Option<Arc<Rewriter>>,
 }
 
 /// An address space in the making.
@@ -161,7 +164,7 @@ impl Image {
         if !elf.is_dynamic {
             return Ok(0);
         }
-        let base = self.state.free_range(0, size, false, false)?;
+        let base = self.state.free_range_below_area(size)?;
         Ok(base.wrapping_sub(lowest))
     }
 
@@ -257,6 +260,10 @@ impl Image {
             file: from.map(|from| Arc::clone(&from.file)),
             offset,
             noexec: false,
+            shared_text: from.and_then(|from| {
+                let rewriter = from.rewriter.as_ref()?;
+                rewriter.shared_text(&from.source, prot, offset, len)
+            }),
         };
         let len = page_up(len).ok_or(Errno::ENOMEM)?;
         offset.checked_add(len).ok_or(Errno::EOVERFLOW)?;

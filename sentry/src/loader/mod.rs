@@ -33,6 +33,7 @@ use vfs::text_busy::Running;
 use vfs::{File, LookupFlags, Path, VfsCx, ops, path};
 
 use crate::mm::Limits;
+use crate::rewrite::Rewriter;
 use elf::{Elf, ReadAt};
 use image::{Entropy, Image, Mappable};
 use script::HEAD_BYTES;
@@ -74,6 +75,8 @@ pub struct Request<'a> {
     pub stack_limit: u64,
     pub limits: Limits,
     pub layout: &'a Layout,
+    /// Where texts may be had with rewritten call sites.
+    pub rewriter: Option<&'a Arc<Rewriter>>,
     /// False with personality(2) ADDR_NO_RANDOMIZE.
     pub randomize: bool,
 }
@@ -104,9 +107,9 @@ pub fn prepare(cx: &VfsCx<'_>, request: Request<'_>) -> core::result::Result<Pre
     let strings = Strings { args: &args, env: &env, exec_name: &name };
     stack::check_size(&strings, request.stack_limit)?;
     let (file, args) = follow_scripts(cx, &program, &name, args, request.is_unreachable)?;
-    let program = mappable(cx, file)?;
+    let program = mappable(cx, file, request.rewriter)?;
     let interpreter = match program.elf.interpreter(&Reader { cx, file: &program.file })? {
-        Some(path) => Some(open_interpreter(cx, &path)?),
+        Some(path) => Some(open_interpreter(cx, &path, request.rewriter)?),
         None => None,
     };
     let strings = Strings { args: &args, env: &env, exec_name: &name };
@@ -201,20 +204,25 @@ fn open_exec(cx: &VfsCx<'_>, path: &Path) -> Result<Arc<File>> {
     Ok(File::new(file_ops, Arc::clone(inode), path.clone(), OpenFlags::empty()))
 }
 
-fn open_interpreter(cx: &VfsCx<'_>, path: &[u8]) -> Result<Mappable> {
+fn open_interpreter(
+    cx: &VfsCx<'_>,
+    path: &[u8],
+    rewriter: Option<&Arc<Rewriter>>,
+) -> Result<Mappable> {
     let path = path::resolve(cx, None, path, LookupFlags::FOLLOW)?;
     let file = open_exec(cx, &path)?;
     // Linux: ELIBBAD for an interpreter that is none.
-    mappable(cx, file).map_err(|errno| if errno == Errno::ENOEXEC { Errno::ELIBBAD } else { errno })
+    mappable(cx, file, rewriter)
+        .map_err(|errno| if errno == Errno::ENOEXEC { Errno::ELIBBAD } else { errno })
 }
 
-fn mappable(cx: &VfsCx<'_>, file: Arc<File>) -> Result<Mappable> {
+fn mappable(cx: &VfsCx<'_>, file: Arc<File>, rewriter: Option<&Arc<Rewriter>>) -> Result<Mappable> {
     let elf = Elf::read(&Reader { cx, file: &file })?;
     let source = file.ops().mappable(&file, false).map_err(|errno| match errno {
         Errno::ENODEV => Errno::ENOEXEC,
         other => other,
     })?;
-    Ok(Mappable { file, source, elf })
+    Ok(Mappable { file, source, elf, rewriter: rewriter.cloned() })
 }
 
 fn read_head(cx: &VfsCx<'_>, file: &File) -> Result<[u8; HEAD_BYTES]> {

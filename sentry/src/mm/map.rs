@@ -1,5 +1,6 @@
 //! mmap(2): what may be mapped and where.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +13,7 @@ use vfs::file::MapSource;
 
 use crate::mm::state::{Limits, MmState, Plan, STACK_GUARD_GAP, Undo, prot_of};
 use crate::mm::vma::{Content, Vma, VmaFlags, is_data};
+use crate::rewrite::{AREA_LEN, SharedText, area_vma};
 
 /// Size and alignment of a transparent huge page: large anonymous ranges start at one, as Linux places them.
 const HUGE_PAGE: u64 = 2 << 20;
@@ -34,6 +36,8 @@ pub struct MapRequest {
     pub offset: u64,
     /// The file's mount forbids execution.
     pub noexec: bool,
+    /// What to map in the file's stead, see `rewrite`.
+    pub shared_text: Option<Arc<SharedText>>,
 }
 
 impl MapRequest {
@@ -165,7 +169,17 @@ impl MmState {
             content: request.content(matches!(source, Some(MapSource::Host { .. }))),
         };
         self.tree.insert(addr, vma);
+        let area = request.shared_text.as_ref().and_then(|text| {
+            let area = self.area_of(text, addr, request.offset)?;
+            self.save(&mut undo, area.clone());
+            self.tree.remove(area.clone());
+            self.tree.insert(area.start, area_vma(area.end));
+            Some((text, area))
+        });
         self.note_peak();
+        if let Some((text, area)) = area {
+            return Ok(map_shared_text(text, addr, len, prot, area, undo));
+        }
         let op = HostOp::Map {
             addr: UserAddr(addr),
             len,
@@ -181,6 +195,26 @@ impl MmState {
         };
         let plan = Plan::one(addr, op, undo);
         Ok(self.populated(plan, request, prot, len))
+    }
+
+    /// Where the trampolines of a text at `addr` would be; `None` when something else is there.
+    fn area_of(&self, text: &SharedText, addr: u64, offset: u64) -> Option<Range<u64>> {
+        let start = addr.wrapping_sub(offset).wrapping_add(text.distance);
+        let end = start.checked_add(AREA_LEN)?;
+        self.is_area_free(start..end).then_some(start..end)
+    }
+
+    /// Whether trampolines can be mapped at a range.
+    pub fn is_area_free(&self, range: Range<u64>) -> bool {
+        if range.start < self.bounds.min_addr || range.end > self.bounds.task_size {
+            return false;
+        }
+        match self.tree.overlapping(range.clone()).next() {
+            None => true,
+            Some((start, vma)) => {
+                vma.is_reserved_area() && start == range.start && vma.end == range.end
+            }
+        }
     }
 
     /// MAP_POPULATE and MAP_LOCKED fault pages in; that this fails is no error of mmap(2).
@@ -214,7 +248,24 @@ impl MmState {
             return Ok(request.addr);
         }
         let low = request.flags.contains(MapFlags::MAP_32BIT);
+        // How loaders map a program or library as a whole, before its parts.
+        let loads = MapFlags::DENYWRITE | MapFlags::EXECUTABLE;
+        if request.file.is_some() && request.addr == 0 && !low && request.flags.intersects(loads) {
+            return self.free_range_below_area(len);
+        }
         self.free_range(request.addr, len, low, request.file.is_none())
+    }
+
+    /// A free range for a file with text, with a reserved area for trampolines below it.
+    ///
+    /// # Errors
+    /// `ENOMEM` when there is none.
+    pub fn free_range_below_area(&mut self, len: u64) -> Result<u64> {
+        let room = len.checked_add(AREA_LEN).ok_or(Errno::ENOMEM)?;
+        let area = self.free_range(0, room, false, false)?;
+        let start = area + AREA_LEN;
+        self.tree.insert(area, Vma { prot: Prot::empty(), ..area_vma(start) });
+        Ok(start)
     }
 
     /// A free range of `len` bytes: at `hint` when that is free, else where Linux' top-down layout looks.
@@ -247,12 +298,35 @@ impl MmState {
     }
 
     /// Free, and not in the guard gap of a VMA that grows down.
-    fn has_room(&self, range: std::ops::Range<u64>) -> bool {
+    fn has_room(&self, range: Range<u64>) -> bool {
         let guarded = self.tree.next_from(range.end).is_some_and(|(start, vma)| {
             vma.flags.contains(VmaFlags::GROWSDOWN) && start - range.end < STACK_GUARD_GAP
         });
         !guarded && self.tree.is_free(range)
     }
+}
+
+/// The area first: without it the text would lead nowhere.
+fn map_shared_text(
+    text: &SharedText,
+    addr: u64,
+    len: u64,
+    prot: Prot,
+    area: Range<u64>,
+    undo: Undo,
+) -> Plan {
+    let map = |addr, len, prot, offset| HostOp::Map {
+        addr: UserAddr(addr),
+        len,
+        prot,
+        shared: false,
+        noreserve: true,
+        backing: Backing::File { fd: Arc::clone(&text.fd), offset },
+    };
+    let area = map(area.start, AREA_LEN, Prot::all(), text.area);
+    let mut plan = Plan::one(addr, area, undo);
+    plan.ops.push(map(addr, len, prot, 0));
+    plan
 }
 
 /// The flag checks of an anonymous mapping.

@@ -54,7 +54,8 @@ impl Mm {
     #[must_use]
     pub fn maps(&self, layout: &Layout) -> Vec<MapLine> {
         let mut lines: Vec<MapLine> = self.with_state(|state| {
-            state.tree.iter().map(|(start, vma)| line(state, start, vma)).collect()
+            let shown = state.tree.iter().filter(|(_, vma)| !vma.is_reserved_area());
+            shown.map(|(start, vma)| line(state, start, vma)).collect()
         });
         let fixed = [
             (&layout.vvar, "[vvar]", Prot::READ),

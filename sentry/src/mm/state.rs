@@ -11,6 +11,7 @@ use vfs::File;
 use vfs::text_busy::Running;
 
 use crate::mm::vma::{Vma, VmaFlags, VmaTree};
+use crate::rewrite::Sites;
 
 /// Most VMAs of one address space (`vm.max_map_count`).
 pub const MAX_MAP_COUNT: usize = 65_530;
@@ -78,6 +79,8 @@ pub struct MmState {
     pub peak: u64,
     /// `LOCKED` and `LOCK_ON_FAULT` of new mappings, after mlockall(MCL_FUTURE).
     pub lock_future: VmaFlags,
+    /// Rewritten call sites.
+    pub sites: Sites,
     /// Undoing of the change whose host part waits for the way back to the guest.
     deferred: Option<Undo>,
 }
@@ -114,6 +117,7 @@ impl MmState {
             brk: 0,
             peak: 0,
             lock_future: VmaFlags::empty(),
+            sites: Sites::default(),
             deferred: None,
         }
     }
@@ -143,6 +147,7 @@ impl MmState {
         child.lock_future = VmaFlags::empty();
         child.peak = child.tree.totals().mapped;
         child.deferred = None;
+        child.sites = self.sites.forked();
         child
     }
 

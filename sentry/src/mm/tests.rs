@@ -20,7 +20,16 @@ fn state() -> MmState {
 }
 
 fn request(addr: u64, len: u64, flags: MapFlags) -> MapRequest {
-    MapRequest { addr, len, prot: RW, flags, file: None, offset: 0, noexec: false }
+    MapRequest {
+        addr,
+        len,
+        prot: RW,
+        flags,
+        file: None,
+        offset: 0,
+        noexec: false,
+        shared_text: None,
+    }
 }
 
 fn map(state: &mut MmState, addr: u64, len: u64, flags: MapFlags) -> Result<u64> {

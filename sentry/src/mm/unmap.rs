@@ -6,6 +6,7 @@ use abi::addr::{PAGE_SIZE, page_up};
 use abi::{Errno, Result};
 
 use crate::mm::state::{MAX_MAP_COUNT, MmState, Plan, Undo, unmap_op};
+use crate::mm::vma::VmaFlags;
 
 impl MmState {
     /// Plans munmap(2).
@@ -24,7 +25,17 @@ impl MmState {
         let mut undo = Undo::default();
         self.save(&mut undo, range.clone());
         self.tree.remove(range.clone());
-        Ok(Plan::one(0, unmap_op(&range), undo))
+        let plan = Plan::one(0, unmap_op(&range), undo);
+        let Some(area) = self.area_below(range.start) else { return Ok(plan) };
+        self.tree.remove(area.clone());
+        // For a reserved one the host has nothing to do, and says so.
+        Ok(plan.and_try(unmap_op(&area)))
+    }
+
+    /// The trampolines of a file whose lowest mapping began at `start`, see `rewrite`.
+    fn area_below(&self, start: u64) -> Option<Range<u64>> {
+        let (area, vma) = self.tree.overlapping(start.checked_sub(1)?..start).next()?;
+        vma.flags.contains(VmaFlags::TRAMPOLINES).then_some(area..vma.end)
     }
 
     fn unmap_range(&self, addr: u64, len: u64) -> Result<Range<u64>> {

@@ -24,6 +24,8 @@ bitflags::bitflags! {
         const NO_HUGE = 1 << 9;
         const SEQUENTIAL = 1 << 10;
         const RANDOM = 1 << 11;
+        /// Where rewritten call sites go by, see `rewrite`.
+        const TRAMPOLINES = 1 << 12;
     }
 }
 
@@ -90,6 +92,12 @@ impl Vma {
     #[must_use]
     pub fn is_data(&self) -> bool {
         is_data(self.prot, self.flags)
+    }
+
+    /// Room for trampolines (see `rewrite`) that nobody needed yet: there is nothing on the host.
+    #[must_use]
+    pub fn is_reserved_area(&self) -> bool {
+        self.flags.contains(VmaFlags::TRAMPOLINES) && self.prot.is_empty()
     }
 
     fn can_merge(&self, start: u64, next: &Self) -> bool {

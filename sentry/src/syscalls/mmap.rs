@@ -8,6 +8,8 @@ use abi::mman::{MapFlags, MclFlags, MlockFlags, MremapFlags, MsyncFlags, advice}
 use abi::rlimit::Resource;
 use abi::{Errno, Result, UserAddr};
 use base::cred::Caps;
+use platform::Prot;
+use vfs::file::MapSource;
 
 use crate::cx::Cx;
 use crate::error::{SysError, SysResult};
@@ -125,7 +127,16 @@ fn map_request(
     }
     let noexec = file.as_ref().is_some_and(|file| vfs::path::is_no_exec(file.path()));
     let offset = if file.is_some() { offset } else { 0 };
-    Ok(MapRequest { addr: addr.0, len, prot: prot.0, flags, file, offset, noexec })
+    Ok(MapRequest {
+        addr: addr.0,
+        len,
+        prot: prot.0,
+        flags,
+        file,
+        offset,
+        noexec,
+        shared_text: None,
+    })
 }
 
 /// mmap, when nobody else uses the address space.
@@ -148,7 +159,19 @@ pub fn try_mmap(
         Err(errno) => return Attempt::Done(Err(errno.into())),
     };
     let limits = cx.mm_limits();
+    let request = with_shared_text(cx, request, source.as_ref());
     cx.try_change(|state| state.plan_map(&request, source, &limits))
+}
+
+/// A text that is known may come with rewritten call sites.
+fn with_shared_text(cx: &Cx<'_>, request: MapRequest, source: Option<&MapSource>) -> MapRequest {
+    let (Some(rewriter), Some(source)) = (&cx.kernel.rewriter, source) else { return request };
+    if request.flags.map_type() != MapFlags::TYPE_PRIVATE {
+        return request;
+    }
+    let prot = Prot::from_bits_truncate(request.prot);
+    let shared_text = rewriter.shared_text(source, prot, request.offset, request.len);
+    MapRequest { shared_text, ..request }
 }
 
 /// mmap: maps files or anonymous memory. See [mmap(2)](https://man7.org/linux/man-pages/man2/mmap.2.html).
@@ -163,6 +186,7 @@ pub async fn mmap(
 ) -> SysResult {
     let request = map_request(cx, addr, len, prot, flags, fd, offset)?;
     let source = request.source()?;
+    let request = with_shared_text(cx, request, source.as_ref());
     let limits = cx.mm_limits();
     cx.change(|state| state.plan_map(&request, source, &limits)).await
 }

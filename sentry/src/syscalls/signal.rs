@@ -260,6 +260,9 @@ pub fn rt_sigreturn(cx: &mut Cx<'_>) -> SysResult {
     match frame::leave_handler(&mm, &mut **cx.context, xstate_len) {
         Ok(restored) => {
             cx.thread.set_signal_mask(restored.mask);
+            // The code it was interrupted in may have been rewritten since.
+            let rip = cx.context.regs().rip;
+            cx.context.regs_mut().rip = mm.with_state(|state| state.rewritten(rip));
             let rsp = cx.context.regs().rsp;
             let previous = cx.thread.signals.lock().stack;
             // As Linux: an alternate stack in the frame that cannot be set is ignored.

@@ -63,6 +63,7 @@ fn prepare(cx: &Cx<'_>, program: Program) -> Result<Prepared, LoadError> {
         stack_limit: cx.thread.group.limit(Resource::Stack),
         limits: cx.mm_limits(),
         layout: cx.kernel.platform.layout(),
+        rewriter: cx.kernel.rewriter.as_ref(),
         randomize,
     };
     cx.with_vfs(|vfs| loader::prepare(vfs, request))

@@ -27,6 +27,10 @@ pub struct RunState {
     exits: AtomicU64,
     /// Told when guest code is left while `exit_wanted`.
     left: WaitQueue,
+    /// Guest code is not to run for a while; the same protocol as `attention`, but it ends no wait.
+    held: AtomicBool,
+    /// Told when it may run again.
+    released: WaitQueue,
     // Leaf locks; waker and kicker are called after they are released.
     waker: Mutex<Option<Waker>>,
     kicker: Mutex<Option<Arc<dyn Kicker>>>,
@@ -68,6 +72,23 @@ impl RunState {
             self.kick();
         }
         has_left.then_some(())
+    }
+
+    /// Keeps guest code from running again, or lets it. What runs goes on: see [`RunState::begin_pass`].
+    pub fn set_held(&self, held: bool) {
+        self.held.store(held, Ordering::SeqCst);
+        if !held {
+            self.released.notify(PollEvents::IN);
+        }
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::SeqCst)
+    }
+
+    /// Told when the thread is not held any more.
+    pub fn released(&self) -> &WaitQueue {
+        &self.released
     }
 
     /// True when the thread, just resumed, must be kicked: see the module's documentation.

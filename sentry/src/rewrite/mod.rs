@@ -1,0 +1,167 @@
+//! Call sites that are rewritten, so that a call needs no signal: when, where, and for whom.
+//!
+//! How a site's neighbourhood is changed is the platform's knowledge (`platform::rewrite`); here is decided which sites
+//! are worth it, and address spaces are changed. Rules:
+//!
+//! 1. Only private file mappings that are executable and not writable are touched: what a program generates may change
+//!    at any time.
+//! 2. What is learned about a site of a file is kept with the file ([`FileText`]), for every process that maps it. The
+//!    trampolines of a file lie in an *area* at a constant distance below its lowest mapping, for which mmap leaves room.
+//! 3. A process whose site has trapped [`PATCH_AFTER`] times gets its own copy of the page rewritten, while all its other
+//!    threads stand still ([`hold`]); who stands in the window goes on in the trampoline.
+//! 4. A site that trapped in [`LEARN_AFTER`] processes is learned. From then on, who maps the file's text gets a copy
+//!    of it with all that is learned in it, from a sealed memfd shared by all: rewriting costs them nothing.
+//! 5. /proc and the file itself show none of this but the area; a guest that reads its own text sees the jumps.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `file_text` | what is known of a file's text, and the copy for later processes |
+//! | `sites` | what is known in one address space |
+//! | `patch` | changing an address space |
+//! | `hold` | stopping its other threads |
+
+mod file_text;
+mod hold;
+mod patch;
+mod sites;
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base::lock::Mutex;
+use platform::{Context, Prot};
+use vfs::file::MapSource;
+
+use crate::kernel::Kernel;
+use crate::lock_order;
+use crate::mm::MmState;
+use crate::task::Thread;
+
+pub use file_text::{FileText, SharedText};
+pub use hold::wait_while_held;
+pub use patch::area_vma;
+pub use sites::Sites;
+
+/// Bytes of a file's area of trampolines.
+pub const AREA_LEN: u64 = 0x4000;
+/// Traps of one site in one process before it is rewritten there: below that it does not pay.
+const PATCH_AFTER: u32 = 12;
+/// Processes in which a site trapped before it is rewritten for those to come.
+const LEARN_AFTER: u32 = 4;
+
+/// What the sandbox knows about the sites of all files.
+#[derive(Debug)]
+pub struct Rewriter {
+    /// Where trampolines go: see `platform::Layout::call_entry`.
+    entry: u64,
+    files: Mutex<HashMap<FileKey, Arc<FileText>>, lock_order::Leaf>,
+    pub stats: Stats,
+}
+
+/// For `--stats`.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Calls that came by a signal, and without one.
+    pub trapped: AtomicU64,
+    pub direct: AtomicU64,
+    /// Sites that were learned, and those that are left alone.
+    pub learned: AtomicU64,
+    pub refused: AtomicU64,
+    /// Changes of one address space.
+    pub patches: AtomicU64,
+    /// Mappings that were rewritten from the start.
+    pub mappings: AtomicU64,
+}
+
+/// A file as the host names it, with what changes when its content does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct FileKey {
+    device: u64,
+    inode: u64,
+    size: i64,
+    modified: (i64, u64),
+    /// Where the file begins in it.
+    base: u64,
+}
+
+impl FileKey {
+    /// `None` for a file without a name on the host: it may change without notice.
+    fn of(fd: &OwnedFd, base: u64) -> Option<Self> {
+        let stat = rustix::fs::fstat(fd).ok()?;
+        (stat.st_nlink > 0).then_some(Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: stat.st_size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+            base,
+        })
+    }
+}
+
+impl Rewriter {
+    /// `None` where the platform has no entry for rewritten sites.
+    #[must_use]
+    pub fn new(entry: Option<u64>) -> Option<Self> {
+        let entry = entry?;
+        Some(Self { entry, files: Mutex::default(), stats: Stats::default() })
+    }
+
+    fn file(&self, source: &MapSource) -> Option<Arc<FileText>> {
+        let MapSource::Host { fd, base } = source else { return None };
+        let key = FileKey::of(fd, *base)?;
+        let mut files = self.files.lock();
+        Some(Arc::clone(files.entry(key).or_insert_with(|| FileText::new(fd, *base))))
+    }
+
+    /// For a private mapping of a file's text: the copy with rewritten sites, if there is one.
+    pub fn shared_text(
+        &self,
+        source: &MapSource,
+        prot: Prot,
+        offset: u64,
+        len: u64,
+    ) -> Option<Arc<SharedText>> {
+        if !prot.contains(Prot::EXEC) || prot.contains(Prot::WRITE) {
+            return None;
+        }
+        let MapSource::Host { fd, base } = source else { return None };
+        let key = FileKey::of(fd, *base)?;
+        let file = self.files.lock().get(&key).cloned()?;
+        let shared = file.shared(offset, len);
+        if shared.is_some() {
+            self.stats.mappings.fetch_add(1, Ordering::Relaxed);
+        }
+        shared
+    }
+}
+
+/// A thread's call came: counts it, and sees to its site when that has trapped often enough.
+pub async fn on_call(kernel: &Arc<Kernel>, thread: &Arc<Thread>, context: &mut dyn Context) {
+    let Some(rewriter) = &kernel.rewriter else { return };
+    if !context.has_trapped() {
+        rewriter.stats.direct.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    rewriter.stats.trapped.fetch_add(1, Ordering::Relaxed);
+    let regs = context.regs();
+    let (site, number) = (regs.rip.wrapping_sub(SYSCALL_LEN), regs.syscall_number());
+    let mm = thread.mm();
+    let hits = mm.with_state(|state| state.sites.hit(site));
+    if hits == 1 {
+        patch::note(rewriter, &mm, site, number);
+    } else if hits == PATCH_AFTER {
+        patch::apply(kernel, rewriter, thread, context, site, number).await;
+    }
+}
+
+const SYSCALL_LEN: u64 = 2;
+
+impl MmState {
+    /// The address in guest text where a thread really goes on that stood at `rip` when that was rewritten.
+    #[must_use]
+    pub fn rewritten(&self, rip: u64) -> u64 {
+        self.sites.moved(rip).unwrap_or(rip)
+    }
+}

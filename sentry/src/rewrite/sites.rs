@@ -1,0 +1,62 @@
+//! What is known of call sites in one address space.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::file_text::Learned;
+
+/// Sites whose traps are counted at once; then counting begins anew.
+const MOST_COUNTED: usize = 4096;
+
+/// Part of an address space's state.
+#[derive(Debug, Clone, Default)]
+pub struct Sites {
+    /// Traps by the instruction's address. A child counts for itself.
+    hits: HashMap<u64, u32>,
+    /// Windows that were rewritten here while threads could stand in them, by their start. Shared with forked children
+    /// until one of them changes it.
+    windows: Arc<BTreeMap<u64, Window>>,
+}
+
+#[derive(Debug, Clone)]
+struct Window {
+    learned: Arc<Learned>,
+    trampoline: u64,
+}
+
+impl Sites {
+    /// Counts a trap; how many there were.
+    pub fn hit(&mut self, site: u64) -> u32 {
+        if self.hits.len() >= MOST_COUNTED {
+            self.hits.clear();
+        }
+        let hits = self.hits.entry(site).or_insert(0);
+        *hits = hits.saturating_add(1);
+        *hits
+    }
+
+    /// For a copy of the address space.
+    #[must_use]
+    pub fn forked(&self) -> Self {
+        Self { hits: HashMap::new(), windows: Arc::clone(&self.windows) }
+    }
+
+    /// A window at `start` is about to be rewritten.
+    pub(super) fn add(&mut self, start: u64, learned: &Arc<Learned>, trampoline: u64) {
+        let window = Window { learned: Arc::clone(learned), trampoline };
+        Arc::make_mut(&mut self.windows).insert(start, window);
+    }
+
+    /// Where a thread goes on that stood inside a window.
+    #[must_use]
+    pub fn moved(&self, rip: u64) -> Option<u64> {
+        let (start, window) = self.windows.range(..rip).next_back()?;
+        let patch = &window.learned.patch;
+        let inside = rip.wrapping_sub(*start);
+        if inside >= patch.original.len() as u64 {
+            return None;
+        }
+        let offset = patch.to_trampoline(patch.at.wrapping_add(inside))?;
+        Some(window.trampoline.wrapping_add(offset as u64))
+    }
+}
