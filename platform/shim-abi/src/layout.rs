@@ -32,6 +32,9 @@ pub const FAST_STACK_TOP: u64 = 0x3000;
 /// Within a slot: the alternate signal stack.
 pub const STACK_OFFSET: u64 = 0x3000;
 pub const STACK_END: u64 = 0x1_0000;
+/// Within a slot: the small inputs and outputs of a call.
+pub const BOUNCE_OFFSET: u64 = 0x1_0000;
+pub const BOUNCE_END: u64 = SLOT_SIZE;
 /// Within a slot: where a new thread's stack pointer starts, well below the frame that the sentry prepared.
 pub const START_STACK_OFFSET: u64 = 0x9000;
 
@@ -82,6 +85,8 @@ pub mod kind {
     pub const CALL: u32 = 4;
     /// A kick that found the thread on its way back from such a call; registers as above.
     pub const KICKED: u32 = 5;
+    /// Guest memory that a call's output should go to is not there.
+    pub const COPY_FAILED: u32 = 6;
 }
 
 /// Operations beyond plain host calls (whose number is the call's own).
@@ -181,7 +186,9 @@ pub struct Slot {
     pub ops_done: AtomicU32,
     pub errno: AtomicU32,
     pub result: AtomicU64,
-    _line_0: u64,
+    /// Written by the sentry before it replies: how many of [`Fast::copies`] are to be made.
+    pub copy_count: AtomicU32,
+    _line_0: u32,
     pub fs_base: AtomicU64,
     pub gs_base: AtomicU64,
     /// Where a context that never ran finds its frame: offset of the `ucontext`.
@@ -202,8 +209,48 @@ pub struct Fast {
     pub registers: [AtomicU64; 18],
     /// A kick came while the shim's code ran; the guest's side only.
     pub kicked: AtomicU32,
-    _align: u32,
+    /// With a call: how many of `windows` are valid.
+    pub window_count: AtomicU32,
+    pub windows: [Window; MAX_WINDOWS],
+    /// With a reply: what is to be copied to guest memory.
+    pub copies: [Window; MAX_COPIES],
 }
+
+impl Fast {
+    /// Index of rax in `registers`.
+    pub const RAX: usize = 13;
+
+    pub fn register(&self, index: usize) -> u64 {
+        self.registers[index].load(core::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Argument `index` of a call; see syscall(2).
+    pub fn argument(&self, index: u8) -> u64 {
+        const ORDER: [usize; 6] = [8, 9, 12, 2, 0, 1];
+        self.register(ORDER[index as usize % 6])
+    }
+}
+
+/// Guest memory that a call takes or gives, and its place in the slot.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Window {
+    pub addr: AtomicU64,
+    pub len: AtomicU32,
+    /// Offset in the slot; of a window also one of [`window`]'s bits.
+    pub place: AtomicU32,
+}
+
+/// Bits of [`Window::place`].
+pub mod window {
+    /// A copy of what is at `addr`.
+    pub const INPUT: u32 = 0;
+    /// Room for what is to be at `addr`.
+    pub const OUTPUT: u32 = 1 << 31;
+}
+
+pub const MAX_WINDOWS: usize = 6;
+pub const MAX_COPIES: usize = 8;
 
 const _: () = assert!(CHANNEL_ADDR.is_multiple_of(CHANNEL_SIZE) && CHANNEL_SIZE == 1 << 29);
 const _: () = assert!(size_of::<Op>() == 64);

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use crate::abi::{self, Global, Slot, global_flag, kind, op, ring, state};
 use crate::calls::{self, die, failed, syscall};
-use crate::{clone, guest_memory};
+use crate::{clone, fast, guest_memory};
 
 /// The sentry's page.
 pub fn global() -> &'static Global {
@@ -57,13 +57,19 @@ pub fn obey(slot: &Slot) -> Outcome {
                 let count = slot.op_count.load(Relaxed);
                 slot.state.store(state::RUNNING, Relaxed);
                 if count == 0 && order == state::RESUME {
-                    return Outcome::Resume;
+                    if fast::copy_out(slot) {
+                        return Outcome::Resume;
+                    }
+                    post(slot, kind::COPY_FAILED);
+                    continue;
                 }
                 let ok = execute(slot, count as usize, fd);
                 if order == state::EXECUTE {
                     post(slot, kind::OPS_DONE);
-                } else if ok {
+                } else if ok && fast::copy_out(slot) {
                     return Outcome::Resume;
+                } else if ok {
+                    post(slot, kind::COPY_FAILED);
                 } else {
                     post(slot, kind::DEFER_FAILED);
                 }

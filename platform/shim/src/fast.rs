@@ -19,12 +19,14 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::abi::{self, Fast, Global, Slot, kind, reply, state};
 use crate::calls;
 use crate::channel::{self, Outcome};
+use crate::marshal;
 
 /// Offset in a slot of register `index` of `gregs`.
 const fn register(index: usize) -> usize {
     abi::FAST_OFFSET as usize + offset_of!(Fast, registers) + index * 8
 }
 
+const WINDOW_COUNT: usize = abi::FAST_OFFSET as usize + offset_of!(Fast, window_count);
 const KICKED: usize = abi::FAST_OFFSET as usize + offset_of!(Fast, kicked);
 /// Looks before the first pause.
 const EAGER_LOOKS: u32 = 64;
@@ -66,8 +68,22 @@ pub unsafe extern "C" fn enter() {
         "mov gs:[{rdx}], rdx",
         "mov gs:[{rax}], rax",
         "cld",
+        "mov dword ptr gs:[{window_count}], 0",
+        "mov edx, {call}",
+        "cmp rax, {numbers}",
+        "jae {post}",
+        "lea r11, [rip + {wanted}]",
+        "cmp byte ptr [r11 + rax], 0",
+        "je {post}",
+        "lea r11, [rip + {offer}]",
+        "call {with_vectors}",
         "mov edx, {call}",
         "jmp {post}",
+        window_count = const WINDOW_COUNT,
+        numbers = const marshal::NUMBERS,
+        wanted = sym marshal::IS_WANTED,
+        offer = sym offer,
+        with_vectors = sym with_vectors,
         channel = const (abi::CHANNEL_ADDR >> 29),
         stack = const abi::FAST_STACK_TOP,
         call = const kind::CALL,
@@ -112,8 +128,9 @@ unsafe extern "C" fn post() {
         "4:",
         "cmp eax, {resume}",
         "jne 5f",
-        "cmp dword ptr gs:[{op_count}], 0",
-        "jne 5f",
+        "mov eax, gs:[{op_count}]",
+        "or eax, gs:[{copy_count}]",
+        "jnz 5f",
         "mov dword ptr gs:[{state}], {running}",
         "cmp dword ptr gs:[{reply}], 0",
         "jne 6f",
@@ -121,7 +138,8 @@ unsafe extern "C" fn post() {
         "mov gs:[{rax}], rax",
         "jmp 6f",
         "5:",
-        "call {serve}",
+        "lea r11, [rip + {serve}]",
+        "call {with_vectors}",
         "test eax, eax",
         "jnz {settle}",
         "6:",
@@ -140,7 +158,9 @@ unsafe extern "C" fn post() {
         resume = const state::RESUME,
         running = const state::RUNNING,
         eager = const EAGER_LOOKS,
-        serve = sym serve_with_vectors,
+        copy_count = const offset_of!(Slot, copy_count),
+        serve = sym serve,
+        with_vectors = sym with_vectors,
         settle = sym settle,
         out = sym out,
     )
@@ -221,10 +241,10 @@ unsafe extern "C" fn settle() {
     )
 }
 
-/// Calls [`serve`] with the guest's vector registers put aside. The upper halves of wider registers stay: compiled
+/// Calls the function in r11 with the slot's address and the guest's vector registers put aside. The upper halves of wider registers stay: compiled
 /// code here uses the narrow instructions, which leave them alone.
 #[unsafe(naked)]
-unsafe extern "C" fn serve_with_vectors() -> u32 {
+unsafe extern "C" fn with_vectors() -> u32 {
     naked_asm!(
         "push rbp",
         "mov rbp, rsp",
@@ -247,7 +267,7 @@ unsafe extern "C" fn serve_with_vectors() -> u32 {
         "movaps [rsp + 224], xmm14",
         "movaps [rsp + 240], xmm15",
         "rdgsbase rdi",
-        "call {serve}",
+        "call r11",
         "movaps xmm0, [rsp]",
         "movaps xmm1, [rsp + 16]",
         "movaps xmm2, [rsp + 32]",
@@ -267,7 +287,6 @@ unsafe extern "C" fn serve_with_vectors() -> u32 {
         "mov rsp, rbp",
         "pop rbp",
         "ret",
-        serve = sym serve,
     )
 }
 
@@ -277,13 +296,26 @@ extern "C" fn serve(slot: u64) -> u32 {
     match channel::obey(slot) {
         Outcome::Resume => {
             if slot.reply.load(Relaxed) == reply::RETURN {
-                let rax = &fast(slot).registers[13];
+                let rax = &fast(slot).registers[Fast::RAX];
                 rax.store(slot.returned.load(Relaxed), Relaxed);
             }
             0
         }
         Outcome::Settle => 1,
     }
+}
+
+/// Puts what the call points to into the slot.
+extern "C" fn offer(slot: u64) -> u32 {
+    let slot = channel::slot_of(slot);
+    marshal::offer(slot, fast(slot));
+    0
+}
+
+/// Copies a call's output to guest memory; false when that is not there.
+pub fn copy_out(slot: &Slot) -> bool {
+    let count = slot.copy_count.load(Relaxed);
+    count == 0 || marshal::copy_out(slot, fast(slot), count)
 }
 
 fn fast(slot: &Slot) -> &Fast {

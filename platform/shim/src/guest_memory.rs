@@ -1,6 +1,8 @@
-//! Access to guest memory that may not be there: a fault inside gives EFAULT, see `signals`.
+//! Access to guest memory that may not be there: a fault inside is an answer, see `signals`.
 
 use core::arch::naked_asm;
+
+pub const PAGE: u64 = 4096;
 
 /// Compare-and-exchange of a guest word; the previous value, or `-EFAULT`.
 pub fn compare_exchange(addr: u64, expected: u32, new: u32) -> i64 {
@@ -8,27 +10,152 @@ pub fn compare_exchange(addr: u64, expected: u32, new: u32) -> i64 {
     unsafe { guest_cmpxchg(addr, expected, new) }
 }
 
-/// Instruction range in which a fault is expected, and where to go on after one.
-pub fn fixup(rip: u64) -> Option<u64> {
-    let start = guest_cmpxchg as *const () as u64;
-    (start..start + FAULTING_BYTES).contains(&rip).then(|| guest_fault as *const () as u64)
+/// Copies bytes from or to guest memory; how many could not be.
+pub fn copy(to: u64, from: u64, len: u64) -> u64 {
+    // SAFETY: a fault is fixed up; the callers' own side lies in the slot, beyond what compiled code uses.
+    unsafe { guest_copy(to, from, len) }
 }
 
-/// Upper bound for the instructions before and including the access in `guest_cmpxchg`.
-const FAULTING_BYTES: u64 = 8;
+/// Copies a string with its end, or as much of it as `most` bytes and the memory have; how many bytes.
+pub fn copy_string(to: u64, from: u64, most: u64) -> u64 {
+    // SAFETY: as above.
+    most - unsafe { guest_copy_string(to, from, most) }
+}
+
+/// Whether a byte can be written; it stays what it is.
+pub fn is_writable(addr: u64) -> bool {
+    // SAFETY: a fault is fixed up; the exchange is atomic, so that no other thread's write is lost.
+    unsafe { guest_probe(addr) == 0 }
+}
+
+/// Where to go on after a fault at `rip`, if one was expected there.
+pub fn fixup(rip: u64) -> Option<u64> {
+    let at = |start: unsafe extern "C" fn(), end: unsafe extern "C" fn()| {
+        (start as *const () as u64..end as *const () as u64).contains(&rip)
+    };
+    if at(shim_cmpxchg, shim_cmpxchg_end) {
+        return Some(shim_cmpxchg_fault as *const () as u64);
+    }
+    if at(shim_copy, shim_copy_end) {
+        return Some(shim_copy_end as *const () as u64);
+    }
+    if at(shim_string, shim_string_end) {
+        return Some(shim_string_end as *const () as u64);
+    }
+    at(shim_probe, shim_probe_end).then_some(shim_probe_fault as *const () as u64)
+}
+
+unsafe extern "C" {
+    fn shim_cmpxchg();
+    fn shim_cmpxchg_end();
+    fn shim_cmpxchg_fault();
+    fn shim_copy();
+    fn shim_copy_end();
+    fn shim_string();
+    fn shim_string_end();
+    fn shim_probe();
+    fn shim_probe_end();
+    fn shim_probe_fault();
+}
 
 #[unsafe(naked)]
 unsafe extern "C" fn guest_cmpxchg(addr: u64, expected: u32, new: u32) -> i64 {
     naked_asm!(
-        "mov eax, esi",            // 2 bytes
-        "lock cmpxchg [rdi], edx", // 4 bytes
+        "mov eax, esi",
+        ".globl shim_cmpxchg",
+        "shim_cmpxchg:",
+        "lock cmpxchg [rdi], edx",
+        ".globl shim_cmpxchg_end",
+        "shim_cmpxchg_end:",
         "mov eax, eax",
+        "ret",
+        ".globl shim_cmpxchg_fault",
+        "shim_cmpxchg_fault:",
+        "mov rax, -14",
         "ret",
     )
 }
 
-/// Where a fault in `guest_cmpxchg` goes: the same stack, a return address on top.
+/// Words first, then bytes. Wherever it faults, rdx is what is left.
 #[unsafe(naked)]
-unsafe extern "C" fn guest_fault() -> i64 {
-    naked_asm!("mov rax, -14", "ret")
+unsafe extern "C" fn guest_copy(to: u64, from: u64, len: u64) -> u64 {
+    naked_asm!(
+        ".globl shim_copy",
+        "shim_copy:",
+        "cmp rdx, 256",
+        "jae 5f",
+        "2:",
+        "cmp rdx, 8",
+        "jb 3f",
+        "mov rax, [rsi]",
+        "mov [rdi], rax",
+        "add rsi, 8",
+        "add rdi, 8",
+        "sub rdx, 8",
+        "jmp 2b",
+        "3:",
+        "test rdx, rdx",
+        "jz 4f",
+        "mov al, [rsi]",
+        "mov [rdi], al",
+        "inc rsi",
+        "inc rdi",
+        "dec rdx",
+        "jmp 3b",
+        "5:",
+        "mov rcx, rdx",
+        "shr rcx, 3",
+        "and edx, 7",
+        // For the time of the next instruction rdx is less than what is left, but not zero.
+        "lea rdx, [rdx + 8]",
+        "rep movsq",
+        "sub rdx, 8",
+        "jmp 3b",
+        "4:",
+        ".globl shim_copy_end",
+        "shim_copy_end:",
+        "mov rax, rdx",
+        "ret",
+    )
+}
+
+/// Wherever it faults, rdx is what is left.
+#[unsafe(naked)]
+unsafe extern "C" fn guest_copy_string(to: u64, from: u64, most: u64) -> u64 {
+    naked_asm!(
+        ".globl shim_string",
+        "shim_string:",
+        "2:",
+        "test rdx, rdx",
+        "jz 3f",
+        "mov al, [rsi]",
+        "mov [rdi], al",
+        "inc rsi",
+        "inc rdi",
+        "dec rdx",
+        "test al, al",
+        "jnz 2b",
+        "3:",
+        ".globl shim_string_end",
+        "shim_string_end:",
+        "mov rax, rdx",
+        "ret",
+    )
+}
+
+#[unsafe(naked)]
+unsafe extern "C" fn guest_probe(addr: u64) -> u64 {
+    naked_asm!(
+        ".globl shim_probe",
+        "shim_probe:",
+        "lock or byte ptr [rdi], 0",
+        ".globl shim_probe_end",
+        "shim_probe_end:",
+        "xor eax, eax",
+        "ret",
+        ".globl shim_probe_fault",
+        "shim_probe_fault:",
+        "mov eax, 1",
+        "ret",
+    )
 }

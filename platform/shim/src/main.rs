@@ -15,6 +15,7 @@ mod channel;
 mod clone;
 mod fast;
 mod guest_memory;
+mod marshal;
 mod signals;
 mod zygote;
 

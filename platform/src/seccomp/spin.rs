@@ -206,6 +206,7 @@ impl Shared {
             Ending::Contended => wanted.saturating_mul(16).min(CONTENDED_STREAK),
         };
         spin.wanted_streak.store(next, Relaxed);
+        tracing::debug!(?ending, finds, next, "looking ends");
     }
 
     /// A thread is about to be answered, `guests` will be awaited: shims must not rely on a look that may come

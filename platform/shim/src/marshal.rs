@@ -1,0 +1,206 @@
+//! Small inputs of a call go with it in the slot, small outputs come back in it: spares the sentry a host call for each.
+//!
+//! What the sentry then reads of guest memory is the call's *inputs* where it asks for these; what it writes within the
+//! call's *outputs* is copied out before guest code runs. Both are offers: who finds nothing here uses
+//! process_vm_readv(2) and process_vm_writev(2). An output is offered only when all of it was found writable; when that
+//! is not so any more at the end, the call fails with EFAULT.
+//!
+//! Never offered: words that other threads change to be seen at once (futexes).
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::abi::{BOUNCE_END, BOUNCE_OFFSET, Fast, MAX_WINDOWS, Slot, window};
+use crate::guest_memory::{self, PAGE};
+
+/// Longest input or output that goes through the slot. More touches pages of a large buffer that the call may not use.
+const MOST: u64 = 0x4000;
+/// Longest path.
+const MOST_STRING: u64 = 256;
+
+/// An argument that points to memory.
+#[derive(Clone, Copy)]
+enum Pointer {
+    /// A string.
+    Path(u8),
+    /// So many bytes.
+    In(u8, u16),
+    Out(u8, u16),
+    /// As many as another argument says, times a size.
+    InCount(u8, u8, u16),
+    OutCount(u8, u8, u16),
+}
+
+use Pointer::{In, InCount, Out, OutCount, Path};
+
+/// Bytes of `struct stat`, `statx`, `pollfd`, `epoll_event`, `timespec`, `msghdr`, `iovec`.
+const STAT: u16 = 144;
+const STATX: u16 = 256;
+const POLLFD: u16 = 8;
+const EPOLL_EVENT: u16 = 12;
+const TIMESPEC: u16 = 16;
+const MSGHDR: u16 = 56;
+const IOVEC: u16 = 16;
+
+/// What a call takes and gives. See each call's page in section 2 of the manual.
+const fn pointers(number: u64) -> &'static [Pointer] {
+    match number {
+        // read, pread64, recvfrom, getdents64; write, pwrite64, sendto
+        0 | 17 | 45 | 217 => &[OutCount(1, 2, 1)],
+        1 | 18 | 44 => &[InCount(1, 2, 1)],
+        // readv, writev, preadv, pwritev
+        19 | 20 | 295 | 296 => &[InCount(1, 2, IOVEC)],
+        // open, access, chdir, mkdir, rmdir, creat, unlink, chmod, chown, truncate
+        2 | 21 | 80 | 83 | 84 | 85 | 87 | 90 | 92 | 76 => &[Path(0)],
+        // stat, lstat, fstat
+        4 | 6 => &[Path(0), Out(1, STAT)],
+        5 => &[Out(1, STAT)],
+        // rename, link, symlink
+        82 | 86 | 88 => &[Path(0), Path(1)],
+        // poll, ppoll
+        7 => &[InCount(0, 1, POLLFD), OutCount(0, 1, POLLFD)],
+        271 => &[InCount(0, 1, POLLFD), OutCount(0, 1, POLLFD), In(2, TIMESPEC), In(3, 8)],
+        // rt_sigaction, rt_sigprocmask
+        13 => &[In(1, 32), Out(2, 32)],
+        14 => &[In(1, 8), Out(2, 8)],
+        // pipe, pipe2, socketpair
+        22 | 293 => &[Out(0, 8)],
+        53 => &[Out(3, 8)],
+        // nanosleep, clock_nanosleep, clock_gettime
+        35 => &[In(0, TIMESPEC)],
+        230 => &[In(2, TIMESPEC)],
+        228 => &[Out(1, TIMESPEC)],
+        // connect, bind
+        42 | 49 => &[InCount(1, 2, 1)],
+        // sendmsg, recvmsg
+        46 | 47 => &[In(1, MSGHDR)],
+        // wait4
+        61 => &[Out(1, 4)],
+        // getcwd, getrandom
+        79 | 318 => &[OutCount(0, 1, 1)],
+        // readlink
+        89 => &[Path(0), OutCount(1, 2, 1)],
+        // getrlimit, getrusage, prlimit64
+        97 => &[Out(1, 16)],
+        98 => &[Out(1, 144)],
+        302 => &[In(2, 16), Out(3, 16)],
+        // epoll_wait, epoll_pwait; epoll_ctl
+        232 | 281 => &[OutCount(1, 2, EPOLL_EVENT)],
+        233 => &[In(3, EPOLL_EVENT)],
+        // openat, mkdirat, unlinkat, faccessat, faccessat2, fchmodat, fchownat
+        257 | 258 | 263 | 269 | 439 | 268 | 260 => &[Path(1)],
+        // renameat, renameat2
+        264 | 316 => &[Path(1), Path(3)],
+        // newfstatat, readlinkat, statx, utimensat
+        262 => &[Path(1), Out(2, STAT)],
+        267 => &[Path(1), OutCount(2, 3, 1)],
+        332 => &[Path(1), Out(4, STATX)],
+        280 => &[Path(1), In(2, 32)],
+        _ => &[],
+    }
+}
+
+/// Calls beyond have no pointers that are known here.
+pub const NUMBERS: usize = 440;
+/// Which calls have something to bring along.
+pub static IS_WANTED: [bool; NUMBERS] = {
+    let mut all = [false; NUMBERS];
+    let mut number = 0;
+    while number < NUMBERS {
+        all[number] = !pointers(number as u64).is_empty();
+        number += 1;
+    }
+    all
+};
+
+/// Offers what the call in `fast` points to.
+pub fn offer(slot: &Slot, fast: &Fast) {
+    let mut offers = Offers { slot, fast, count: 0, next: BOUNCE_OFFSET };
+    let number = fast.register(Fast::RAX);
+    for pointer in pointers(number) {
+        match *pointer {
+            Path(at) => offers.path(fast.argument(at)),
+            In(at, len) => offers.input(fast.argument(at), u64::from(len)),
+            Out(at, len) => offers.output(fast.argument(at), u64::from(len)),
+            InCount(at, count, size) => {
+                offers.input(fast.argument(at), bytes(fast.argument(count), size));
+            }
+            OutCount(at, count, size) => {
+                offers.output(fast.argument(at), bytes(fast.argument(count), size));
+            }
+        }
+    }
+    fast.window_count.store(offers.count as u32, Relaxed);
+}
+
+/// Saturates: too much is not offered anyway.
+fn bytes(count: u64, size: u16) -> u64 {
+    count.saturating_mul(u64::from(size))
+}
+
+struct Offers<'a> {
+    slot: &'a Slot,
+    fast: &'a Fast,
+    count: usize,
+    next: u64,
+}
+
+impl Offers<'_> {
+    fn path(&mut self, addr: u64) {
+        if addr == 0 || self.next + MOST_STRING > BOUNCE_END {
+            return;
+        }
+        let len = guest_memory::copy_string(self.place(), addr, MOST_STRING);
+        self.add(addr, len, window::INPUT);
+    }
+
+    fn input(&mut self, addr: u64, len: u64) {
+        if addr == 0 || len == 0 || len > MOST || self.next + len > BOUNCE_END {
+            return;
+        }
+        if guest_memory::copy(self.place(), addr, len) == 0 {
+            self.add(addr, len, window::INPUT);
+        }
+    }
+
+    fn output(&mut self, addr: u64, len: u64) {
+        if addr == 0 || len == 0 || len > MOST || self.next + len > BOUNCE_END {
+            return;
+        }
+        let Some(last) = addr.checked_add(len - 1) else { return };
+        let mut page = addr;
+        while page <= last {
+            if !guest_memory::is_writable(page) {
+                return;
+            }
+            page = (page & !(PAGE - 1)) + PAGE;
+        }
+        self.add(addr, len, window::OUTPUT);
+    }
+
+    fn place(&self) -> u64 {
+        self.slot as *const Slot as u64 + self.next
+    }
+
+    fn add(&mut self, addr: u64, len: u64, kind: u32) {
+        let Some(window) = self.fast.windows.get(self.count).filter(|_| len > 0) else { return };
+        window.addr.store(addr, Relaxed);
+        window.len.store(len as u32, Relaxed);
+        window.place.store(self.next as u32 | kind, Relaxed);
+        self.count += 1;
+        self.next = (self.next + len + 63) & !63;
+    }
+}
+
+const _: () = assert!(MAX_WINDOWS >= 4);
+
+/// Copies out what the sentry wrote; false when guest memory is not there any more.
+pub fn copy_out(slot: &Slot, fast: &Fast, count: u32) -> bool {
+    for copy in fast.copies.iter().take(count as usize) {
+        let (addr, len) = (copy.addr.load(Relaxed), u64::from(copy.len.load(Relaxed)));
+        let from = slot as *const Slot as u64 + u64::from(copy.place.load(Relaxed));
+        if guest_memory::copy(addr, from, len) != 0 {
+            return false;
+        }
+    }
+    true
+}
