@@ -24,8 +24,8 @@
 //!    all bytes before comes to the same answer. Nothing is believed against most of these.
 //! 2. No branch may lead between `W` and `S`. A window of one instruction has no inside. For others the
 //!    function is decoded (no unknown instruction, no jump through a table), and *every* offset of the text given
-//!    is looked at as if a branch began there: parts that the linker put far away have no extents of their own.
-//!    Only what is inside of a decoded function's instructions is none.
+//!    is looked at as if a branch began there, unless nearly all chains of instructions from before agree that it
+//!    is inside of another one.
 //! 3. Only instructions of a list are moved. Of these, operands relative to rip and conditional jumps are encoded
 //!    anew; all others are copied. What was encoded is decoded again and compared.
 //! 4. A thread may stand in the window, or later in the trampoline: [`Patch`] translates its instruction pointer.

@@ -179,7 +179,7 @@ fn guessed_boundaries_before_planted_calls_are_true() {
                 let instructions = decode(text, text_addr, function);
                 let starts: Vec<u64> = instructions.iter().map(Instruction::ip).collect();
                 let targets = branch_targets(&instructions);
-                for place in instructions.iter().filter(|i| i.len() == 2).step_by(5) {
+                for place in instructions.iter().filter(|i| is_plain(i)).step_by(5) {
                     asked += 1;
                     let Ok(patch) = plan_planted(text, text_addr, place.ip()) else { continue };
                     answered += 1;
@@ -192,6 +192,11 @@ fn guessed_boundaries_before_planted_calls_are_true() {
         }
         println!("{}: {answered} of {asked} planted calls patched", path.display());
     }
+}
+
+/// As long as a call, and no branch that the call would do away with.
+fn is_plain(instruction: &&Instruction) -> bool {
+    instruction.len() == 2 && instruction.op0_kind() != OpKind::NearBranch64
 }
 
 /// Where a function's short enough jumps lead.
