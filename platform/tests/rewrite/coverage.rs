@@ -179,7 +179,7 @@ fn guessed_boundaries_before_planted_calls_are_true() {
                 let instructions = decode(text, text_addr, function);
                 let starts: Vec<u64> = instructions.iter().map(Instruction::ip).collect();
                 let targets = branch_targets(&instructions);
-                for place in instructions.iter().filter(|i| is_plain(i)).step_by(5) {
+                for place in instructions.iter().filter(is_plain).step_by(5) {
                     asked += 1;
                     let Ok(patch) = plan_planted(text, text_addr, place.ip()) else { continue };
                     answered += 1;
