@@ -21,12 +21,9 @@ pub fn check(code: &Code<'_>, site: &Site<'_>, window: &Window) -> Result<(), Re
         Some(function) => check_function(code, function, &inside)?,
         None => check_indirect_jumps(code, site.syscall, &mut doubts)?,
     }
-    // What is left inside of a decoded function is no instruction of it.
-    let is_ignored = |at: u64, doubts: &mut Doubts<'_>| {
-        site.function.as_ref().is_some_and(|function| function.contains(&at)) && doubts.clear(at)
-    };
+    // Parts that a linker put far away are not in the function's extents, and extents may be unknown.
     let mut branches = short_branches(code, &inside).chain(near_branches(code, &inside));
-    match branches.find(|at| !is_ignored(*at, &mut doubts)) {
+    match branches.find(|at| !doubts.clear(*at)) {
         Some(at) => Err(Refusal::BranchInside(at)),
         None => Ok(()),
     }
@@ -114,22 +111,47 @@ fn short_branches(code: &Code<'_>, inside: &Inside) -> impl Iterator<Item = u64>
 
 /// Everything that looks like a branch of four bytes' displacement into the window: from anywhere.
 fn near_branches(code: &Code<'_>, inside: &Inside) -> impl Iterator<Item = u64> {
-    let bytes = code.bytes();
-    // Few displacements lead inside at all; what stands before them is looked at only then.
-    let fields = bytes.windows(4).enumerate().skip(1);
-    fields.filter_map(move |(offset, field)| {
-        let displacement = i32::from_le_bytes(field.try_into().ok()?);
-        let next = address(code.start(), offset).wrapping_add(4);
-        if !inside.contains(next.wrapping_add_signed(displacement.into())) {
-            return None;
-        }
-        let opcode = match *bytes.get(..offset)? {
-            [.., 0x0f, 0x80..=0x8f] | [.., 0xc7, 0xf8] => 2,
-            [.., 0xe8 | 0xe9] => 1,
-            _ => return None,
-        };
-        Some(address(code.start(), offset).wrapping_sub(opcode))
-    })
+    let displacements = (0..4usize).flat_map(move |phase| {
+        let bytes = code.bytes().get(phase..).unwrap_or_default();
+        let blocks = bytes.as_chunks::<4>().0.chunks(BLOCK).enumerate();
+        let found = blocks.filter_map(move |(index, block)| {
+            let from = index.checked_mul(BLOCK * 4)?.checked_add(phase)?;
+            leads_inside(block, address(code.start(), from), inside).then_some((from, block.len()))
+        });
+        found.flat_map(|(from, count)| (from..).step_by(4).take(count))
+    });
+    displacements.filter_map(|offset| near_branch(code, inside, offset))
+}
+
+/// How many displacements are looked at together.
+const BLOCK: usize = 256;
+
+/// Whether one of the block's displacements leads inside, as far as 32 bits tell: what most blocks are done with, in
+/// a loop without branches.
+fn leads_inside(block: &[[u8; 4]], addr: u64, inside: &Inside) -> bool {
+    // Truncated on purpose.
+    let len = inside.len as u32;
+    let mut distance = addr.wrapping_add(4).wrapping_sub(inside.first) as u32;
+    let mut leads = false;
+    for displacement in block {
+        leads |= u32::from_le_bytes(*displacement).wrapping_add(distance) < len;
+        distance = distance.wrapping_add(4);
+    }
+    leads
+}
+
+/// Address of the branch whose displacement is at `offset`, if it looks like one and leads inside.
+fn near_branch(code: &Code<'_>, inside: &Inside, offset: usize) -> Option<u64> {
+    let (before, field) = code.bytes().split_at_checked(offset)?;
+    let displacement = i32::from_le_bytes(*field.first_chunk()?);
+    let opcode = match *before {
+        [.., 0x0f, 0x80..=0x8f] | [.., 0xc7, 0xf8] => 2,
+        [.., 0xe8 | 0xe9] => 1,
+        _ => return None,
+    };
+    let at = address(code.start(), offset);
+    let target = at.wrapping_add(4).wrapping_add_signed(displacement.into());
+    inside.contains(target).then(|| at.wrapping_sub(opcode))
 }
 
 fn address(start: u64, offset: usize) -> u64 {

@@ -24,14 +24,17 @@
 //!    all bytes before comes to the same answer. Nothing is believed against most of these.
 //! 2. No branch may lead between `W` and `S`. A window of one instruction has no inside. For others the
 //!    function is decoded (no unknown instruction, no jump through a table), and *every* offset of the text given
-//!    is looked at as if a branch began there: parts that the linker put far away have no extents of their own.
-//!    Only what is inside of a decoded function's instructions is none.
+//!    is looked at as if a branch began there, unless nearly all chains of instructions from before agree that it
+//!    is inside of another one.
 //! 3. Only instructions of a list are moved. Of these, operands relative to rip and conditional jumps are encoded
 //!    anew; all others are copied. What was encoded is decoded again and compared.
 //! 4. A thread may stand in the window, or later in the trampoline: [`Patch`] translates its instruction pointer.
+//!    Signal handlers must see the translated one: musl's looks whether it is in front of a cancellable call.
+//! 5. Sites are planned on what the text was before any patch ([`Patch::restore`]): a jump that was moved into a
+//!    trampoline may lead into the next window.
 //!
-//! What this cannot see: addresses of the window's inside that only data knows, outside of jump tables, and
-//! code that is read. Of the latter there is one that matters: unwinders compare what a signal handler
+//! What this cannot see: addresses of the window's inside that only data knows, outside of jump tables (no compiler
+//! makes such; dynamic symbols could be in the middle of a window written by hand), and code that is read. Of the latter there is one that matters: unwinders compare what a signal handler
 //! returns to with `mov $15,%rax; syscall`.
 //!
 //! All bytes come from guests: nothing here panics, indexes unchecked or overflows.
@@ -78,6 +81,7 @@ const INT3: u8 = 0xcc;
 #[derive(Debug, Clone)]
 pub struct Site<'a> {
     /// Code around it: the whole function at least, better all of the mapping. The work grows with its length.
+    /// Without patches: see [`Patch::restore`].
     pub text: &'a [u8],
     /// Where `text` begins.
     pub text_addr: u64,
@@ -106,6 +110,17 @@ pub struct Patch {
 }
 
 impl Patch {
+    /// Takes the patch out of a copy of some text, as far as it is in there.
+    pub fn restore(&self, text: &mut [u8], text_addr: u64) {
+        for (addr, byte) in (self.at..).zip(&self.original) {
+            let offset = addr.checked_sub(text_addr).and_then(|offset| offset.try_into().ok());
+            let place = offset.and_then(|offset: usize| text.get_mut(offset));
+            if let Some(place) = place {
+                *place = *byte;
+            }
+        }
+    }
+
     /// Where in the trampoline a thread goes on that was stopped at `addr` in the window; `None` if no
     /// instruction of the window begins there.
     pub fn to_trampoline(&self, addr: u64) -> Option<usize> {

@@ -1,4 +1,4 @@
-#![allow(
+#![expect(
     clippy::indexing_slicing,
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
@@ -309,6 +309,37 @@ fn a_trampoline_out_of_reach_is_refused() {
 }
 
 #[test]
+fn a_return_from_a_signal_stays() {
+    let sample = Sample::new(&[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0], 15);
+    assert_eq!(sample.known(), Err(Refusal::SignalReturn));
+}
+
+#[test]
+fn a_misaligned_start_is_not_believed() {
+    // Two bytes of a constant make another instruction of what follows, up to the call.
+    let mut before = preamble();
+    let start = before.len() as u64 - 1;
+    before.extend([0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0]);
+    before[start as usize] = 0;
+    let sample = Sample::new(&before, 0);
+    let site = sample.site(Some(TEXT + start..TEXT + sample.text.len() as u64));
+    assert_eq!(plan(&site, TRAMPOLINE, ENTRY), Err(Refusal::NoBoundary));
+}
+
+#[test]
+fn a_patch_is_taken_out_of_a_part_of_its_window() {
+    let sample = Sample::new(&GLIBC_READ, 0).then(&[0x90; 32]);
+    let patch = sample.known().unwrap();
+    for from in 0..12 {
+        let mut text = sample.text.clone();
+        text[..11].copy_from_slice(&patch.bytes);
+        let part = &mut text[from..];
+        patch.restore(part, TEXT + from as u64);
+        assert_eq!(*part, sample.text[from..]);
+    }
+}
+
+#[test]
 fn extents_beyond_the_text_are_refused() {
     let sample = Sample::new(&TWO_MOVES, 0);
     let end = TEXT + sample.text.len() as u64;
@@ -318,6 +349,60 @@ fn extents_beyond_the_text_are_refused() {
     }
     let elsewhere = Some(TEXT..TEXT + 6);
     assert_eq!(plan(&sample.site(elsewhere), TRAMPOLINE, ENTRY), Err(Refusal::NoBoundary));
+}
+
+const HEADER: u64 = 0x1000;
+const CIE: u64 = 0x2000;
+const FDE: u64 = CIE + 24;
+const FUNCTION: u64 = 0x9000;
+
+/// A table of one function of 0x40 bytes, its CIE with the augmentation given, and its FDE.
+fn frames(augmentation: [u8; 3], encoding: u8) -> (Vec<u8>, Vec<u8>) {
+    let mut header = vec![1, 0x1b, 3, 0x3b, 0, 0, 0, 0, 1, 0, 0, 0];
+    header.extend(((FUNCTION - HEADER) as u32).to_le_bytes());
+    header.extend(((FDE - HEADER) as u32).to_le_bytes());
+    // Length, CIE, version, augmentation, alignments, return register, augmentation's length and data.
+    let mut section = vec![20, 0, 0, 0, 0, 0, 0, 0, 1];
+    section.extend(augmentation);
+    section.extend([1, 0x78, 16, 1, encoding, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(section.len() as u64, FDE - CIE);
+    section.extend([13, 0, 0, 0]);
+    section.extend(((FDE + 4 - CIE) as u32).to_le_bytes());
+    section.extend(((FUNCTION - (FDE + 8)) as u32).to_le_bytes());
+    section.extend([0x40, 0, 0, 0, 0]);
+    (header, section)
+}
+
+fn find(frames: &(Vec<u8>, Vec<u8>), pc: u64) -> Option<Range<u64>> {
+    let read = |addr: u64, len: usize| {
+        let from = addr.checked_sub(CIE)? as usize;
+        frames.1.get(from..from + len).map(<[u8]>::to_vec)
+    };
+    function_extents(&frames.0, HEADER, pc, &read)
+}
+
+#[test]
+fn a_functions_extents_are_found() {
+    let frames = frames(*b"zR\0", 0x1b);
+    for pc in [FUNCTION, FUNCTION + 0x3f] {
+        assert_eq!(find(&frames, pc), Some(FUNCTION..FUNCTION + 0x40));
+    }
+    assert_eq!(find(&frames, FUNCTION - 1), None);
+    assert_eq!(find(&frames, FUNCTION + 0x40), None);
+}
+
+#[test]
+fn extents_in_another_form_are_unknown() {
+    assert_eq!(find(&frames(*b"zR\0", 0x3b), FUNCTION), None);
+    assert_eq!(find(&frames(*b"zQ\0", 0x1b), FUNCTION), None);
+    let (mut header, section) = frames(*b"zR\0", 0x1b);
+    header[8] = 2;
+    assert_eq!(find(&(header, section), FUNCTION), None);
+}
+
+#[test]
+fn what_signal_handlers_return_to_has_no_extents() {
+    assert_eq!(find(&frames(*b"zS\0", 0x1b), FUNCTION), None);
 }
 
 /// A patch, wherever it comes from, keeps to its form.
@@ -355,6 +440,29 @@ proptest! {
         if let Ok(patch) = plan(&site, trampoline, ENTRY) {
             check_form(&site, &patch);
         }
+    }
+
+    #[test]
+    fn a_branch_from_anywhere_is_seen(
+        distance in 0usize..5000,
+        (opcode, short) in prop::sample::select(vec![
+            (vec![0xe8u8], false), (vec![0xe9], false), (vec![0x0f, 0x80], false),
+            (vec![0x0f, 0x8f], false), (vec![0xc7, 0xf8], false), (vec![0xeb], true), (vec![0x7f], true),
+        ]),
+        target in 1usize..6,
+    ) {
+        let sample = Sample::new(&TWO_MOVES, 0).then(&vec![0x90; distance]);
+        let at = sample.text.len();
+        let displacement = |len: usize| target as i32 - (at + opcode.len() + len) as i32;
+        let sample = sample.then(&opcode);
+        let sample = match (short, i8::try_from(displacement(1))) {
+            (true, Err(_)) => return Ok(()),
+            (true, Ok(displacement)) => sample.then(&displacement.to_le_bytes()),
+            (false, _) => sample.then(&displacement(4).to_le_bytes()),
+        };
+        let elsewhere = TEXT..TEXT + 18;
+        let refusal = plan(&sample.site(Some(elsewhere)), TRAMPOLINE, ENTRY);
+        assert_eq!(refusal, Err(Refusal::BranchInside(TEXT + at as u64)));
     }
 
     #[test]

@@ -5,13 +5,16 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, OpKind};
 use platform::rewrite::{Patch, Refusal, Site, plan};
 
 use crate::binary::Binary;
 
 /// As much text on either side is given when the function is not known; all of it would take its time.
 const GUESSED_TEXT: u64 = 0x1_0000;
+
+/// The same for calls that are not really there.
+const PLANTED_TEXT: u64 = 4096;
 
 /// A system call found by decoding its function.
 struct Found {
@@ -159,4 +162,56 @@ fn guessed_boundaries_of_programs_are_true() {
     for path in paths.into_iter().flatten() {
         report(&path);
     }
+}
+
+/// System calls are rare; a call put in place of any short instruction is as good a question.
+#[test]
+fn guessed_boundaries_before_planted_calls_are_true() {
+    let paths = [mapped("libc.so"), program("bash"), program("node")];
+    for path in paths.into_iter().flatten() {
+        let Some(binary) = Binary::open(&path) else { continue };
+        let functions = binary.functions();
+        let (mut asked, mut answered) = (0, 0);
+        for (text, text_addr) in binary.texts() {
+            let end = text_addr + text.len() as u64;
+            let sample = functions.iter().filter(|f| text_addr <= f.start && f.end <= end);
+            for function in sample.step_by(functions.len() / 700 + 1) {
+                let instructions = decode(text, text_addr, function);
+                let starts: Vec<u64> = instructions.iter().map(Instruction::ip).collect();
+                let targets = branch_targets(&instructions);
+                for place in instructions.iter().filter(is_plain).step_by(5) {
+                    asked += 1;
+                    let Ok(patch) = plan_planted(text, text_addr, place.ip()) else { continue };
+                    answered += 1;
+                    let at = patch.at;
+                    assert!(starts.contains(&at) || at < function.start, "{place:x?} {patch:x?}");
+                    let inside = at + 1..place.ip();
+                    assert!(!targets.iter().any(|t| inside.contains(t)), "{place:x?} {patch:x?}");
+                }
+            }
+        }
+        println!("{}: {answered} of {asked} planted calls patched", path.display());
+    }
+}
+
+/// As long as a call, and no branch that the call would do away with.
+fn is_plain(instruction: &&Instruction) -> bool {
+    instruction.len() == 2 && instruction.op0_kind() != OpKind::NearBranch64
+}
+
+/// Where a function's short enough jumps lead.
+fn branch_targets(instructions: &[Instruction]) -> Vec<u64> {
+    let jumps = instructions.iter().filter(|i| i.op0_kind() == OpKind::NearBranch64);
+    let is_near = |i: &&Instruction| i.ip().abs_diff(i.near_branch_target()) < PLANTED_TEXT - 100;
+    jumps.filter(is_near).map(Instruction::near_branch_target).collect()
+}
+
+fn plan_planted(text: &[u8], text_addr: u64, syscall: u64) -> Result<Patch, Refusal> {
+    let offset = (syscall - text_addr) as usize;
+    let from = offset.saturating_sub(PLANTED_TEXT as usize);
+    let mut copy = text[from..text.len().min(offset + PLANTED_TEXT as usize)].to_vec();
+    copy[offset - from..][..2].copy_from_slice(&[0x0f, 0x05]);
+    let text_addr = text_addr + from as u64;
+    let site = Site { text: &copy, text_addr, syscall, number: 1 << 40, function: None };
+    plan(&site, syscall + (1 << 20), 0x1000)
 }

@@ -3,3 +3,6 @@
 
 mod binary;
 mod coverage;
+mod execute;
+mod machine;
+mod pieces;
