@@ -146,4 +146,13 @@ mod tests {
         assert_eq!(hierarchies(mounts, groups), wanted.map(PathBuf::from));
         assert!(hierarchies("", groups).is_empty());
     }
+
+    #[test]
+    fn knows_its_childrens_ticks() {
+        let spin = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+        let before = children_seconds().expect("the kernel tells");
+        assert!(Command::new("sh").args(["-c", spin]).status().is_ok_and(|s| s.success()));
+        let used = children_seconds().expect("the kernel tells") - before;
+        assert!((0.01..60.0).contains(&used), "{used}");
+    }
 }

@@ -23,7 +23,7 @@ impl Folders {
         };
         fs::create_dir(&folders.inputs)?;
         fs::create_dir(&folders.scratch)?;
-        let (functions, transactions) = if is_quick { (60, 100) } else { (400, 1000) };
+        let (functions, transactions) = if is_quick { (30, 100) } else { (120, 1000) };
         fs::write(folders.inputs.join("middle.c"), middle_sized_source(functions))?;
         fs::write(folders.inputs.join("transactions.sql"), transactions_script(transactions))?;
         make_project(&folders.inputs.join("make"), if is_quick { 4 } else { 20 })?;

@@ -119,8 +119,11 @@ impl Stage<'_> {
         let started = Instant::now();
         let mut child = command.spawn().map_err(|error| error.to_string())?;
         let group = format!("-{}", child.id());
-        let (status, is_late) =
-            with_limit(|| child.wait(), || cpu::kill(&[self.meter.others(), vec![group]].concat()));
+        let (status, is_late) = with_limit(
+            LIMIT,
+            || child.wait(),
+            || cpu::kill(&[self.meter.others(), vec![group]].concat()),
+        );
         let wall_seconds = started.elapsed().as_secs_f64();
         // Daemons may still be ending; their time belongs to this run.
         let strays = self.meter.settle();
@@ -141,12 +144,16 @@ impl Stage<'_> {
     }
 }
 
-/// Waits, and acts when that takes longer than [`LIMIT`]. Tells whether it did.
-fn with_limit<T>(wait: impl FnOnce() -> T, act: impl FnOnce() + Send) -> (T, bool) {
+/// Waits, and acts when that takes longer than `limit`. Tells whether it did.
+fn with_limit<T>(
+    limit: Duration,
+    wait: impl FnOnce() -> T,
+    act: impl FnOnce() + Send,
+) -> (T, bool) {
     std::thread::scope(|scope| {
         let (done, is_done) = mpsc::channel::<()>();
         let watchdog = scope.spawn(move || {
-            let is_late = is_done.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout);
+            let is_late = is_done.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
             if is_late {
                 act();
             }
@@ -156,4 +163,22 @@ fn with_limit<T>(wait: impl FnOnce() -> T, act: impl FnOnce() + Send) -> (T, boo
         drop(done);
         (result, watchdog.join().unwrap_or(true))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn what_takes_too_long_is_killed() {
+        let mut child = Command::new("sleep").arg("60").process_group(0).spawn().expect("sleep");
+        let group = format!("-{}", child.id());
+        let (status, is_late) =
+            with_limit(Duration::from_millis(20), || child.wait(), || cpu::kill(&[group]));
+        assert!(is_late && !status.expect("a status").success());
+        let (answer, is_late) = with_limit(Duration::from_secs(60), || 42, || unreachable!());
+        assert!(answer == 42 && !is_late);
+    }
 }

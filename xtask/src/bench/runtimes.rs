@@ -32,7 +32,20 @@ pub fn all(sandbox: &Path) -> Vec<Runtime> {
     };
     // Else its processes leave the control group in which their CPU time is counted.
     let runsc = ["runsc", "--network=none", "--platform=systrap", "--ignore-cgroups", "do"];
-    let bwrap = ["bwrap", "--bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all"];
+    // With all capabilities, like root natively; what they reach is namespaces of its own.
+    let bwrap = [
+        "bwrap",
+        "--bind",
+        "/",
+        "/",
+        "--dev",
+        "/dev",
+        "--proc",
+        "/proc",
+        "--unshare-all",
+        "--cap-add",
+        "ALL",
+    ];
     let mut runtimes = vec![
         runtime("native", &[], ScratchParent::Prepared),
         runtime("ours", &[&sandbox, "run", "--"], ScratchParent::Own("/tmp")),
