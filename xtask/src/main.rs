@@ -2,7 +2,7 @@
 //!
 //! | command | what |
 //! | --- | --- |
-//! | `bench` | the design's table of figures: native, ours, runsc |
+//! | `bench` | single operations and whole programs: native, ours, runsc, bubblewrap |
 //! | `tidy` | file and function sizes, crate edges, where `unsafe` may live, TODO form, forbidden words |
 
 #![forbid(unsafe_code)]
@@ -13,16 +13,13 @@ mod tidy;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: cargo xtask tidy | bench [--quick] [--json FILE] [--markdown FILE] [NAME...]";
-
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
         Some("bench") => bench::run(&repository_root(), args),
         Some("tidy") => tidy::run(&repository_root()),
         _ => {
-            eprintln!("{USAGE}");
+            eprintln!("usage: cargo xtask tidy | {}", bench::USAGE);
             ExitCode::from(2)
         }
     }

@@ -7,27 +7,51 @@ use std::time::{Duration, Instant};
 /// A prefix that makes a command run somewhere.
 pub struct Runtime {
     pub name: &'static str,
+    pub scratch: ScratchParent,
+    /// Does it leave work to processes that it does not wait for?
+    pub has_daemons: bool,
     prefix: Vec<String>,
 }
 
-/// Native, ours, and runsc where it is installed and works.
-pub fn all(target: &Path) -> Vec<Runtime> {
-    let sandbox = target.join("sandbox").to_string_lossy().into_owned();
-    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+/// Where programs make their scratch folder: always in memory, so that no disk is measured.
+pub enum ScratchParent {
+    /// The bench's own folder, which it empties after each run.
+    Prepared,
+    /// A path inside, whose files vanish with the sandbox.
+    Own(&'static str),
+}
+
+/// Native, ours, and those of the others that are installed and work.
+pub fn all(sandbox: &Path) -> Vec<Runtime> {
+    let sandbox = sandbox.to_string_lossy();
+    let runtime = |name, words: &[&str], scratch| Runtime {
+        name,
+        scratch,
+        has_daemons: name == "runsc",
+        prefix: words.iter().map(ToString::to_string).collect(),
+    };
+    // Else its processes leave the control group in which their CPU time is counted.
+    let runsc = ["runsc", "--network=none", "--platform=systrap", "--ignore-cgroups", "do"];
+    // All but the user namespace, in which root may not read files of users that are not mapped.
+    let bwrap = "bwrap --bind / / --dev /dev --proc /proc --unshare-ipc --unshare-pid --unshare-net --unshare-uts \
+                 --unshare-cgroup-try --cap-add ALL";
+    let bwrap: Vec<&str> = bwrap.split_whitespace().collect();
     let mut runtimes = vec![
-        Runtime { name: "native", prefix: Vec::new() },
-        Runtime { name: "ours", prefix: vec![sandbox, "run".into(), "--".into()] },
+        runtime("native", &[], ScratchParent::Prepared),
+        runtime("ours", &[&sandbox, "run", "--"], ScratchParent::Own("/tmp")),
+        runtime("runsc", &runsc, ScratchParent::Own("/tmp")),
+        // Its root is the host's, writable; /dev/shm lies on its own /dev.
+        runtime("bwrap", &bwrap, ScratchParent::Own("/dev/shm")),
     ];
-    let runsc = words(&["runsc", "--network=none", "--platform=systrap", "do"]);
-    let runsc = Runtime { name: "runsc", prefix: runsc };
-    if runsc.output(&["/bin/true"]).is_ok() {
-        runtimes.push(runsc);
-    }
+    runtimes.retain(|runtime| {
+        let is_optional = !matches!(runtime.name, "native" | "ours");
+        !is_optional || runtime.output(&["/bin/true"]).is_ok()
+    });
     runtimes
 }
 
 impl Runtime {
-    fn command(&self, program: &[&str]) -> Command {
+    pub fn command(&self, program: &[&str]) -> Command {
         let mut words = self.prefix.iter().map(String::as_str).chain(program.iter().copied());
         let mut command = Command::new(words.next().unwrap_or("true"));
         command.args(words).stdin(Stdio::null());
