@@ -190,6 +190,9 @@ pub trait AddressSpace: Send + Sync {
     /// Copies guest memory out; returns how many bytes came through before the first unreadable page.
     fn read(&self, addr: UserAddr, into: &mut [u8]) -> usize;
 
+    /// Copies out what the current call brought along from `addr` on; 0 when that is nothing. Costs no host call.
+    fn peek(&self, addr: UserAddr, into: &mut [u8]) -> usize;
+
     /// Copies into guest memory; returns how many bytes went through before the first unwritable page.
     fn write(&self, addr: UserAddr, bytes: &[u8]) -> usize;
 
@@ -232,6 +235,9 @@ pub trait Context: Send {
 
     /// Whether the last event cost a signal; a rewritten call site's calls do not.
     fn has_trapped(&self) -> bool;
+
+    /// Small inputs and outputs that came with the last event, to be entered while its handler runs; `None`: none came.
+    fn call_memory(&self) -> Option<Arc<dyn CallMemory>>;
 
     /// Makes the vector state, and the thread pointer as the guest may have changed it itself, available: to be
     /// awaited before [`Context::xstate`] and its kin, [`Context::fs_base`] and [`Context::gs_base`].
@@ -287,6 +293,15 @@ pub trait Context: Send {
 
     /// Handle by which others interrupt this context.
     fn kicker(&self) -> Arc<dyn Kicker>;
+}
+
+/// What a call brought along, so that its handler needs no host call to reach it. [`AddressSpace`]'s methods find it by
+/// themselves on a thread of the sentry that has entered it.
+pub trait CallMemory: Send + Sync {
+    /// To be called before each poll of the handler.
+    fn enter(self: Arc<Self>);
+    /// And after it.
+    fn leave(&self);
 }
 
 /// Interrupts a running context.

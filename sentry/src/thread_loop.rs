@@ -3,12 +3,12 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context as TaskContext, Poll};
 
 use abi::Errno;
 use abi::siginfo::SigInfo;
 use abi::signal::Signal;
-use platform::{Context, Event, Fault, PlatformError};
+use platform::{CallMemory, Context, Event, Fault, PlatformError};
 
 use crate::config::Outcome;
 use crate::cx::Cx;
@@ -100,11 +100,12 @@ async fn syscall(
         let _ = context.settle().await;
     }
     let space = Arc::clone(context.space());
+    let memory = context.call_memory();
     let mut cx =
         Cx { kernel, thread, context, number, restart_deadline: None, begun: 0, trace: None };
     let result = {
         let mut call = pin!(dispatch(&mut cx));
-        poll_fn(|task| match call.as_mut().poll(task) {
+        poll_fn(|task| match poll_with(memory.as_ref(), call.as_mut(), task) {
             // Nobody is left to wait for the answer; the next resume says so.
             Poll::Pending if !may_die && space.is_dead() => Poll::Ready(None),
             polled => polled.map(Some),
@@ -126,6 +127,19 @@ async fn syscall(
         Err(SysError::Exited) => return Err(Ended),
     }
     Ok(None)
+}
+
+/// Polls a handler within reach of what its call brought along.
+fn poll_with<F: Future>(
+    memory: Option<&Arc<dyn CallMemory>>,
+    call: Pin<&mut F>,
+    task: &mut TaskContext<'_>,
+) -> Poll<F::Output> {
+    let Some(memory) = memory else { return call.poll(task) };
+    Arc::clone(memory).enter();
+    let polled = call.poll(task);
+    memory.leave();
+    polled
 }
 
 /// A processor exception: a VMA that grows, or a signal.

@@ -17,7 +17,7 @@ use super::process::Process;
 use super::shared::Shared;
 use super::thread::{Reply, Thread};
 use crate::{
-    AddressSpace, BoxFuture, Context, Event, Fault, HostOp, Kicker, NewContext, PlatformError,
+    AddressSpace, BoxFuture, CallMemory, Context, Event, Fault, HostOp, Kicker, NewContext, PlatformError,
 };
 
 /// What a slot said when it was posted.
@@ -30,6 +30,8 @@ enum Post {
     /// Without a signal: registers are in [`Fast`].
     Call,
     Kicked,
+    /// An answered call's output had nowhere to go.
+    CopyFailed,
     Done {
         done: usize,
         errno: Option<Errno>,
@@ -63,6 +65,8 @@ pub struct SeccompContext {
     dirty: Dirty,
     /// The thread came without a signal: its vector state is where only it can reach it.
     is_fast: bool,
+    /// The last event is a call that brought something along.
+    has_windows: bool,
     pub(super) fs_base: u64,
     pub(super) gs_base: u64,
     /// Offset of the `ucontext` in the slot.
@@ -103,6 +107,7 @@ impl SeccompContext {
             regs,
             dirty: Dirty::All,
             is_fast: false,
+            has_windows: false,
             fs_base: 0,
             gs_base: 0,
             frame,
@@ -169,6 +174,7 @@ impl SeccompContext {
             }
             (kind::CALL, _) => Ok(Post::Call),
             (kind::KICKED, _) => Ok(Post::Kicked),
+            (kind::COPY_FAILED, _) => Ok(Post::CopyFailed),
             (kind::DEFER_FAILED, Some(errno)) => Ok(Post::DeferFailed { done, errno }),
             _ => Err(self.broken("unknown event")),
         }
@@ -244,6 +250,11 @@ impl SeccompContext {
     /// Puts the registers where the guest will load them from.
     fn give_registers(&mut self) {
         let head = self.thread.slot().head();
+        if std::mem::take(&mut self.has_windows) {
+            self.thread.windows.close(self.thread.slot());
+        } else {
+            head.copy_count.store(0, Relaxed);
+        }
         let (dirty, frame) = (std::mem::replace(&mut self.dirty, Dirty::No), self.frame);
         if dirty == Dirty::Return && self.is_fast {
             head.returned.store(self.regs.rax, Relaxed);
@@ -377,6 +388,9 @@ impl SeccompContext {
         if self.process.is_dead() {
             return Err(self.process.death());
         }
+        if std::mem::take(&mut self.has_windows) {
+            self.thread.windows.flush(&self.process, self.thread.slot());
+        }
         self.is_settling = true;
         self.send(&[], state::SETTLE);
         poll_fn(|cx| self.poll_settled(cx)).await
@@ -415,6 +429,11 @@ impl Context for SeccompContext {
 
     fn has_trapped(&self) -> bool {
         !self.is_fast
+    }
+
+    fn call_memory(&self) -> Option<Arc<dyn CallMemory>> {
+        let thread = || -> Arc<dyn CallMemory> { self.thread.clone() };
+        self.has_windows.then(thread)
     }
 
     fn settle(&mut self) -> BoxFuture<'_, Result<(), PlatformError>> {
@@ -566,7 +585,19 @@ impl SeccompContext {
                 Post::Signal { signal, frame } => {
                     return Poll::Ready(self.take_signal(signal, frame));
                 }
-                Post::Call => return Poll::Ready(self.take_fast().map(|()| Event::Syscall)),
+                Post::Call => {
+                    let taken = self.take_fast();
+                    self.has_windows = self.thread.windows.open(self.thread.slot());
+                    return Poll::Ready(taken.map(|()| Event::Syscall));
+                }
+                Post::CopyFailed => {
+                    if let Err(error) = self.take_fast() {
+                        return Poll::Ready(Err(error));
+                    }
+                    self.set_return(Errno::EFAULT.to_return());
+                    self.resume();
+                    continue;
+                }
                 Post::Kicked => return Poll::Ready(self.take_fast().map(|()| Event::Interrupted)),
                 Post::Done { done, errno: None, .. } if self.is_partial => {
                     self.deferred_done += done;

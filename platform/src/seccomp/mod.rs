@@ -77,6 +77,7 @@
 //! | `shared` | tables, notifications, deaths |
 //! | `orders`, `pool` | new processes and threads; stubs ahead of demand |
 //! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
+//! | `windows` | small inputs and outputs of a call, in its slot |
 //! | `ops` | host operations as the shim's orders |
 //! | `region`, `frame` | channel memory; signal frames in it |
 //! | `sys` | host calls |
@@ -100,6 +101,7 @@ mod shared;
 mod spin;
 mod sys;
 mod thread;
+mod windows;
 mod zygote;
 
 use std::future::poll_fn;

@@ -11,6 +11,7 @@ use shim_abi::MAX_SLOTS;
 use super::region::{Region, SlotRef};
 use super::sys::{self, Transfer};
 use super::thread::Thread;
+use super::windows;
 use crate::{AddressSpace, PlatformError, Usage};
 
 /// Host process of one guest address space.
@@ -180,6 +181,11 @@ impl Process {
         if self.owns(tid) { total } else { 0 }
     }
 
+    /// By the host, whatever the current call brought along.
+    pub fn write_directly(&self, addr: UserAddr, bytes: &[u8]) -> usize {
+        self.transfer(&[(addr, bytes.len())], Transfer::Write(bytes))
+    }
+
     /// Whether the id still means a thread of this process. The process's own does until it is collected; another
     /// thread may have left on its own, and its id be somebody else's.
     fn owns(&self, tid: i32) -> bool {
@@ -199,20 +205,40 @@ impl Process {
 }
 
 impl AddressSpace for Process {
+    fn peek(&self, addr: UserAddr, into: &mut [u8]) -> usize {
+        windows::peek(self, addr.0, into)
+    }
+
     fn read(&self, addr: UserAddr, into: &mut [u8]) -> usize {
         let len = into.len();
+        if windows::read(self, addr.0, into) {
+            return len;
+        }
         self.transfer(&[(addr, len)], Transfer::Read(into))
     }
 
     fn write(&self, addr: UserAddr, bytes: &[u8]) -> usize {
-        self.transfer(&[(addr, bytes.len())], Transfer::Write(bytes))
+        if windows::write(self, addr.0, bytes) {
+            return bytes.len();
+        }
+        self.write_directly(addr, bytes)
     }
 
     fn read_vectored(&self, ranges: &[(UserAddr, usize)], into: &mut [u8]) -> usize {
+        if let [(addr, len)] = ranges
+            && let Some(part) = into.get_mut(..*len)
+        {
+            return self.read(*addr, part);
+        }
         self.transfer(ranges, Transfer::Read(into))
     }
 
     fn write_vectored(&self, ranges: &[(UserAddr, usize)], bytes: &[u8]) -> usize {
+        if let [(addr, len)] = ranges
+            && let Some(part) = bytes.get(..*len)
+        {
+            return self.write(*addr, part);
+        }
         self.transfer(ranges, Transfer::Write(bytes))
     }
 

@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use abi::Errno;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
-use shim_abi::{CHANNEL_SIZE, GLOBAL_SIZE, Global, MAX_SLOTS, SLOT_SIZE, Slot};
+use shim_abi::{
+    CHANNEL_SIZE, FAST_OFFSET, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, SLOT_SIZE, Slot,
+};
 
 /// A shared mapping of a memfd.
 #[derive(Debug)]
@@ -103,6 +105,30 @@ impl SlotRef {
         unsafe { &*self.base().cast::<Slot>() }
     }
 
+    /// What the entry without a signal saves.
+    pub fn fast(&self) -> &Fast {
+        // SAFETY: rules 1 and 2; aligned, and within a slot by `shim_abi`'s assertions.
+        unsafe { &*self.base().add(FAST_OFFSET as usize).cast::<Fast>() }
+    }
+
+    /// Copies bytes out; `None` when the range is not inside.
+    pub fn copy_out(&self, offset: u64, into: &mut [u8]) -> Option<()> {
+        let end = offset.checked_add(into.len() as u64)?;
+        // SAFETY: rule 3.
+        (end <= SLOT_SIZE).then(|| unsafe {
+            copy(into.as_mut_ptr(), self.base().add(offset as usize), into.len());
+        })
+    }
+
+    /// Copies bytes in; `None` when the range is not inside.
+    pub fn copy_in(&self, offset: u64, bytes: &[u8]) -> Option<()> {
+        let end = offset.checked_add(bytes.len() as u64)?;
+        // SAFETY: rule 3.
+        (end <= SLOT_SIZE).then(|| unsafe {
+            copy(self.base().add(offset as usize), bytes.as_ptr(), bytes.len());
+        })
+    }
+
     /// The word at an offset, or `None` when that is unaligned or outside.
     #[inline]
     fn word(&self, offset: u64) -> Option<&AtomicU64> {
@@ -151,6 +177,19 @@ impl SlotRef {
             self.word(at)?.store(u64::from_le_bytes(word), Relaxed);
         }
         Some(())
+    }
+}
+
+/// Copies bytes of which one side is shared with a guest.
+///
+/// # Safety
+/// Both sides are mapped for `len` bytes. That the guest may change one meanwhile is no matter: one instruction does
+/// it, of which the compiler knows nothing but its effects.
+unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: the caller's promise; the direction flag is clear by the calling convention.
+    unsafe {
+        std::arch::asm!("rep movsb", inout("rdi") to => _, inout("rsi") from => _, inout("rcx") len => _,
+            options(nostack, preserves_flags));
     }
 }
 

@@ -14,8 +14,11 @@ use rustix::thread::CpuSet;
 use super::shared::Shared;
 use super::sys;
 
-/// How long a worker looks after the last find.
+/// How long a worker looks after the last find: an eighth of the time that it was hot, within these. So what is lost
+/// on a guest that has other things to do stays small beside what was won; and a virtual CPU may pause for long.
 const PATIENCE: Duration = Duration::from_micros(30);
+const MOST_PATIENCE: Duration = Duration::from_micros(250);
+const HOT_PER_PATIENCE: u32 = 8;
 /// And after it has turned hot: the guest has to be woken on another CPU first, which takes long on a virtual machine.
 const FIRST_PATIENCE: Duration = Duration::from_micros(500);
 /// Between two glances; after more it is asked whether somebody else had the CPU. (Interrupts and exits of a virtual
@@ -54,6 +57,7 @@ pub struct Spin {
     streak: AtomicU32,
     wanted_streak: AtomicU32,
     last_ring_ns: AtomicU64,
+    hot_since_ns: AtomicU64,
     /// Involuntary switches of the looking thread, as of the last question.
     preemptions: AtomicU64,
 }
@@ -93,6 +97,7 @@ impl Spin {
             streak: AtomicU32::new(0),
             wanted_streak: AtomicU32::new(SHORTEST_STREAK),
             last_ring_ns: AtomicU64::new(0),
+            hot_since_ns: AtomicU64::new(0),
             preemptions: AtomicU64::new(0),
         }
     }
@@ -107,6 +112,16 @@ impl Spin {
             // Fails only when the CPUs that we may use were changed meanwhile; then the narrower set stays.
             let _ = rustix::thread::sched_setaffinity(None, &self.allowed);
         }
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn patience(&self) -> Duration {
+        let hot_ns = self.now_ns().saturating_sub(self.hot_since_ns.load(Relaxed));
+        let share = Duration::from_nanos(hot_ns) / HOT_PER_PATIENCE;
+        share.clamp(PATIENCE, MOST_PATIENCE)
     }
 
     /// Whether the calling thread lost its CPU to another since the last question.
@@ -160,7 +175,7 @@ impl Shared {
             }
             return;
         }
-        let now_ns = u64::try_from(spin.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let now_ns = spin.now_ns();
         let gap_ns = now_ns.saturating_sub(spin.last_ring_ns.swap(now_ns, Relaxed));
         if u128::from(gap_ns) > STREAK_GAP.as_nanos() {
             spin.streak.store(0, Relaxed);
@@ -172,6 +187,7 @@ impl Shared {
             && !spin.is_hot.swap(true, SeqCst)
         {
             spin.finds.store(0, Relaxed);
+            spin.hot_since_ns.store(now_ns, Relaxed);
             spin.vain_rings.store(0, Relaxed);
             // The guest is to be woken where it was: this CPU will be busy looking.
             self.listener.set_sync(false);
@@ -253,7 +269,7 @@ impl Shared {
         self.set_looking(true);
         fence(SeqCst);
         let is_first = spin.finds.load(Relaxed) == 0;
-        let patience = if is_first { FIRST_PATIENCE } else { PATIENCE };
+        let patience = if is_first { FIRST_PATIENCE } else { spin.patience() };
         if is_first {
             spin.was_preempted();
         }

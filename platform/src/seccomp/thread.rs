@@ -13,6 +13,7 @@ use super::listener::Listener;
 use super::process::Process;
 use super::region::SlotRef;
 use super::sys::{self, AfterAddFd};
+use super::windows::Windows;
 use crate::Kicker;
 
 /// One guest thread of the host.
@@ -30,6 +31,8 @@ pub struct Thread {
     pub may_clone: AtomicU64,
     /// Place in the list of awaited threads; only that list's lock holder touches it.
     pub position: AtomicUsize,
+    /// What its current call brought along.
+    pub windows: Windows,
     link: Mutex<Link>,
     waker: Mutex<Option<Waker>>,
 }
@@ -64,6 +67,7 @@ impl Thread {
             is_ended: AtomicBool::new(false),
             may_clone: AtomicU64::new(0),
             position: AtomicUsize::new(usize::MAX),
+            windows: Windows::default(),
             link: Mutex::default(),
             waker: Mutex::default(),
         })

@@ -9,3 +9,4 @@ mod fast;
 mod faults;
 mod hostile;
 mod memory;
+mod windows;

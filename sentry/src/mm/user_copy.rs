@@ -97,6 +97,12 @@ impl UserCStr {
     pub fn read(self, mm: &Mm, max: usize, too_long: Errno) -> Result<Vec<u8>> {
         let mut bytes: Vec<u8> = Vec::new();
         let mut chunk = [0u8; 256];
+        let brought = mm.space().peek(self.addr, &mut chunk);
+        if let Some(end) = chunk[..brought].iter().position(|byte| *byte == 0)
+            && end <= max
+        {
+            return Ok(chunk[..end].to_vec());
+        }
         loop {
             let at = self.addr.checked_add(bytes.len() as u64).ok_or(Errno::EFAULT)?;
             // Never past the page in one go: the next one may be unreadable though the string ends before it.

@@ -1,0 +1,226 @@
+//! A call's small inputs and outputs, which go with it in its slot (`shim/src/marshal.rs`).
+//!
+//! While a handler is polled, its thread's windows are *current* on the worker: reads and writes of that process's
+//! memory look here first. Inputs are a snapshot of the call's start. What is written into an output waits in the slot
+//! until the shim copies it out, right before guest code goes on; whoever reads such memory earlier, or writes it by
+//! another way, has it written at once (a *flush*).
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use abi::UserAddr;
+use parking_lot::Mutex;
+use shim_abi::{BOUNCE_END, BOUNCE_OFFSET, MAX_COPIES, MAX_WINDOWS, window};
+
+use super::process::Process;
+use super::region::SlotRef;
+use super::thread::Thread;
+use crate::CallMemory;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<Thread>>> = const { RefCell::new(None) };
+}
+
+/// A range of guest memory and its place in the slot. Checked: the place lies in the bounce buffer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Window {
+    addr: u64,
+    len: u64,
+    place: u64,
+}
+
+impl Window {
+    /// Where `addr` is in the slot, when all of `addr..addr + len` is in the window.
+    fn place_of(&self, addr: u64, len: u64) -> Option<u64> {
+        let inside = addr.checked_sub(self.addr)?;
+        let end = inside.checked_add(len)?;
+        (end <= self.len).then_some(self.place + inside)
+    }
+
+    fn overlaps(&self, addr: u64, len: u64) -> bool {
+        addr < self.addr.saturating_add(self.len) && self.addr < addr.saturating_add(len)
+    }
+}
+
+/// A list without allocation.
+#[derive(Debug, Clone, Copy)]
+struct List<const N: usize> {
+    windows: [Window; N],
+    len: usize,
+}
+
+impl<const N: usize> Default for List<N> {
+    fn default() -> Self {
+        Self { windows: [Window::default(); N], len: 0 }
+    }
+}
+
+impl<const N: usize> List<N> {
+    fn iter(&self) -> impl Iterator<Item = &Window> {
+        self.windows.iter().take(self.len)
+    }
+
+    fn push(&mut self, window: Window) -> bool {
+        let Some(place) = self.windows.get_mut(self.len) else { return false };
+        *place = window;
+        self.len += 1;
+        true
+    }
+
+    fn last_mut(&mut self) -> Option<&mut Window> {
+        self.windows.get_mut(self.len.checked_sub(1)?)
+    }
+}
+
+/// The windows of a thread's current call.
+#[derive(Debug, Default)]
+pub struct Windows(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    inputs: List<MAX_WINDOWS>,
+    outputs: List<MAX_WINDOWS>,
+    /// Written, not yet copied out.
+    copies: List<MAX_COPIES>,
+}
+
+impl Windows {
+    /// Takes over what the shim offers with a call; true when it is anything. Offers that make no sense are none.
+    pub fn open(&self, slot: &SlotRef) -> bool {
+        let fast = slot.fast();
+        let count = fast.window_count.load(Relaxed) as usize;
+        let mut state = self.0.lock();
+        *state = State::default();
+        for offer in fast.windows.iter().take(count.min(MAX_WINDOWS)) {
+            let word = offer.place.load(Relaxed);
+            let place = u64::from(word & !window::OUTPUT);
+            let len = u64::from(offer.len.load(Relaxed));
+            let fits = place >= BOUNCE_OFFSET && place + len <= BOUNCE_END;
+            let window = Window { addr: offer.addr.load(Relaxed), len, place };
+            if fits && word & window::OUTPUT != 0 {
+                state.outputs.push(window);
+            } else if fits {
+                state.inputs.push(window);
+            }
+        }
+        state.inputs.len + state.outputs.len > 0
+    }
+
+    /// The call is answered: tells the shim what to copy out.
+    pub fn close(&self, slot: &SlotRef) {
+        let mut state = self.0.lock();
+        let fast = slot.fast();
+        for (copy, place) in state.copies.iter().zip(&fast.copies) {
+            place.addr.store(copy.addr, Relaxed);
+            place.len.store(copy.len as u32, Relaxed);
+            place.place.store(copy.place as u32, Relaxed);
+        }
+        slot.head().copy_count.store(state.copies.len as u32, Relaxed);
+        *state = State::default();
+    }
+
+    /// The call's answer will not go by this way: writes what waits.
+    pub fn flush(&self, process: &Process, slot: &SlotRef) {
+        let copies = std::mem::take(&mut self.0.lock().copies);
+        write_all(process, slot, &copies);
+    }
+
+    fn read(&self, process: &Process, slot: &SlotRef, addr: u64, into: &mut [u8]) -> bool {
+        let len = into.len() as u64;
+        let mut state = self.0.lock();
+        if state.copies.iter().any(|copy| copy.overlaps(addr, len)) {
+            let copies = std::mem::take(&mut state.copies);
+            drop(state);
+            write_all(process, slot, &copies);
+            return false;
+        }
+        let place = state.inputs.iter().find_map(|input| input.place_of(addr, len));
+        place.is_some_and(|place| slot.copy_out(place, into).is_some())
+    }
+
+    fn peek(&self, slot: &SlotRef, addr: u64, into: &mut [u8]) -> usize {
+        let state = self.0.lock();
+        let input = state.inputs.iter().find(|input| input.place_of(addr, 1).is_some());
+        let Some(input) = input else { return 0 };
+        let inside = addr - input.addr;
+        let len = into.len().min((input.len - inside) as usize);
+        let Some(part) = into.get_mut(..len) else { return 0 };
+        slot.copy_out(input.place + inside, part).map_or(0, |()| len)
+    }
+
+    fn write(&self, process: &Process, slot: &SlotRef, addr: u64, bytes: &[u8]) -> bool {
+        let len = bytes.len() as u64;
+        let mut state = self.0.lock();
+        let place = state.outputs.iter().find_map(|output| output.place_of(addr, len));
+        if let Some(place) = place
+            && state.note_copy(Window { addr, len, place })
+        {
+            return slot.copy_in(place, bytes).is_some();
+        }
+        if state.copies.iter().any(|copy| copy.overlaps(addr, len)) {
+            let copies = std::mem::take(&mut state.copies);
+            drop(state);
+            write_all(process, slot, &copies);
+        }
+        false
+    }
+}
+
+impl State {
+    fn note_copy(&mut self, copy: Window) -> bool {
+        if let Some(last) = self.copies.last_mut()
+            && last.addr.wrapping_add(last.len) == copy.addr
+            && last.place + last.len == copy.place
+        {
+            last.len += copy.len;
+            return true;
+        }
+        self.copies.push(copy)
+    }
+}
+
+/// Guest memory that is not there any more keeps what it has.
+fn write_all(process: &Process, slot: &SlotRef, copies: &List<MAX_COPIES>) {
+    for copy in copies.iter() {
+        let mut bytes = vec![0; copy.len as usize];
+        if slot.copy_out(copy.place, &mut bytes).is_some() {
+            process.write_directly(UserAddr(copy.addr), &bytes);
+        }
+    }
+}
+
+/// Runs `f` with the windows that are current on this worker, if they are of `process`.
+fn with_current<R>(process: &Process, f: impl FnOnce(&Windows, &SlotRef) -> R) -> Option<R> {
+    CURRENT.with_borrow(|current| {
+        let thread = current.as_ref()?;
+        let is_of = std::ptr::eq(Arc::as_ptr(thread.process()), process);
+        is_of.then(|| f(&thread.windows, thread.slot()))
+    })
+}
+
+/// Reads from the current call's inputs; false: not to be found there.
+pub fn read(process: &Process, addr: u64, into: &mut [u8]) -> bool {
+    with_current(process, |windows, slot| windows.read(process, slot, addr, into)).unwrap_or(false)
+}
+
+/// As much as there is from `addr` on; see [`crate::AddressSpace::peek`].
+pub fn peek(process: &Process, addr: u64, into: &mut [u8]) -> usize {
+    with_current(process, |windows, slot| windows.peek(slot, addr, into)).unwrap_or(0)
+}
+
+/// Writes to the current call's outputs; false: they do not reach so far.
+pub fn write(process: &Process, addr: u64, bytes: &[u8]) -> bool {
+    with_current(process, |windows, slot| windows.write(process, slot, addr, bytes))
+        .unwrap_or(false)
+}
+
+impl CallMemory for Thread {
+    fn enter(self: Arc<Self>) {
+        CURRENT.set(Some(self));
+    }
+
+    fn leave(&self) {
+        CURRENT.set(None);
+    }
+}

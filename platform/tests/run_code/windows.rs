@@ -1,0 +1,168 @@
+//! Small inputs and outputs that go with a call.
+
+use std::sync::Arc;
+
+use abi::UserAddr;
+use platform::{Context, Event, HostOp, Platform, Prot};
+
+use crate::harness::{CODE, DATA, block_on, load, map, platform, step};
+
+/// Calls with the number and arguments that the sentry puts into the registers, again and again.
+fn load_caller(platform: &Arc<dyn Platform>) -> Option<Box<dyn Context>> {
+    let entry = platform.layout().call_entry?;
+    let code = snippet!(
+        "2:",
+        "lea rcx, [rip + 3f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "3:",
+        "jmp 2b",
+    );
+    let mut context = load(platform, code);
+    context.space().write(UserAddr(DATA + 0x100), &entry.to_le_bytes());
+    assert_eq!(step(&mut *context), Event::Syscall);
+    Some(context)
+}
+
+/// Makes the guest call `number`.
+fn call(context: &mut dyn Context, number: u64, args: [u64; 3]) {
+    let regs = context.regs_mut();
+    (regs.rax, regs.rdi, regs.rsi, regs.rdx) = (number, args[0], args[1], args[2]);
+    assert_eq!(step(context), Event::Syscall);
+    assert_eq!(context.regs().rax, number);
+}
+
+/// What a handler does: within the call's windows.
+fn within<R>(context: &dyn Context, f: impl FnOnce() -> R) -> Option<R> {
+    let memory = context.call_memory()?;
+    Arc::clone(&memory).enter();
+    let result = f();
+    memory.leave();
+    Some(result)
+}
+
+fn bytes_at(context: &dyn Context, addr: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    assert_eq!(context.space().read(UserAddr(addr), &mut bytes), len);
+    bytes
+}
+
+const BUFFER: u64 = DATA + 0x2000;
+
+#[test]
+fn inputs_come_along() {
+    let platform = platform();
+    let Some(mut context) = load_caller(&platform) else { return };
+    for len in [1, 7, 8, 9, 255, 256, 257, 4096, 5001] {
+        let pattern: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+        context.space().write(UserAddr(BUFFER + 3), &pattern);
+        call(&mut *context, 1, [1, BUFFER + 3, len]);
+        // A snapshot: what changes later does not show.
+        context.space().write(UserAddr(BUFFER + 3), b"!");
+        let seen = within(&*context, || bytes_at(&*context, BUFFER + 3, len as usize));
+        assert_eq!(seen, Some(pattern), "{len}");
+        // Beyond is memory as it is.
+        let beyond = within(&*context, || bytes_at(&*context, BUFFER + 3, len as usize + 1));
+        assert_eq!(beyond.map(|bytes| bytes[0]), Some(b'!'));
+    }
+}
+
+#[test]
+fn paths_come_along_and_end_where_memory_ends() {
+    let platform = platform();
+    let Some(mut context) = load_caller(&platform) else { return };
+    context.space().write(UserAddr(BUFFER), b"/etc/passwd\0rest");
+    call(&mut *context, 2, [BUFFER, 0, 0]);
+    let mut seen = [0; 32];
+    let peeked = within(&*context, || context.space().peek(UserAddr(BUFFER), &mut seen));
+    assert_eq!(peeked, Some(12));
+    assert_eq!(&seen[..12], b"/etc/passwd\0");
+    let last = DATA + 0x2_0000 - 3;
+    context.space().write(UserAddr(last), b"abc");
+    call(&mut *context, 2, [last, 0, 0]);
+    let peeked = within(&*context, || context.space().peek(UserAddr(last), &mut seen));
+    assert_eq!((peeked, &seen[..3]), (Some(3), &b"abc"[..]));
+    for bad in [0, 16, DATA + 0x2_0000, u64::MAX - 2, 0x7e00_0001_0000_u64 << 3] {
+        call(&mut *context, 2, [bad, 0, 0]);
+        let peeked = within(&*context, || context.space().peek(UserAddr(bad), &mut seen));
+        assert_eq!(peeked.unwrap_or(0), 0, "{bad:#x}");
+    }
+}
+
+#[test]
+fn outputs_arrive_before_the_guest_goes_on() {
+    let platform = platform();
+    let Some(mut context) = load_caller(&platform) else { return };
+    for len in [1u64, 8, 100, 4096, 9000] {
+        context.space().write(UserAddr(BUFFER), &vec![0; len as usize + 1]);
+        call(&mut *context, 0, [0, BUFFER, len]);
+        let pattern: Vec<u8> = (0..len).map(|i| (i % 249 + 1) as u8).collect();
+        let (head, tail) = pattern.split_at(len as usize / 2);
+        within(&*context, || {
+            assert_eq!(context.space().write(UserAddr(BUFFER), head), head.len());
+            let at = UserAddr(BUFFER + head.len() as u64);
+            assert_eq!(context.space().write(at, tail), tail.len());
+        });
+        assert_eq!(bytes_at(&*context, BUFFER, 1), [0], "not yet");
+        context.set_return(len);
+        assert_eq!(step(&mut *context), Event::Syscall);
+        assert_eq!(bytes_at(&*context, BUFFER, len as usize), pattern);
+        assert_eq!(bytes_at(&*context, BUFFER + len, 1), [0]);
+    }
+}
+
+#[test]
+fn what_was_written_is_read_back_at_once() {
+    let platform = platform();
+    let Some(mut context) = load_caller(&platform) else { return };
+    call(&mut *context, 0, [0, BUFFER, 64]);
+    within(&*context, || {
+        context.space().write(UserAddr(BUFFER), b"0123456789");
+        assert_eq!(bytes_at(&*context, BUFFER + 2, 4), b"2345");
+        // And is in memory now, for others as well.
+        context.space().write(UserAddr(BUFFER + 4), b"ab");
+        assert_eq!(bytes_at(&*context, BUFFER, 10), b"0123ab6789");
+    });
+}
+
+#[test]
+fn settling_writes_what_waits() {
+    let platform = platform();
+    let Some(mut context) = load_caller(&platform) else { return };
+    call(&mut *context, 0, [0, BUFFER, 64]);
+    within(&*context, || context.space().write(UserAddr(BUFFER), b"waits"));
+    block_on(context.settle()).expect("alive");
+    assert_eq!(bytes_at(&*context, BUFFER, 5), b"waits");
+    assert_eq!(step(&mut *context), Event::Syscall);
+    assert_eq!(bytes_at(&*context, BUFFER, 5), b"waits");
+}
+
+#[test]
+fn outputs_that_cannot_be_written_are_not_offered() {
+    let platform = platform();
+    let Some(mut context) = load_caller(&platform) else { return };
+    for (at, len) in [(0, 8), (CODE + 0x1_0000, 8), (DATA + 0x2_0000 - 4, 8), (u64::MAX - 3, 8)] {
+        call(&mut *context, 0, [0, at, len]);
+        assert!(context.call_memory().is_none(), "{at:#x}");
+    }
+    let read_only = map(DATA + 0x10_0000, 4096, Prot::READ);
+    block_on(context.execute(vec![read_only])).expect("alive").expect("mapped");
+    call(&mut *context, 0, [0, DATA + 0x10_0000, 8]);
+    assert!(context.call_memory().is_none());
+}
+
+#[test]
+fn output_that_vanishes_meanwhile_is_efault() {
+    let platform = platform();
+    let Some(mut context) = load_caller(&platform) else { return };
+    let at = DATA + 0x10_0000;
+    let room = map(at, 4096, Prot::READ | Prot::WRITE);
+    block_on(context.execute(vec![room])).expect("alive").expect("mapped");
+    call(&mut *context, 0, [0, at, 8]);
+    within(&*context, || context.space().write(UserAddr(at), b"nowhere"));
+    let gone = HostOp::Unmap { addr: UserAddr(at), len: 4096 };
+    block_on(context.execute(vec![gone])).expect("alive").expect("unmapped");
+    context.set_return(7);
+    assert_eq!(step(&mut *context), Event::Syscall);
+    assert_eq!(context.regs().rax, abi::Errno::EFAULT.to_return());
+}
