@@ -317,6 +317,7 @@ impl SeccompContext {
         if !files.is_empty() {
             self.shared.cool_down();
         }
+        self.shared.keep_away(&self.thread);
         self.shared.await_thread(&self.thread);
         self.thread.reply(&self.shared.listener, Reply { state: order, files });
     }

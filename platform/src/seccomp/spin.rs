@@ -5,14 +5,18 @@
 //! One look without a find, being put off the CPU, or more guests than CPUs turn it cold again. How long the next
 //! streak must be depends on how that went: a machine with work for all its CPUs is left alone for long.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+use rustix::process::Pid;
 use rustix::thread::CpuSet;
 
 use super::shared::Shared;
 use super::sys;
+use super::thread::Thread;
 
 /// How long a worker looks after the last find: an eighth of the time that it was hot, within these. So what is lost
 /// on a guest that has other things to do stays small beside what was won; and a virtual CPU may pause for long.
@@ -46,6 +50,8 @@ pub struct Spin {
     allowed: CpuSet,
     is_hot: AtomicBool,
     is_spinning: AtomicBool,
+    /// Guests that may not run on the looking worker's CPU.
+    kept_away: Mutex<Vec<Arc<Thread>>>,
     /// Worker that will come back to look, see [`worker_key`]; 0: nobody's promise.
     owner: AtomicUsize,
     /// The flag was cleared where nobody could scan: the owner does when it comes back.
@@ -90,6 +96,7 @@ impl Spin {
             allowed: rustix::thread::sched_getaffinity(None).unwrap_or_default(),
             is_hot: AtomicBool::new(false),
             is_spinning: AtomicBool::new(false),
+            kept_away: Mutex::default(),
             owner: AtomicUsize::new(0),
             owes_scan: AtomicBool::new(false),
             finds: AtomicU32::new(0),
@@ -102,16 +109,13 @@ impl Spin {
         }
     }
 
-    /// Moves the calling worker off its CPU. The switch through the doorbell has put the guest on the very same one,
-    /// and with few CPUs the scheduler does not look for an idle one when it wakes it
-    /// (`SIS_UTIL`): it would wait behind us until we stop looking.
-    fn move_away(&self) {
+    /// The CPUs for guests while the calling worker looks: all but its own. (On a virtual machine an idle CPU counts as
+    /// taken away by its host, and so the scheduler wakes guests on ours, where they wait until we stop looking: see
+    /// `available_idle_cpu`.)
+    fn guests_cpus(&self) -> Option<CpuSet> {
         let mut others = self.allowed;
         others.unset(rustix::thread::sched_getcpu());
-        if others.count() > 0 && rustix::thread::sched_setaffinity(None, &others).is_ok() {
-            // Fails only when the CPUs that we may use were changed meanwhile; then the narrower set stays.
-            let _ = rustix::thread::sched_setaffinity(None, &self.allowed);
-        }
+        (others.count() > 0).then_some(others)
     }
 
     fn now_ns(&self) -> u64 {
@@ -189,9 +193,8 @@ impl Shared {
             spin.finds.store(0, Relaxed);
             spin.hot_since_ns.store(now_ns, Relaxed);
             spin.vain_rings.store(0, Relaxed);
-            // The guest is to be woken where it was: this CPU will be busy looking.
+            // The guest is to be woken elsewhere: this CPU will be busy looking.
             self.listener.set_sync(false);
-            spin.move_away();
         }
     }
 
@@ -199,6 +202,7 @@ impl Shared {
     pub fn cool_down(&self) {
         if self.spin.is_hot.swap(false, SeqCst) {
             self.listener.set_sync(true);
+            self.let_guests_roam();
         }
         self.spin.streak.store(0, Relaxed);
     }
@@ -209,6 +213,7 @@ impl Shared {
             return;
         }
         self.listener.set_sync(true);
+        self.let_guests_roam();
         spin.streak.store(0, Relaxed);
         let wanted = spin.wanted_streak.load(Relaxed);
         let finds = spin.finds.load(Relaxed);
@@ -223,6 +228,32 @@ impl Shared {
         };
         spin.wanted_streak.store(next, Relaxed);
         tracing::debug!(?ending, finds, next, "looking ends");
+    }
+
+    /// A thread is about to be answered: while somebody looks, it stays off that CPU.
+    pub fn keep_away(&self, thread: &Arc<Thread>) {
+        let spin = &self.spin;
+        if !spin.is_hot.load(Relaxed) || thread.is_kept_away.load(Relaxed) {
+            return;
+        }
+        if let Some(cpus) = spin.guests_cpus()
+            && let Some(tid) = Pid::from_raw(thread.tid())
+            && rustix::thread::sched_setaffinity(Some(tid), &cpus).is_ok()
+        {
+            thread.is_kept_away.store(true, Relaxed);
+            spin.kept_away.lock().push(Arc::clone(thread));
+        }
+    }
+
+    fn let_guests_roam(&self) {
+        let kept_away = std::mem::take(&mut *self.spin.kept_away.lock());
+        for thread in kept_away {
+            thread.is_kept_away.store(false, Relaxed);
+            // Dead meanwhile, and perhaps somebody else's id: that is then one of ours, too, who may run anywhere.
+            if let Some(tid) = Pid::from_raw(thread.tid()) {
+                let _ = rustix::thread::sched_setaffinity(Some(tid), &self.spin.allowed);
+            }
+        }
     }
 
     /// A thread is about to be answered, `guests` will be awaited: shims must not rely on a look that may come

@@ -27,6 +27,8 @@ pub struct Thread {
     pub is_doomed: AtomicBool,
     /// It was told to exit.
     pub is_ended: AtomicBool,
+    /// It may not run everywhere, see `spin`.
+    pub is_kept_away: AtomicBool,
     /// Flags of the one clone(2) that it was ordered to make; 0: none.
     pub may_clone: AtomicU64,
     /// Place in the list of awaited threads; only that list's lock holder touches it.
@@ -65,6 +67,7 @@ impl Thread {
             is_running: AtomicBool::new(false),
             is_doomed: AtomicBool::new(false),
             is_ended: AtomicBool::new(false),
+            is_kept_away: AtomicBool::new(false),
             may_clone: AtomicU64::new(0),
             position: AtomicUsize::new(usize::MAX),
             windows: Windows::default(),
