@@ -310,4 +310,20 @@ pub trait Kicker: Send + Sync {
     /// first). Without effect when it is not running guest code. May be spurious; never lost: a kick after
     /// `resume` has an event as its consequence.
     fn kick(&self);
+
+    /// What the platform may answer on its own when the context asks who it is; replaces what was said before, and
+    /// holds before this returns for every call that begins later. Platforms that cannot do so ignore it.
+    fn set_answers(&self, answers: &Answers);
+}
+
+/// Results of getpid(2), gettid(2), getppid(2), getuid(2) and kin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answers {
+    pub pid: u32,
+    pub tid: u32,
+    pub parent: u32,
+    pub uid: u32,
+    pub effective_uid: u32,
+    pub gid: u32,
+    pub effective_gid: u32,
 }

@@ -31,7 +31,7 @@ pub fn spawn(kernel: &Arc<Kernel>, thread: &Arc<Thread>, context: Box<dyn Contex
 
 /// Runs a guest thread to its end: run guest code, answer what it did, deliver signals, again.
 async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Context>) {
-    thread.run.set_kicker(context.kicker());
+    thread.set_context(&*context);
     let mut interrupted = None;
     let mut is_dead = false;
     loop {

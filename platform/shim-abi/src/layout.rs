@@ -209,11 +209,47 @@ pub struct Fast {
     pub registers: [AtomicU64; 18],
     /// A kick came while the shim's code ran; the guest's side only.
     pub kicked: AtomicU32,
+    _align: u32,
+    /// Bits of the valid `answers`.
+    pub answered: AtomicU64,
+    /// Results of calls that the shim answers itself, by [`answer`]; kept true by the sentry.
+    pub answers: [AtomicU64; answer::COUNT],
     /// With a call: how many of `windows` are valid.
     pub window_count: AtomicU32,
     pub windows: [Window; MAX_WINDOWS],
     /// With a reply: what is to be copied to guest memory.
     pub copies: [Window; MAX_COPIES],
+}
+
+/// Calls that only ask what the sentry has said before: places in [`Fast::answers`].
+pub mod answer {
+    /// No such call; never valid.
+    pub const NONE: u8 = 0;
+    pub const PID: u8 = 1;
+    pub const TID: u8 = 2;
+    pub const PARENT: u8 = 3;
+    pub const UID: u8 = 4;
+    pub const EFFECTIVE_UID: u8 = 5;
+    pub const GID: u8 = 6;
+    pub const EFFECTIVE_GID: u8 = 7;
+    /// sched_yield(2), which the shim makes itself; the answer is not used.
+    pub const YIELD: u8 = 8;
+    pub const COUNT: usize = 16;
+
+    /// The place of a call's answer.
+    pub const fn of(number: u64) -> u8 {
+        match number {
+            39 => PID,
+            186 => TID,
+            110 => PARENT,
+            102 => UID,
+            107 => EFFECTIVE_UID,
+            104 => GID,
+            108 => EFFECTIVE_GID,
+            24 => YIELD,
+            _ => NONE,
+        }
+    }
 }
 
 impl Fast {

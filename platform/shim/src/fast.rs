@@ -6,8 +6,8 @@
 //! itself), the call's instruction is executed after all, and traps.
 //!
 //! Signals are not blocked here. The handler treats those that find the thread in this blob apart (`signals`): a kick
-//! sets [`abi::Fast::kicked`]; between `out` and `out_end`, after that word was looked at for the last time, the handler
-//! also moves the thread back to `out`. From there on nothing is overwritten that is still to be loaded, so that the
+//! sets [`abi::Fast::kicked`]; in `out` (and its short form in `answer`), where that word is looked at for the last time,
+//! the handler also moves the thread back to the start. From there on nothing is overwritten that is still to be loaded, so that the
 //! section can begin again at any of its instructions.
 //!
 //! Only general registers are used; before compiled code runs the vector registers are put aside.
@@ -47,12 +47,84 @@ pub unsafe extern "C" fn enter() {
         "2:",
         "mov gs:[{rsp}], rsp",
         "mov gs:[{rip}], r11",
-        "mov gs:[{rcx}], r11",
         "rdgsbase rsp",
         "lea rsp, [rsp + {stack}]",
         "pushfq",
-        "pop r11",
-        "mov gs:[{eflags}], r11",
+        "pop gs:[{eflags}]",
+        "cmp rax, {numbers}",
+        "jae 3f",
+        "lea r11, [rip + {places}]",
+        "movzx ecx, byte ptr [r11 + rax]",
+        "mov r11, gs:[{answered}]",
+        "bt r11, rcx",
+        "jc {answer}",
+        "3:",
+        "mov ecx, {call}",
+        "jmp {save}",
+        channel = const (abi::CHANNEL_ADDR >> 29),
+        stack = const abi::FAST_STACK_TOP,
+        numbers = const marshal::NUMBERS,
+        places = sym PLACES,
+        answered = const abi::FAST_OFFSET as usize + offset_of!(Fast, answered),
+        answer = sym answer,
+        call = const kind::CALL,
+        save = sym save,
+        rsp = const register(15), rip = const register(16), eflags = const register(17),
+    )
+}
+
+/// Where the answer of each call is.
+static PLACES: [u8; marshal::NUMBERS] = {
+    let mut all = [0; marshal::NUMBERS];
+    let mut number = 0;
+    while number < marshal::NUMBERS {
+        all[number] = abi::answer::of(number as u64);
+        number += 1;
+    }
+    all
+};
+
+/// Answers a call whose place is in rcx, and goes back with all other registers as they are, if no kick has come. From
+/// `shim_light` on it begins again there at any of its instructions.
+#[unsafe(naked)]
+unsafe extern "C" fn answer() {
+    naked_asm!(
+        "cmp ecx, {yields}",
+        "je 2f",
+        "mov rax, gs:[{answers} + rcx * 8]",
+        ".globl shim_light",
+        "shim_light:",
+        "rdgsbase rsp",
+        "lea rsp, [rsp + {stack}]",
+        "mov ecx, {kick}",
+        "cmp dword ptr gs:[{kicked}], 0",
+        "jne {save}",
+        "push qword ptr gs:[{eflags}]",
+        "popfq",
+        "mov rsp, gs:[{rsp}]",
+        "jmp qword ptr gs:[{rip}]",
+        ".globl shim_light_end",
+        "shim_light_end:",
+        "2:",
+        "syscall",
+        "jmp shim_light",
+        yields = const abi::answer::YIELD,
+        answers = const abi::FAST_OFFSET as usize + offset_of!(Fast, answers),
+        stack = const abi::FAST_STACK_TOP,
+        kick = const kind::KICKED,
+        kicked = const KICKED,
+        save = sym save,
+        rsp = const register(15), rip = const register(16), eflags = const register(17),
+    )
+}
+
+/// Saves the registers that are not yet and posts what ecx says.
+#[unsafe(naked)]
+unsafe extern "C" fn save() {
+    naked_asm!(
+        "mov r11, gs:[{rip}]",
+        "mov gs:[{rcx}], r11",
+        "mov r11, gs:[{eflags}]",
         "mov gs:[{r11}], r11",
         "mov gs:[{r8}], r8",
         "mov gs:[{r9}], r9",
@@ -69,7 +141,9 @@ pub unsafe extern "C" fn enter() {
         "mov gs:[{rax}], rax",
         "cld",
         "mov dword ptr gs:[{window_count}], 0",
-        "mov edx, {call}",
+        "mov edx, ecx",
+        "cmp edx, {call}",
+        "jne {post}",
         "cmp rax, {numbers}",
         "jae {post}",
         "lea r11, [rip + {wanted}]",
@@ -84,8 +158,6 @@ pub unsafe extern "C" fn enter() {
         wanted = sym marshal::IS_WANTED,
         offer = sym offer,
         with_vectors = sym with_vectors,
-        channel = const (abi::CHANNEL_ADDR >> 29),
-        stack = const abi::FAST_STACK_TOP,
         call = const kind::CALL,
         post = sym post,
         r8 = const register(0), r9 = const register(1), r10 = const register(2),
@@ -93,7 +165,7 @@ pub unsafe extern "C" fn enter() {
         r14 = const register(6), r15 = const register(7), rdi = const register(8),
         rsi = const register(9), rbp = const register(10), rbx = const register(11),
         rdx = const register(12), rax = const register(13), rcx = const register(14),
-        rsp = const register(15), rip = const register(16), eflags = const register(17),
+        rip = const register(16), eflags = const register(17),
     )
 }
 
@@ -323,16 +395,17 @@ fn fast(slot: &Slot) -> &Fast {
     unsafe { &*((slot as *const Slot as u64 + abi::FAST_OFFSET) as *const Fast) }
 }
 
-unsafe extern "C" {
-    /// The end of `out`.
-    fn shim_out_end();
-}
-
 /// A kick came while this blob's code ran without signals blocked; returns where to go on.
 pub fn on_kick(slot: &Slot, rip: u64) -> u64 {
     fast(slot).kicked.store(1, Relaxed);
-    let section = out as *const () as u64..shim_out_end as *const () as u64;
-    if section.contains(&rip) { section.start } else { rip }
+    let long = (out as *const () as u64, label!("shim_out_end"));
+    let short = (label!("shim_light"), label!("shim_light_end"));
+    for (start, end) in [long, short] {
+        if (start..end).contains(&rip) {
+            return start;
+        }
+    }
+    rip
 }
 
 /// Puts the slot's address into the base of gs, unless the guest uses that for itself.

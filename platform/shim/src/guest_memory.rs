@@ -30,32 +30,17 @@ pub fn is_writable(addr: u64) -> bool {
 
 /// Where to go on after a fault at `rip`, if one was expected there.
 pub fn fixup(rip: u64) -> Option<u64> {
-    let at = |start: unsafe extern "C" fn(), end: unsafe extern "C" fn()| {
-        (start as *const () as u64..end as *const () as u64).contains(&rip)
-    };
-    if at(shim_cmpxchg, shim_cmpxchg_end) {
-        return Some(shim_cmpxchg_fault as *const () as u64);
+    let is_in = |start: u64, end: u64| (start..end).contains(&rip);
+    if is_in(label!("shim_cmpxchg"), label!("shim_cmpxchg_end")) {
+        return Some(label!("shim_cmpxchg_fault"));
     }
-    if at(shim_copy, shim_copy_end) {
-        return Some(shim_copy_end as *const () as u64);
+    if is_in(label!("shim_copy"), label!("shim_copy_end")) {
+        return Some(label!("shim_copy_end"));
     }
-    if at(shim_string, shim_string_end) {
-        return Some(shim_string_end as *const () as u64);
+    if is_in(label!("shim_string"), label!("shim_string_end")) {
+        return Some(label!("shim_string_end"));
     }
-    at(shim_probe, shim_probe_end).then_some(shim_probe_fault as *const () as u64)
-}
-
-unsafe extern "C" {
-    fn shim_cmpxchg();
-    fn shim_cmpxchg_end();
-    fn shim_cmpxchg_fault();
-    fn shim_copy();
-    fn shim_copy_end();
-    fn shim_string();
-    fn shim_string_end();
-    fn shim_probe();
-    fn shim_probe_end();
-    fn shim_probe_fault();
+    is_in(label!("shim_probe"), label!("shim_probe_end")).then(|| label!("shim_probe_fault"))
 }
 
 #[unsafe(naked)]

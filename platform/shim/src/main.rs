@@ -10,6 +10,19 @@
 #[allow(dead_code, reason = "the sentry's side uses the rest")]
 mod abi;
 
+/// Address of a label in an assembly block. (As an external symbol it would need a table that the linker fills in: data.)
+macro_rules! label {
+    ($name:literal) => {{
+        let address: u64;
+        // SAFETY: only computes an address.
+        unsafe {
+            core::arch::asm!(concat!("lea {}, [rip + ", $name, "]"), out(reg) address,
+                options(nostack, nomem, pure, preserves_flags));
+        }
+        address
+    }};
+}
+
 mod calls;
 mod channel;
 mod clone;

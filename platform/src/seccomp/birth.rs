@@ -69,6 +69,8 @@ impl SeccompContext {
         let head = slot.head();
         head.alive.store(1, Relaxed);
         head.waiting.store(0, Relaxed);
+        // Of the slot's last thread.
+        slot.fast().answered.store(0, Relaxed);
         head.state.store(state::POSTED, SeqCst);
         let order = self.shared.order_thread(&self.process);
         let fs_base = new.fs_base.unwrap_or(self.fs_base);

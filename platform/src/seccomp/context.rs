@@ -17,7 +17,8 @@ use super::process::Process;
 use super::shared::Shared;
 use super::thread::{Reply, Thread};
 use crate::{
-    AddressSpace, BoxFuture, CallMemory, Context, Event, Fault, HostOp, Kicker, NewContext, PlatformError,
+    AddressSpace, BoxFuture, CallMemory, Context, Event, Fault, HostOp, Kicker, NewContext,
+    PlatformError,
 };
 
 /// What a slot said when it was posted.

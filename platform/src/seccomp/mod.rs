@@ -123,13 +123,15 @@ pub struct Config {
     pub pool: usize,
     /// Offer the entry without a signal, where the processor has what it takes.
     pub rewrite: bool,
+    /// Let shims answer calls whose answer they know.
+    pub answer: bool,
     /// Look at channels instead of sleeping, when that pays.
     pub spin: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { pool: 2, rewrite: true, spin: true }
+        Self { pool: 2, rewrite: true, answer: true, spin: true }
     }
 }
 
@@ -203,7 +205,7 @@ impl SeccompPlatform {
             call_entry: None,
         };
         let pool = pool::Pool::new(zygote.pid, zygote.pidfd, config.pool);
-        let shared = Shared::new(zygote.listener, template, global, pool, config.spin)
+        let shared = Shared::new(zygote.listener, template, global, pool, config)
             .map_err(|e| SetupError::Host("epoll_create1", e))?;
         if shared.has_fast_entry() {
             layout.call_entry = Some(blob::call_entry()?);

@@ -20,6 +20,8 @@ pub struct Process {
     pid: i32,
     pidfd: OwnedFd,
     region: Arc<Region>,
+    /// Its shim may answer what it knows.
+    may_answer: bool,
     /// A thread that lives: process_vm_readv(2) wants one that has not exited.
     live_tid: AtomicI32,
     is_dead: AtomicBool,
@@ -41,18 +43,23 @@ struct Members {
 }
 
 impl Process {
-    pub fn new(pid: i32, pidfd: OwnedFd, region: Arc<Region>) -> Arc<Self> {
+    pub fn new(pid: i32, pidfd: OwnedFd, region: Arc<Region>, may_answer: bool) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             pid,
             pidfd,
             region,
+            may_answer,
             live_tid: AtomicI32::new(pid),
             is_dead: AtomicBool::new(false),
             is_collected: AtomicBool::new(false),
             members: Mutex::default(),
         })
+    }
+
+    pub fn may_answer(&self) -> bool {
+        self.may_answer
     }
 
     /// Key in the death set.

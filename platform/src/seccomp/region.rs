@@ -12,9 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use abi::Errno;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
-use shim_abi::{
-    CHANNEL_SIZE, FAST_OFFSET, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, SLOT_SIZE, Slot,
-};
+use shim_abi::{CHANNEL_SIZE, FAST_OFFSET, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, SLOT_SIZE, Slot};
 
 /// A shared mapping of a memfd.
 #[derive(Debug)]

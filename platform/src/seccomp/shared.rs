@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use rustix::event::epoll;
 use shim_abi::{ring, state};
 
+use super::Config;
 use super::frame::Template;
 use super::listener::Listener;
 use super::orders::{Arrival, Order, Orders};
@@ -51,6 +52,8 @@ pub struct Shared {
     deaths: OwnedFd,
     pub is_broken: AtomicBool,
     pub spin: Spin,
+    /// Shims may answer what they know.
+    may_answer: bool,
 }
 
 impl Shared {
@@ -59,7 +62,7 @@ impl Shared {
         template: Template,
         global: GlobalPage,
         pool: Pool,
-        may_spin: bool,
+        config: &Config,
     ) -> Result<Arc<Self>, Errno> {
         let deaths = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(errno)?;
         let has_fsgsbase = global.get().flags.load(Relaxed) & shim_abi::global_flag::FSGSBASE != 0;
@@ -78,7 +81,8 @@ impl Shared {
             regions: Mutex::default(),
             deaths,
             is_broken: AtomicBool::new(false),
-            spin: Spin::new(may_spin),
+            spin: Spin::new(config.spin),
+            may_answer: config.answer,
         }))
     }
 
@@ -298,7 +302,7 @@ impl Shared {
     ) -> Result<Arc<Thread>, PlatformError> {
         self.unwatch_unborn(token);
         let pidfd = arrival.pidfd.ok_or_else(|| PlatformError::Broken("no pidfd".to_owned()))?;
-        let process = Process::new(arrival.tid, pidfd, region);
+        let process = Process::new(arrival.tid, pidfd, region, self.may_answer);
         let (slot, _) = process.take_slot().map_err(PlatformError::Exhausted)?;
         // Never zero: the first thread's slot is not used again.
         slot.head().alive.store(1, Relaxed);

@@ -7,14 +7,14 @@ use std::task::Waker;
 
 use abi::Errno;
 use parking_lot::Mutex;
-use shim_abi::state;
+use shim_abi::{answer, state};
 
 use super::listener::Listener;
 use super::process::Process;
 use super::region::SlotRef;
 use super::sys::{self, AfterAddFd};
 use super::windows::Windows;
-use crate::Kicker;
+use crate::{Answers, Kicker};
 
 /// One guest thread of the host.
 pub struct Thread {
@@ -236,6 +236,31 @@ impl Thread {
 }
 
 impl Kicker for Thread {
+    fn set_answers(&self, answers: &Answers) {
+        if !self.process.may_answer() {
+            return;
+        }
+        let fast = self.slot.fast();
+        let values = [
+            (answer::PID, answers.pid),
+            (answer::TID, answers.tid),
+            (answer::PARENT, answers.parent),
+            (answer::UID, answers.uid),
+            (answer::EFFECTIVE_UID, answers.effective_uid),
+            (answer::GID, answers.gid),
+            (answer::EFFECTIVE_GID, answers.effective_gid),
+            (answer::YIELD, 0),
+        ];
+        let mut answered = 0;
+        for (place, value) in values {
+            if let Some(word) = fast.answers.get(usize::from(place)) {
+                word.store(u64::from(value), Ordering::Relaxed);
+                answered |= 1 << place;
+            }
+        }
+        fast.answered.store(answered, Ordering::SeqCst);
+    }
+
     fn kick(&self) {
         if self.is_running.load(Ordering::SeqCst) && !self.process.is_collected() {
             // The shim blocks it; it is delivered by the return to guest code (rule 6).

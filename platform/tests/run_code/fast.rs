@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use abi::UserAddr;
-use platform::{Context, Event, HostOp, NewContext, Platform};
+use platform::{Answers, Context, Event, HostOp, NewContext, Platform};
 
 use crate::harness::{DATA, block_on, load, next, platform, step};
 
@@ -282,4 +282,58 @@ fn copies_and_threads_begin_in_slots_of_their_own() {
             assert_eq!((context.regs().r12, context.gs_base()), (round, 0));
         }
     }
+}
+
+#[test]
+fn the_shim_answers_what_it_was_told() {
+    let platform = platform();
+    // Asks for the parent until that is 5, with kicks in between, counting in r12; then makes a call of its own.
+    let code = snippet!(
+        "2:",
+        "mov eax, 110",
+        "stc",
+        "lea rcx, [rip + 3f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "3:",
+        "jnc 9f",
+        "inc r12",
+        "cmp eax, 5",
+        "jne 2b",
+        "mov eax, 24",
+        "lea rcx, [rip + 4f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "4:",
+        "mov edi, eax",
+        "mov eax, 39",
+        "syscall",
+        "9:",
+        "ud2",
+    );
+    let Some(mut context) = load_fast(&platform, code) else { return };
+    assert_eq!(step(&mut *context), Event::Syscall);
+    assert_eq!((context.regs().rax, context.regs().r12), (110, 0), "nothing was said yet");
+    context.set_return(1);
+    let mut answers = Answers {
+        pid: 2,
+        tid: 3,
+        parent: 4,
+        uid: 0,
+        effective_uid: 0,
+        gid: 0,
+        effective_gid: 0,
+    };
+    context.kicker().set_answers(&answers);
+    for _ in 0..500 {
+        context.resume();
+        std::thread::sleep(Duration::from_micros(50));
+        context.kicker().kick();
+        assert_eq!(next(&mut *context).expect("an event"), Event::Interrupted);
+    }
+    assert!(context.regs().r12 > 1);
+    answers.parent = 5;
+    context.kicker().set_answers(&answers);
+    assert_eq!(step(&mut *context), Event::Syscall);
+    assert_eq!((context.regs().rax, context.regs().rdi), (39, 0), "sched_yield gives 0");
 }

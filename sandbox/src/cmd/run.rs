@@ -56,7 +56,7 @@ pub struct Args {
     /// How to run guest code: "seccomp", without layers of it for measuring and finding faults
     #[arg(
         long,
-        value_name = "NAME[,no-rewrite][,no-spin]",
+        value_name = "NAME[,no-rewrite][,no-answer][,no-spin]",
         default_value = "seccomp",
         value_parser = parse_platform
     )]
@@ -81,6 +81,8 @@ pub struct Args {
 pub struct PlatformChoice {
     /// Call sites may be rewritten.
     pub rewrite: bool,
+    /// Guest processes may answer calls whose answer they know.
+    pub answer: bool,
     /// Workers may look at channels instead of sleeping.
     pub spin: bool,
 }
@@ -90,12 +92,16 @@ fn parse_platform(text: &str) -> Result<PlatformChoice, String> {
     if words.next() != Some("seccomp") {
         return Err("the one platform so far is \"seccomp\"".to_owned());
     }
-    let mut choice = PlatformChoice { rewrite: true, spin: true };
+    let mut choice = PlatformChoice { rewrite: true, answer: true, spin: true };
     for word in words {
         match word {
             "no-rewrite" => choice.rewrite = false,
+            "no-answer" => choice.answer = false,
             "no-spin" => choice.spin = false,
-            other => return Err(format!("no such layer: {other}; there are no-rewrite, no-spin")),
+            other => {
+                let known = "no-rewrite, no-answer, no-spin";
+                return Err(format!("no such layer: {other}; there are {known}"));
+            }
         }
     }
     Ok(choice)
@@ -154,7 +160,7 @@ mod tests {
 
     #[test]
     fn platform_layers_can_be_left_out() {
-        let all = PlatformChoice { rewrite: true, spin: true };
+        let all = PlatformChoice { rewrite: true, answer: true, spin: true };
         assert_eq!(parse_platform("seccomp"), Ok(all));
         let rewrite = parse_platform("seccomp,no-rewrite");
         assert_eq!(rewrite, Ok(PlatformChoice { rewrite: false, ..all }));

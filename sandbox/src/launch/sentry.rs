@@ -101,8 +101,10 @@ impl Body {
         silence_standard_streams();
         raise_descriptor_limit();
         let Self { config, platform, reply, identity } = self;
-        let PlatformChoice { rewrite, spin } = platform;
-        let options = platform::seccomp::Config { rewrite, spin, ..Default::default() };
+        let PlatformChoice { rewrite, answer, spin } = platform;
+        // Who traces sees every call.
+        let answer = answer && config.strace.is_none();
+        let options = platform::seccomp::Config { rewrite, answer, spin, ..Default::default() };
         let outcome = if !received_go(&reply) {
             return 1;
         } else if let Err(message) = confine::enter(namespaces, identity) {

@@ -68,7 +68,7 @@ pub async fn leave_memory(kernel: &Kernel, thread: &Thread, context: &mut dyn Co
 /// After the new image stands: what execve(2) resets besides memory and credentials. `comm` is the new name,
 /// `context` the new execution context. Wakes a parent that waits in vfork(2).
 pub fn finish_exec(thread: &Thread, comm: &[u8], context: &dyn Context) {
-    thread.run.set_kicker(context.kicker());
+    thread.set_context(context);
     thread.group.actions.lock().reset_handlers();
     thread.group.timers.delete_posix();
     thread.signals.lock().stack = SigStack { flags: SS_DISABLE, ..SigStack::default() };

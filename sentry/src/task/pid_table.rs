@@ -196,6 +196,9 @@ impl Tables {
         self.leave_parent(group);
         group.set_parent(parent);
         self.children.entry(parent).or_default().push(group.tgid);
+        for thread in &group.signals.lock().threads {
+            thread.publish_identity();
+        }
     }
 
     fn leave_process_group(&mut self, group: &ThreadGroup) {

@@ -12,7 +12,7 @@ use std::task::{Context, Waker};
 use abi::poll::PollEvents;
 use base::WaitQueue;
 use parking_lot::Mutex;
-use platform::Kicker;
+use platform::{Answers, Kicker};
 
 use crate::executor::notify::wait_until;
 
@@ -124,6 +124,14 @@ impl RunState {
     pub fn set_kicker(&self, kicker: Arc<dyn Kicker>) {
         let old = self.kicker.lock().replace(kicker);
         drop(old);
+    }
+
+    /// Tells the context what it may answer itself.
+    pub fn set_answers(&self, answers: &Answers) {
+        let kicker = self.kicker.lock().clone();
+        if let Some(kicker) = kicker {
+            kicker.set_answers(answers);
+        }
     }
 
     /// Guest code is about to run.

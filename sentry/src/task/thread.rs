@@ -10,6 +10,7 @@ use base::WaitQueue;
 use base::clock::Nanos;
 use base::cred::Credentials;
 use base::lock::Mutex;
+use platform::{Answers, Context};
 use vfs::file_table::FdTable;
 use vfs::{Caller, FsContext, VfsCx};
 
@@ -180,6 +181,27 @@ impl Thread {
         let cred = Arc::new(cred);
         let old = std::mem::replace(&mut self.parts.lock().cred, cred);
         drop(old);
+        self.publish_identity();
+    }
+
+    /// Tells the platform who the thread is, so that it needs no call to find out. After every change of that.
+    pub fn publish_identity(&self) {
+        let cred = self.cred();
+        self.run.set_answers(&Answers {
+            pid: self.tgid().0.cast_unsigned(),
+            tid: self.tid().0.cast_unsigned(),
+            parent: self.group.parent().0.cast_unsigned(),
+            uid: cred.ruid.0,
+            effective_uid: cred.euid.0,
+            gid: cred.rgid.0,
+            effective_gid: cred.egid.0,
+        });
+    }
+
+    /// A new execution context: at the start, and by execve.
+    pub fn set_context(&self, context: &dyn Context) {
+        self.run.set_kicker(context.kicker());
+        self.publish_identity();
     }
 
     /// The address space of a thread that has not ended; for the thread itself.
