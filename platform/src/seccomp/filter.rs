@@ -48,6 +48,7 @@ const ALLOWED: &[(i64, &[Rule])] = &[
     // Wait and wake, private or shared; no priority inheritance, no requeue.
     (libc::SYS_futex, &[Rule::MaskedOneOf(1, !0x80, [0, 1])]),
     (libc::SYS_close, &[]),
+    (libc::SYS_sched_yield, &[]),
     (libc::SYS_arch_prctl, &[Rule::MaskedOneOf(0, !0, [0x1001, 0x1002])]),
 ];
 
