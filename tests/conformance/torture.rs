@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::support::{exit_code, in_child, ok, pipe, read_some, sys, tests, wait_for, write_all};
 
@@ -190,18 +190,26 @@ fn pipe_ring_of_50() {
 
 /// As many threads as CPUs, each spinning until the others have come; prints nanoseconds per round.
 fn spin_barrier() {
-    const ROUNDS: usize = 20_000;
+    const LASTS: Duration = Duration::from_millis(1500);
     let cpus = thread::available_parallelism().map_or(1, Into::into);
-    let arrived = Arc::new(AtomicUsize::new(0));
+    let (arrived, last_round) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    last_round.store(usize::MAX, SeqCst);
     let started = Instant::now();
     let threads = (0..cpus)
-        .map(|_| {
-            let arrived = Arc::clone(&arrived);
+        .map(|me| {
+            let (arrived, last_round) = (Arc::clone(&arrived), Arc::clone(&last_round));
             thread::spawn(move || {
-                for round in 1..=ROUNDS {
+                for round in 1.. {
                     arrived.fetch_add(1, SeqCst);
                     while arrived.load(SeqCst) < round * cpus {
                         std::hint::spin_loop();
+                    }
+                    if round >= last_round.load(SeqCst) {
+                        return;
+                    }
+                    // Nobody can be further than one round ahead.
+                    if me == 0 && last_round.load(SeqCst) == usize::MAX && started.elapsed() > LASTS {
+                        last_round.store(round + 2, SeqCst);
                     }
                     // Some work, so that a round is not only cache traffic.
                     for n in 0..200 {
@@ -212,5 +220,5 @@ fn spin_barrier() {
         })
         .collect();
     join(threads);
-    println!("{}", started.elapsed().as_nanos() / ROUNDS as u128);
+    println!("{}", started.elapsed().as_nanos() / last_round.load(SeqCst) as u128);
 }
