@@ -143,7 +143,7 @@ fn execute(slot: &Slot, count: usize, fd: u64) -> bool {
                 guest_memory::compare_exchange(args[0], args[1] as u32, args[2] as u32)
             }
             op::CLONE_THREAD => clone::thread(args[0], args[1], args[2]),
-            op::FORK => clone::process(args[0]),
+            op::FORK => clone::process(args[0], fd),
             calls::MMAP => {
                 if args[4] == abi::FD_OF_RING {
                     args[4] = fd;

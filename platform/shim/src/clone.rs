@@ -28,15 +28,18 @@ pub fn thread(index: u64, token: u64, fs_base: u64) -> i64 {
     }
 }
 
-/// A copy of this process. The child stands on its private scratch stack: the channel is not inherited.
-pub fn process(token: u64) -> i64 {
+/// A copy of this process. The child stands on its private scratch stack: the channel is not inherited. `channel` is
+/// the descriptor of its own, or [`NO_CHANNEL`] when its first ring brings that.
+pub fn process(token: u64, channel: u64) -> i64 {
     let stack = abi::SCRATCH_ADDR + abi::SCRATCH_SIZE;
     let main = process_main as *const () as u64;
     // SAFETY: nobody stands on the scratch stack of the child's own copy.
-    unsafe { raw_clone(abi::PROCESS_CLONE_FLAGS, stack, 0, 0, main, token) }
+    unsafe { raw_clone(abi::PROCESS_CLONE_FLAGS, stack, 0, channel, main, token) }
 }
 
-/// clone(2) on a stack of its own: the child calls `main(token)`, which never returns.
+pub const NO_CHANNEL: u64 = u64::MAX;
+
+/// clone(2) on a stack of its own: the child calls `main(token, tls)`, which never returns.
 #[unsafe(naked)]
 unsafe extern "C" fn raw_clone(
     flags: u64,
@@ -66,6 +69,7 @@ unsafe extern "C" fn raw_clone(
         "2:",
         "xor ebp, ebp",
         "mov rdi, r13",
+        "mov rsi, r8",
         "call r12",
         "ud2",
     )
@@ -81,14 +85,14 @@ extern "C" fn thread_main(token: u64) -> ! {
 }
 
 /// A process's first steps: it gets a channel, then is as any other.
-extern "C" fn process_main(token: u64) -> ! {
+extern "C" fn process_main(token: u64, channel: u64) -> ! {
     const PR_SET_PDEATHSIG: u64 = 1;
     const SIGKILL: u64 = 9;
     const PROT_READ_WRITE: u64 = 3;
     const MAP_SHARED_FIXED: u64 = 0x11;
     const MADV_DONTFORK: u64 = 10;
     syscall(calls::PRCTL, [PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0]);
-    let fd = calls::ring(ring::HELLO, token);
+    let fd = if channel == NO_CHANNEL { calls::ring(ring::HELLO, token) } else { channel };
     let (at, len) = (abi::CHANNEL_ADDR, abi::CHANNEL_SIZE);
     if failed(syscall(calls::MMAP, [at, len, PROT_READ_WRITE, MAP_SHARED_FIXED, fd, 0]))
         || failed(syscall(calls::MADVISE, [at, len, MADV_DONTFORK, 0, 0, 0]))
@@ -96,7 +100,10 @@ extern "C" fn process_main(token: u64) -> ! {
     {
         die(105);
     }
-    let slot = channel::slot(0);
+    if channel != NO_CHANNEL {
+        calls::ring(ring::HELLO, token);
+    }
+    let slot = crate::channel::slot(0);
     channel::serve(slot);
     begin(slot)
 }

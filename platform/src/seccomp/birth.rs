@@ -1,11 +1,13 @@
 //! Contexts that make contexts: fork and threads.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use shim_abi::{op, state};
 
 use super::context::SeccompContext;
+use super::ops::RawOp;
 use super::orders::{Arrival, Order};
 use super::thread::Thread;
 use crate::{Context, HostOp, NewContext, PlatformError};
@@ -15,16 +17,15 @@ impl SeccompContext {
     async fn create(
         &mut self,
         order: &Order,
-        nr: u64,
-        args: [u64; 6],
+        raw: RawOp,
     ) -> Result<Arrival, PlatformError> {
         self.shared.cool_down();
-        let flags = match nr {
+        let flags = match raw.nr {
             op::FORK => shim_abi::PROCESS_CLONE_FLAGS,
             _ => shim_abi::THREAD_CLONE_FLAGS,
         };
         self.thread.may_clone.store(flags, SeqCst);
-        let claimed = match self.run_one(nr, args).await? {
+        let claimed = match self.run_one(raw).await? {
             Ok(claimed) => i32::try_from(claimed).unwrap_or(0),
             Err(errno) => return Err(PlatformError::Exhausted(errno)),
         };
@@ -45,9 +46,15 @@ impl SeccompContext {
         self.do_settle().await?;
         let region = self.shared.take_region().map_err(PlatformError::Exhausted)?;
         let order = self.shared.order_process();
-        let arrival = self.create(&order, op::FORK, [order.token(), 0, 0, 0, 0, 0]).await?;
+        // The descriptor of the child's channel: it inherits it.
+        let raw = RawOp {
+            nr: op::FORK,
+            args: [order.token(), 0, 0, 0, 0, 0],
+            file: Some(Arc::clone(region.fd())),
+        };
+        let arrival = self.create(&order, raw).await?;
         let xstate = self.xstate_or_initial();
-        let thread = self.shared.adopt_process(arrival, region, order.token())?;
+        let thread = self.shared.adopt_process(arrival, region, order.token(), false)?;
         let mut child = Self::new(&self.shared, thread, new.regs, &xstate)
             .ok_or_else(|| PlatformError::Broken("no room for a frame".to_owned()))?;
         self.adopt(&mut child, &new);
@@ -75,7 +82,8 @@ impl SeccompContext {
         let order = self.shared.order_thread(&self.process);
         let fs_base = new.fs_base.unwrap_or(self.fs_base);
         let args = [u64::from(slot.index()), order.token(), fs_base, 0, 0, 0];
-        let arrival = match self.create(&order, op::CLONE_THREAD, args).await {
+        let raw = RawOp { nr: op::CLONE_THREAD, args, file: None };
+        let arrival = match self.create(&order, raw).await {
             Ok(arrival) => arrival,
             Err(error) => {
                 self.process.return_slot(slot);

@@ -375,10 +375,9 @@ impl SeccompContext {
     /// One operation that yields a value.
     pub(super) async fn run_one(
         &mut self,
-        nr: u64,
-        args: [u64; 6],
+        raw: RawOp,
     ) -> Result<Result<u64, Errno>, PlatformError> {
-        let (_, errno, result) = self.run(&[RawOp { nr, args, file: None }]).await?;
+        let (_, errno, result) = self.run(&[raw]).await?;
         Ok(errno.map_or(Ok(result), Err))
     }
 
@@ -540,7 +539,7 @@ impl Context for SeccompContext {
                 return Ok(Err(Errno::EFAULT));
             }
             let args = [addr.0, u64::from(expected), u64::from(new), 0, 0, 0];
-            let result = self.run_one(op::COMPARE_EXCHANGE, args).await?;
+            let result = self.run_one(RawOp { nr: op::COMPARE_EXCHANGE, args, file: None }).await?;
             Ok(result.map(|previous| previous as u32))
         })
     }
@@ -633,7 +632,7 @@ impl Drop for SeccompContext {
         self.shared.clear_abandoned();
         self.shared.unawait(&self.thread);
         if self.process.remove_thread(&self.thread) {
-            self.process.kill();
+            self.shared.doom(&self.process);
         } else if !self.process.is_dead() {
             self.shared.end_thread(&self.thread);
         }

@@ -262,6 +262,7 @@ impl Platform for SeccompPlatform {
             if self.shared.is_broken.load(SeqCst) {
                 return Err(PlatformError::Broken("the zygote died".to_owned()));
             }
+            self.shared.end_doomed();
             if self.shared.look() {
                 return Ok(());
             }

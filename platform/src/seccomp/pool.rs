@@ -201,7 +201,7 @@ fn make_stub(
     let region = shared.take_region()?;
     let pidfd = Some(sys::pidfd_open(tid)?);
     let arrival = Arrival { tid, pidfd, notification };
-    let thread = shared.adopt_process(arrival, region, token).map_err(|error| match error {
+    let thread = shared.adopt_process(arrival, region, token, true).map_err(|error| match error {
         PlatformError::Exhausted(errno) => errno,
         _ => Errno::EIO,
     })?;

@@ -19,7 +19,60 @@ use shim_abi::{CHANNEL_SIZE, FAST_OFFSET, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, 
 struct Mapping {
     base: *mut u8,
     len: usize,
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
+    /// Unmaps it with others; `None`: it does so itself.
+    arena: Option<Arc<Arena>>,
+}
+
+/// Address space for several regions, unmapped when the last of them is gone: each munmap(2) interrupts all CPUs that
+/// the sentry runs on.
+#[derive(Debug)]
+struct Arena {
+    base: *mut u8,
+    len: usize,
+}
+
+// SAFETY: only an address.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: rule 1: the regions in it are gone.
+        let _ = unsafe { rustix::mm::munmap(self.base.cast(), self.len) };
+    }
+}
+
+/// Makes regions, each at a fresh place of the current arena.
+#[derive(Debug, Default)]
+pub struct RegionMaker {
+    current: Option<(Arc<Arena>, usize)>,
+}
+
+/// Regions of one arena. Those that are gone keep their few pages until all are.
+const ARENA_REGIONS: usize = 16;
+const REGION_LEN: usize = CHANNEL_SIZE as usize;
+
+impl RegionMaker {
+    pub fn make(&mut self) -> Result<Region, Errno> {
+        let (arena, index) = match self.current.take() {
+            Some((arena, next)) if next < ARENA_REGIONS => (arena, next),
+            _ => (Arc::new(reserve(ARENA_REGIONS * REGION_LEN)?), 0),
+        };
+        let region = Mapping::new("channel", CHANNEL_SIZE, Some((&arena, index * REGION_LEN)));
+        self.current = Some((arena, index + 1));
+        region.map(Region)
+    }
+}
+
+fn reserve(len: usize) -> Result<Arena, Errno> {
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: a fresh mapping where the kernel likes.
+    let base = unsafe {
+        rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::empty(), flags)
+    };
+    Ok(Arena { base: base.map_err(errno)?.cast(), len })
 }
 
 // SAFETY: rule 2: all access is by atomics.
@@ -28,7 +81,8 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn new(name: &str, len: u64) -> Result<Self, Errno> {
+    /// `place`: an arena and an offset in it that nobody else has.
+    fn new(name: &str, len: u64, place: Option<(&Arc<Arena>, usize)>) -> Result<Self, Errno> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let fd = rustix::fs::memfd_create(name, flags).map_err(errno)?;
         rustix::fs::ftruncate(&fd, len).map_err(errno)?;
@@ -37,17 +91,24 @@ impl Mapping {
         rustix::fs::fcntl_add_seals(&fd, seals).map_err(errno)?;
         let len = usize::try_from(len).map_err(|_| Errno::ENOMEM)?;
         let prot = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
-        // SAFETY: a fresh mapping where the kernel likes.
-        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, prot, flags, &fd, 0) };
-        Ok(Self { base: base.map_err(errno)?.cast(), len, fd })
+        let mut flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        flags.set(MapFlags::FIXED, place.is_some());
+        let at = place.map_or(std::ptr::null_mut(), |(arena, offset)| {
+            arena.base.wrapping_add(offset)
+        });
+        // SAFETY: where the kernel likes, or a part of the arena that holds nothing.
+        let base = unsafe { rustix::mm::mmap(at.cast(), len, prot, flags, &fd, 0) };
+        let base = base.map_err(errno)?.cast();
+        Ok(Self { base, len, fd: Arc::new(fd), arena: place.map(|(arena, _)| Arc::clone(arena)) })
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: rule 1: nobody has a pointer into it any more.
-        let _ = unsafe { rustix::mm::munmap(self.base.cast(), self.len) };
+        if self.arena.is_none() {
+            // SAFETY: rule 1: nobody has a pointer into it any more.
+            let _ = unsafe { rustix::mm::munmap(self.base.cast(), self.len) };
+        }
     }
 }
 
@@ -61,12 +122,8 @@ pub fn errno(error: rustix::io::Errno) -> Errno {
 pub struct Region(Mapping);
 
 impl Region {
-    pub fn new() -> Result<Self, Errno> {
-        Mapping::new("channel", CHANNEL_SIZE).map(Self)
-    }
-
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.0.fd.as_fd()
+    pub fn fd(&self) -> &Arc<OwnedFd> {
+        &self.0.fd
     }
 }
 
@@ -198,7 +255,7 @@ pub struct GlobalPage(Mapping);
 impl GlobalPage {
     /// Writable by this mapping only, whoever gets the descriptor.
     pub fn new() -> Result<Self, Errno> {
-        let mapping = Mapping::new("shim-global", GLOBAL_SIZE)?;
+        let mapping = Mapping::new("shim-global", GLOBAL_SIZE, None)?;
         rustix::fs::fcntl_add_seals(&mapping.fd, SealFlags::FUTURE_WRITE).map_err(errno)?;
         Ok(Self(mapping))
     }

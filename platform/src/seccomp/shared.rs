@@ -17,11 +17,11 @@ use super::listener::Listener;
 use super::orders::{Arrival, Order, Orders};
 use super::pool::Pool;
 use super::process::Process;
-use super::region::{GlobalPage, Region, errno};
+use super::region::{GlobalPage, Region, RegionMaker, errno};
 use super::spin::Spin;
 use super::sys::{self, Notification};
 use super::thread::{Reply, Thread};
-use crate::{Kicker, PlatformError};
+use crate::{AddressSpace, Kicker, PlatformError};
 
 /// Marks an order's token among the process ids of the death set.
 const TOKEN_BIT: u64 = 1 << 61;
@@ -48,6 +48,9 @@ pub struct Shared {
     unborn: Mutex<HashMap<u64, OwnedFd>>,
     /// Regions made ahead of demand.
     regions: Mutex<Vec<Arc<Region>>>,
+    region_maker: Mutex<RegionMaker>,
+    /// Processes that nobody needs any more, to be killed when there is nothing better to do.
+    doomed: Mutex<Vec<Arc<Process>>>,
     /// epoll of pidfds.
     deaths: OwnedFd,
     pub is_broken: AtomicBool,
@@ -79,6 +82,8 @@ impl Shared {
             processes: Mutex::default(),
             unborn: Mutex::default(),
             regions: Mutex::default(),
+            region_maker: Mutex::default(),
+            doomed: Mutex::default(),
             deaths,
             is_broken: AtomicBool::new(false),
             spin: Spin::new(config.spin),
@@ -281,13 +286,13 @@ impl Shared {
     /// A channel region, never used before.
     pub fn take_region(&self) -> Result<Arc<Region>, Errno> {
         let ready = self.regions.lock().pop();
-        ready.map_or_else(|| Region::new().map(Arc::new), Ok)
+        ready.map_or_else(|| self.region_maker.lock().make().map(Arc::new), Ok)
     }
 
     /// Makes regions ahead of demand, when there is time.
     fn stock_regions(&self) {
         while self.regions.lock().len() < REGIONS_AHEAD
-            && let Ok(region) = Region::new()
+            && let Ok(region) = self.region_maker.lock().make()
         {
             self.regions.lock().push(Arc::new(region));
         }
@@ -299,6 +304,7 @@ impl Shared {
         arrival: Arrival,
         region: Arc<Region>,
         token: u64,
+        wants_channel: bool,
     ) -> Result<Arc<Thread>, PlatformError> {
         self.unwatch_unborn(token);
         let pidfd = arrival.pidfd.ok_or_else(|| PlatformError::Broken("no pidfd".to_owned()))?;
@@ -308,7 +314,7 @@ impl Shared {
         slot.head().alive.store(1, Relaxed);
         slot.head().state.store(state::POSTED, SeqCst);
         let thread = Thread::new(&process, arrival.tid, slot);
-        thread.hold_hello(arrival.notification, true);
+        thread.hold_hello(arrival.notification, wants_channel);
         self.watch(process.pidfd(), process.id_for_death()).map_err(PlatformError::Exhausted)?;
         self.processes.lock().insert(process.id_for_death(), process);
         Ok(thread)
@@ -392,6 +398,21 @@ impl Shared {
         for thread in process.bury() {
             self.forget_thread(&thread);
             thread.wake();
+        }
+    }
+
+    /// A process's last context is gone. Its end is put off: to take down an address space takes the host long, and
+    /// somebody may wait for what this thread does next.
+    pub fn doom(&self, process: &Arc<Process>) {
+        self.doomed.lock().push(Arc::clone(process));
+    }
+
+    /// Kills the doomed, on another CPU if there is one.
+    pub fn end_doomed(&self) {
+        let doomed = std::mem::take(&mut *self.doomed.lock());
+        for process in doomed {
+            self.spin.send_away(process.pid());
+            process.kill();
         }
     }
 

@@ -118,6 +118,14 @@ impl Spin {
         (others.count() > 0).then_some(others)
     }
 
+    /// Lets a process's first thread run on other CPUs only.
+    pub fn send_away(&self, pid: i32) {
+        if let Some(cpus) = self.guests_cpus() {
+            // Without effect it is only slower.
+            let _ = rustix::thread::sched_setaffinity(Pid::from_raw(pid), &cpus);
+        }
+    }
+
     fn now_ns(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
