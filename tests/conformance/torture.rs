@@ -208,7 +208,8 @@ fn spin_barrier() {
                         return;
                     }
                     // Nobody can be further than one round ahead.
-                    if me == 0 && last_round.load(SeqCst) == usize::MAX && started.elapsed() > LASTS {
+                    if me == 0 && last_round.load(SeqCst) == usize::MAX && started.elapsed() > LASTS
+                    {
                         last_round.store(round + 2, SeqCst);
                     }
                     // Some work, so that a round is not only cache traffic.

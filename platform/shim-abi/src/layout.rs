@@ -25,6 +25,9 @@ pub const SLOT_SIZE: u64 = 0x2_0000;
 pub const MAX_SLOTS: u32 = 4096;
 pub const CHANNEL_SIZE: u64 = SLOT_SIZE * MAX_SLOTS as u64;
 
+/// As [`Slot::start_frame`]: no frame, but the registers in [`Fast`], vector registers as the creator had them.
+pub const START_FAST: u32 = 1;
+
 /// Within a slot: [`Fast`], the registers of a call that came without a signal.
 pub const FAST_OFFSET: u64 = 0x1000;
 /// Within a slot: where the stack of the entry without a signal begins; it grows down to [`Fast`].
@@ -219,7 +222,14 @@ pub struct Fast {
     pub windows: [Window; MAX_WINDOWS],
     /// With a reply: what is to be copied to guest memory.
     pub copies: [Window; MAX_COPIES],
+    /// The guest's xmm registers while compiled code runs; the guest's side only.
+    pub vectors: [Vector; 16],
 }
+
+/// One xmm register.
+#[repr(C, align(16))]
+#[derive(Debug)]
+pub struct Vector(pub [AtomicU64; 2]);
 
 /// Calls that only ask what the sentry has said before: places in [`Fast::answers`].
 pub mod answer {

@@ -17,6 +17,7 @@ pub const ARCH_PRCTL: u64 = 158;
 pub const FUTEX: u64 = 202;
 pub const EXIT_GROUP: u64 = 231;
 pub const SECCOMP: u64 = 317;
+pub const SIGALTSTACK: u64 = 131;
 
 /// Any host call; the result is the kernel's own, errors as small negative numbers.
 #[inline(always)]

@@ -142,8 +142,8 @@ fn execute(slot: &Slot, count: usize, fd: u64) -> bool {
             op::COMPARE_EXCHANGE => {
                 guest_memory::compare_exchange(args[0], args[1] as u32, args[2] as u32)
             }
-            op::CLONE_THREAD => clone::thread(args[0], args[1], args[2]),
-            op::FORK => clone::process(args[0], fd),
+            op::CLONE_THREAD => clone::thread(slot, args[0], args[1], args[2]),
+            op::FORK => clone::process(Some(slot), args[0], fd),
             calls::MMAP => {
                 if args[4] == abi::FD_OF_RING {
                     args[4] = fd;

@@ -8,11 +8,13 @@ use crate::calls::{self, die, failed, syscall};
 use crate::{channel, fast};
 
 /// A thread that will stand in slot `index`.
-pub fn thread(index: u64, token: u64, fs_base: u64) -> i64 {
+pub fn thread(creator: &Slot, index: u64, token: u64, fs_base: u64) -> i64 {
     if index >= u64::from(abi::MAX_SLOTS) {
         die(104);
     }
     let slot = channel::slot(index);
+    // Meaningless where the creator is in a signal: then the newborn gets a frame.
+    fast::copy_vectors(fast::fast(creator), fast::fast(slot));
     let stack = slot as *const Slot as u64 + abi::START_STACK_OFFSET;
     let alive = &raw const slot.alive as u64;
     // SAFETY: the stack is the new thread's own, in a slot that nobody else uses.
@@ -30,7 +32,10 @@ pub fn thread(index: u64, token: u64, fs_base: u64) -> i64 {
 
 /// A copy of this process. The child stands on its private scratch stack: the channel is not inherited. `channel` is
 /// the descriptor of its own, or [`NO_CHANNEL`] when its first ring brings that.
-pub fn process(token: u64, channel: u64) -> i64 {
+pub fn process(creator: Option<&Slot>, token: u64, channel: u64) -> i64 {
+    if let Some(creator) = creator {
+        fast::copy_vectors(fast::fast(creator), scratch());
+    }
     let stack = abi::SCRATCH_ADDR + abi::SCRATCH_SIZE;
     let main = process_main as *const () as u64;
     // SAFETY: nobody stands on the scratch stack of the child's own copy.
@@ -38,6 +43,12 @@ pub fn process(token: u64, channel: u64) -> i64 {
 }
 
 pub const NO_CHANNEL: u64 = u64::MAX;
+
+/// Where a copy finds its creator's vector registers: in the lowest part of its scratch stack.
+fn scratch() -> &'static abi::Fast {
+    // SAFETY: mapped by the zygote; all fields atomic. The stack above is not used so far down.
+    unsafe { &*(abi::SCRATCH_ADDR as *const abi::Fast) }
+}
 
 /// clone(2) on a stack of its own: the child calls `main(token, tls)`, which never returns.
 #[unsafe(naked)]
@@ -79,6 +90,7 @@ unsafe extern "C" fn raw_clone(
 extern "C" fn thread_main(token: u64) -> ! {
     let here = 0u8;
     let slot = channel::slot_of(&raw const here as u64);
+    take_signal_stack(slot);
     calls::ring(ring::HELLO, token);
     channel::serve(slot);
     begin(slot)
@@ -104,13 +116,35 @@ extern "C" fn process_main(token: u64, channel: u64) -> ! {
         calls::ring(ring::HELLO, token);
     }
     let slot = crate::channel::slot(0);
+    take_signal_stack(slot);
+    fast::copy_vectors(scratch(), fast::fast(slot));
     channel::serve(slot);
     begin(slot)
 }
 
-/// Becomes what the frame in the slot says.
+/// Signals come on the slot's stack.
+fn take_signal_stack(slot: &Slot) {
+    /// `stack_t`.
+    #[repr(C)]
+    struct Stack {
+        start: u64,
+        flags: u64,
+        size: u64,
+    }
+    let start = slot as *const Slot as u64 + abi::STACK_OFFSET;
+    let stack = Stack { start, flags: 0, size: abi::STACK_END - abi::STACK_OFFSET };
+    if failed(syscall(calls::SIGALTSTACK, [&raw const stack as u64, 0, 0, 0, 0, 0])) {
+        die(111);
+    }
+}
+
+/// Becomes what the slot says.
 fn begin(slot: &Slot) -> ! {
     fast::claim_gs(slot);
+    if slot.start_frame.load(Relaxed) == abi::START_FAST {
+        // SAFETY: gs is the slot's, and the sentry wrote the registers before it let us run.
+        unsafe { fast::begin(slot as *const Slot as u64) }
+    }
     let context = slot as *const Slot as u64 + u64::from(slot.start_frame.load(Relaxed));
     // SAFETY: the sentry wrote the frame before it let us run.
     unsafe { sigreturn(context) }

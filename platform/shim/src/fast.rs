@@ -27,6 +27,7 @@ const fn register(index: usize) -> usize {
 }
 
 const WINDOW_COUNT: usize = abi::FAST_OFFSET as usize + offset_of!(Fast, window_count);
+const VECTORS: usize = abi::FAST_OFFSET as usize + offset_of!(Fast, vectors);
 const KICKED: usize = abi::FAST_OFFSET as usize + offset_of!(Fast, kicked);
 /// Looks before the first pause.
 const EAGER_LOOKS: u32 = 64;
@@ -313,53 +314,79 @@ unsafe extern "C" fn settle() {
     )
 }
 
-/// Calls the function in r11 with the slot's address and the guest's vector registers put aside. The upper halves of wider registers stay: compiled
-/// code here uses the narrow instructions, which leave them alone.
+/// Calls the function in r11 with the slot's address and the guest's vector registers put aside. The upper halves of
+/// wider registers stay: compiled code here uses the narrow instructions, which leave them alone.
 #[unsafe(naked)]
 unsafe extern "C" fn with_vectors() -> u32 {
     naked_asm!(
-        "push rbp",
-        "mov rbp, rsp",
-        "sub rsp, 256",
-        "and rsp, -16",
-        "movaps [rsp], xmm0",
-        "movaps [rsp + 16], xmm1",
-        "movaps [rsp + 32], xmm2",
-        "movaps [rsp + 48], xmm3",
-        "movaps [rsp + 64], xmm4",
-        "movaps [rsp + 80], xmm5",
-        "movaps [rsp + 96], xmm6",
-        "movaps [rsp + 112], xmm7",
-        "movaps [rsp + 128], xmm8",
-        "movaps [rsp + 144], xmm9",
-        "movaps [rsp + 160], xmm10",
-        "movaps [rsp + 176], xmm11",
-        "movaps [rsp + 192], xmm12",
-        "movaps [rsp + 208], xmm13",
-        "movaps [rsp + 224], xmm14",
-        "movaps [rsp + 240], xmm15",
         "rdgsbase rdi",
+        "push rdi",
+        "movaps [rdi + {v}], xmm0",
+        "movaps [rdi + {v} + 16], xmm1",
+        "movaps [rdi + {v} + 32], xmm2",
+        "movaps [rdi + {v} + 48], xmm3",
+        "movaps [rdi + {v} + 64], xmm4",
+        "movaps [rdi + {v} + 80], xmm5",
+        "movaps [rdi + {v} + 96], xmm6",
+        "movaps [rdi + {v} + 112], xmm7",
+        "movaps [rdi + {v} + 128], xmm8",
+        "movaps [rdi + {v} + 144], xmm9",
+        "movaps [rdi + {v} + 160], xmm10",
+        "movaps [rdi + {v} + 176], xmm11",
+        "movaps [rdi + {v} + 192], xmm12",
+        "movaps [rdi + {v} + 208], xmm13",
+        "movaps [rdi + {v} + 224], xmm14",
+        "movaps [rdi + {v} + 240], xmm15",
         "call r11",
-        "movaps xmm0, [rsp]",
-        "movaps xmm1, [rsp + 16]",
-        "movaps xmm2, [rsp + 32]",
-        "movaps xmm3, [rsp + 48]",
-        "movaps xmm4, [rsp + 64]",
-        "movaps xmm5, [rsp + 80]",
-        "movaps xmm6, [rsp + 96]",
-        "movaps xmm7, [rsp + 112]",
-        "movaps xmm8, [rsp + 128]",
-        "movaps xmm9, [rsp + 144]",
-        "movaps xmm10, [rsp + 160]",
-        "movaps xmm11, [rsp + 176]",
-        "movaps xmm12, [rsp + 192]",
-        "movaps xmm13, [rsp + 208]",
-        "movaps xmm14, [rsp + 224]",
-        "movaps xmm15, [rsp + 240]",
-        "mov rsp, rbp",
-        "pop rbp",
-        "ret",
+        "pop rdi",
+        "jmp {load}",
+        v = const VECTORS,
+        load = sym load_vectors,
     )
+}
+
+/// Loads the vector registers of the slot at rdi; keeps all others.
+#[unsafe(naked)]
+unsafe extern "C" fn load_vectors() {
+    naked_asm!(
+        "movaps xmm0, [rdi + {v}]",
+        "movaps xmm1, [rdi + {v} + 16]",
+        "movaps xmm2, [rdi + {v} + 32]",
+        "movaps xmm3, [rdi + {v} + 48]",
+        "movaps xmm4, [rdi + {v} + 64]",
+        "movaps xmm5, [rdi + {v} + 80]",
+        "movaps xmm6, [rdi + {v} + 96]",
+        "movaps xmm7, [rdi + {v} + 112]",
+        "movaps xmm8, [rdi + {v} + 128]",
+        "movaps xmm9, [rdi + {v} + 144]",
+        "movaps xmm10, [rdi + {v} + 160]",
+        "movaps xmm11, [rdi + {v} + 176]",
+        "movaps xmm12, [rdi + {v} + 192]",
+        "movaps xmm13, [rdi + {v} + 208]",
+        "movaps xmm14, [rdi + {v} + 224]",
+        "movaps xmm15, [rdi + {v} + 240]",
+        "ret",
+        v = const VECTORS,
+    )
+}
+
+/// Begins a thread or copy whose creator came without a signal, with the registers of [`Fast`].
+#[unsafe(naked)]
+pub unsafe extern "C" fn begin(slot: u64) -> ! {
+    naked_asm!(
+        "call {load}",
+        "jmp {out}",
+        load = sym load_vectors,
+        out = sym out,
+    )
+}
+
+/// Hands the vector registers of `from`'s guest thread on to `to`'s.
+pub fn copy_vectors(from: &Fast, to: &Fast) {
+    for (from, to) in from.vectors.iter().zip(&to.vectors) {
+        to.0[0].store(from.0[0].load(Relaxed), Relaxed);
+        to.0[1].store(from.0[1].load(Relaxed), Relaxed);
+    }
 }
 
 /// Obeys the sentry until guest code may run; not zero when the state is to be settled first.
@@ -390,7 +417,8 @@ pub fn copy_out(slot: &Slot) -> bool {
     count == 0 || marshal::copy_out(slot, fast(slot), count)
 }
 
-fn fast(slot: &Slot) -> &Fast {
+/// The slot's [`Fast`].
+pub fn fast(slot: &Slot) -> &Fast {
     // SAFETY: within the slot, all fields atomic.
     unsafe { &*((slot as *const Slot as u64 + abi::FAST_OFFSET) as *const Fast) }
 }

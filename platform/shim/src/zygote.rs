@@ -134,7 +134,7 @@ extern "C" fn run(stack_top: u64, vdso: u64) -> ! {
     let mut result = 0;
     loop {
         if token != 0 {
-            result = clone::process(token, clone::NO_CHANNEL);
+            result = clone::process(None, token, clone::NO_CHANNEL);
         }
         token = calls::ring(ring::ZYGOTE, result as u64);
     }

@@ -14,11 +14,7 @@ use crate::{Context, HostOp, NewContext, PlatformError};
 
 impl SeccompContext {
     /// Orders the creation of a thread or process and waits until it has said hello.
-    async fn create(
-        &mut self,
-        order: &Order,
-        raw: RawOp,
-    ) -> Result<Arrival, PlatformError> {
+    async fn create(&mut self, order: &Order, raw: RawOp) -> Result<Arrival, PlatformError> {
         self.shared.cool_down();
         let flags = match raw.nr {
             op::FORK => shim_abi::PROCESS_CLONE_FLAGS,
@@ -33,6 +29,15 @@ impl SeccompContext {
         poll_fn(|cx| order.poll(cx, &self.process)).await
     }
 
+    /// A context for a new thread or copy that has just arrived; its vector state is ours.
+    fn newborn(&self, thread: Arc<Thread>, new: &NewContext) -> Result<Self, PlatformError> {
+        if self.is_fast() {
+            return Ok(Self::new_fast(&self.shared, thread, new.regs));
+        }
+        Self::new(&self.shared, thread, new.regs, &self.xstate_or_initial())
+            .ok_or_else(|| PlatformError::Broken("no room for a frame".to_owned()))
+    }
+
     /// Gives a new context what it inherits.
     fn adopt(&self, child: &mut Self, new: &NewContext) {
         child.fs_base = new.fs_base.unwrap_or(self.fs_base);
@@ -43,7 +48,8 @@ impl SeccompContext {
         &mut self,
         new: NewContext,
     ) -> Result<Box<dyn Context>, PlatformError> {
-        self.do_settle().await?;
+        // The child is to see what this call wrote so far.
+        self.flush_windows();
         let region = self.shared.take_region().map_err(PlatformError::Exhausted)?;
         let order = self.shared.order_process();
         // The descriptor of the child's channel: it inherits it.
@@ -53,10 +59,8 @@ impl SeccompContext {
             file: Some(Arc::clone(region.fd())),
         };
         let arrival = self.create(&order, raw).await?;
-        let xstate = self.xstate_or_initial();
         let thread = self.shared.adopt_process(arrival, region, order.token(), false)?;
-        let mut child = Self::new(&self.shared, thread, new.regs, &xstate)
-            .ok_or_else(|| PlatformError::Broken("no room for a frame".to_owned()))?;
+        let mut child = self.newborn(thread, &new)?;
         self.adopt(&mut child, &new);
         if let Some(base) = new.fs_base.filter(|base| *base != self.fs_base) {
             child.deferred.push_back(HostOp::SetFsBase(base));
@@ -68,7 +72,6 @@ impl SeccompContext {
         &mut self,
         new: NewContext,
     ) -> Result<Box<dyn Context>, PlatformError> {
-        self.do_settle().await?;
         let (slot, predecessor) = self.process.take_slot().map_err(PlatformError::Exhausted)?;
         if let Some(predecessor) = predecessor {
             self.shared.forget_thread(&predecessor);
@@ -92,9 +95,7 @@ impl SeccompContext {
         };
         let thread = Thread::new(&self.process, arrival.tid, slot);
         thread.hold_hello(arrival.notification, false);
-        let xstate = self.xstate_or_initial();
-        let mut child = Self::new(&self.shared, thread, new.regs, &xstate)
-            .ok_or_else(|| PlatformError::Broken("no room for a frame".to_owned()))?;
+        let mut child = self.newborn(thread, &new)?;
         self.adopt(&mut child, &new);
         Ok(Box::new(child))
     }

@@ -96,11 +96,15 @@ impl SeccompContext {
         let head = thread.slot().head();
         let frame = shared.template.build(thread.slot(), xstate)?;
         head.start_frame.store(u32::try_from(frame).ok()?, Relaxed);
+        Some(Self::bare(shared, thread, regs, frame))
+    }
+
+    fn bare(shared: &Arc<Shared>, thread: Arc<Thread>, regs: Registers, frame: u64) -> Self {
         let process = Arc::clone(thread.process());
         process.add_thread(&thread);
         shared.threads.lock().insert(thread.tid(), Arc::clone(&thread));
         let space: Arc<dyn AddressSpace> = process.clone();
-        Some(Self {
+        Self {
             shared: Arc::clone(shared),
             process,
             space,
@@ -118,7 +122,26 @@ impl SeccompContext {
             is_executing: false,
             is_settling: false,
             owes_resume: false,
-        })
+        }
+    }
+
+    /// Puts what a call's handler wrote where the guest finds it, whatever way its answer goes.
+    pub(super) fn flush_windows(&mut self) {
+        if std::mem::take(&mut self.has_windows) {
+            self.thread.windows.flush(&self.process, self.thread.slot());
+        }
+    }
+
+    pub(super) fn is_fast(&self) -> bool {
+        self.is_fast
+    }
+
+    /// A context that begins like a call's return, with the vector state of its creator, who came without a signal.
+    pub fn new_fast(shared: &Arc<Shared>, thread: Arc<Thread>, regs: Registers) -> Self {
+        thread.slot().head().start_frame.store(shim_abi::START_FAST, Relaxed);
+        let mut context = Self::bare(shared, thread, regs, FAST_CONTEXT);
+        context.is_fast = true;
+        context
     }
 
     fn head(&self) -> &Slot {
@@ -389,9 +412,7 @@ impl SeccompContext {
         if self.process.is_dead() {
             return Err(self.process.death());
         }
-        if std::mem::take(&mut self.has_windows) {
-            self.thread.windows.flush(&self.process, self.thread.slot());
-        }
+        self.flush_windows();
         self.is_settling = true;
         self.send(&[], state::SETTLE);
         poll_fn(|cx| self.poll_settled(cx)).await

@@ -49,6 +49,8 @@ const ALLOWED: &[(i64, &[Rule])] = &[
     (libc::SYS_futex, &[Rule::MaskedOneOf(1, !0x80, [0, 1])]),
     (libc::SYS_close, &[]),
     (libc::SYS_sched_yield, &[]),
+    // A new thread's place for its signals.
+    (libc::SYS_sigaltstack, &[]),
     (libc::SYS_arch_prctl, &[Rule::MaskedOneOf(0, !0, [0x1001, 0x1002])]),
 ];
 

@@ -201,10 +201,11 @@ fn make_stub(
     let region = shared.take_region()?;
     let pidfd = Some(sys::pidfd_open(tid)?);
     let arrival = Arrival { tid, pidfd, notification };
-    let thread = shared.adopt_process(arrival, region, token, true).map_err(|error| match error {
-        PlatformError::Exhausted(errno) => errno,
-        _ => Errno::EIO,
-    })?;
+    let thread =
+        shared.adopt_process(arrival, region, token, true).map_err(|error| match error {
+            PlatformError::Exhausted(errno) => errno,
+            _ => Errno::EIO,
+        })?;
     shared.threads.lock().insert(tid, Arc::clone(&thread));
     thread.give_channel_now(&shared.listener);
     Ok(thread)

@@ -69,9 +69,8 @@ impl RegionMaker {
 fn reserve(len: usize) -> Result<Arena, Errno> {
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
     // SAFETY: a fresh mapping where the kernel likes.
-    let base = unsafe {
-        rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::empty(), flags)
-    };
+    let base =
+        unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::empty(), flags) };
     Ok(Arena { base: base.map_err(errno)?.cast(), len })
 }
 
@@ -93,9 +92,8 @@ impl Mapping {
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         let mut flags = MapFlags::SHARED | MapFlags::NORESERVE;
         flags.set(MapFlags::FIXED, place.is_some());
-        let at = place.map_or(std::ptr::null_mut(), |(arena, offset)| {
-            arena.base.wrapping_add(offset)
-        });
+        let at =
+            place.map_or(std::ptr::null_mut(), |(arena, offset)| arena.base.wrapping_add(offset));
         // SAFETY: where the kernel likes, or a part of the arena that holds nothing.
         let base = unsafe { rustix::mm::mmap(at.cast(), len, prot, flags, &fd, 0) };
         let base = base.map_err(errno)?.cast();

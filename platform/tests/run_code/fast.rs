@@ -315,15 +315,8 @@ fn the_shim_answers_what_it_was_told() {
     assert_eq!(step(&mut *context), Event::Syscall);
     assert_eq!((context.regs().rax, context.regs().r12), (110, 0), "nothing was said yet");
     context.set_return(1);
-    let mut answers = Answers {
-        pid: 2,
-        tid: 3,
-        parent: 4,
-        uid: 0,
-        effective_uid: 0,
-        gid: 0,
-        effective_gid: 0,
-    };
+    let mut answers =
+        Answers { pid: 2, tid: 3, parent: 4, uid: 0, effective_uid: 0, gid: 0, effective_gid: 0 };
     context.kicker().set_answers(&answers);
     for _ in 0..500 {
         context.resume();
@@ -336,4 +329,41 @@ fn the_shim_answers_what_it_was_told() {
     context.kicker().set_answers(&answers);
     assert_eq!(step(&mut *context), Event::Syscall);
     assert_eq!((context.regs().rax, context.regs().rdi), (39, 0), "sched_yield gives 0");
+}
+
+#[test]
+fn copies_and_threads_inherit_vector_registers() {
+    let platform = platform();
+    if !std::arch::is_x86_feature_detected!("avx") {
+        return;
+    }
+    let code = snippet!(
+        "vmovups ymm7, [0x600000]",
+        "mov eax, 39",
+        "lea rcx, [rip + 3f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "3:",
+        "vmovups [r13], ymm7",
+        "mov eax, 60",
+        "syscall",
+    );
+    let Some(mut first) = load_fast(&platform, code) else { return };
+    let pattern: Vec<u8> = (1..=32).collect();
+    first.space().write(UserAddr(DATA), &pattern);
+    assert_eq!(step(&mut *first), Event::Syscall);
+    for (round, at) in (0..40).map(|round| (round, DATA + 0x1000 + round * 64)) {
+        let mut new = NewContext { regs: *first.regs(), fs_base: None };
+        new.regs.r13 = at;
+        let mut born = if round % 2 == 0 {
+            block_on(first.clone_thread(new)).expect("a thread")
+        } else {
+            block_on(first.fork(new)).expect("a copy")
+        };
+        assert_eq!(step(&mut *born), Event::Syscall);
+        assert_eq!(born.regs().rax, 60);
+        let mut stored = [0; 32];
+        born.space().read(UserAddr(at), &mut stored);
+        assert_eq!(stored[..], pattern, "round {round}");
+    }
 }

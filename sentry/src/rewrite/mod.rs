@@ -10,7 +10,8 @@
 //! 3. A process whose site has trapped [`PATCH_AFTER`] times gets its own copy of the page rewritten, while all its other
 //!    threads stand still ([`hold`]); who stands in the window goes on in the trampoline.
 //! 4. A site that trapped in [`LEARN_AFTER`] processes is learned. From then on, who maps the file's text gets a copy
-//!    of it with all that is learned in it, from a sealed memfd shared by all: rewriting costs them nothing.
+//!    of it with all that is learned in it, from a sealed memfd shared by all: rewriting costs them nothing. What
+//!    forked children met is rewritten in their parent when it forks again.
 //! 5. /proc and the file itself show none of this but the area; a guest that reads its own text sees the jumps.
 //!
 //! | module | what |
@@ -48,8 +49,10 @@ pub use sites::Sites;
 pub const AREA_LEN: u64 = 0x4000;
 /// Traps of one site in one process before it is rewritten there: below that it does not pay.
 const PATCH_AFTER: u32 = 12;
-/// Processes in which a site trapped before it is rewritten for those to come.
+/// Processes in which a site trapped before it is rewritten for those to come, by exec or by fork.
 const LEARN_AFTER: u32 = 4;
+/// clone(2), fork(2), clone3(2).
+const FORKS: [u64; 3] = [56, 57, 435];
 
 /// What the sandbox knows about the sites of all files.
 #[derive(Debug)]
@@ -140,16 +143,23 @@ impl Rewriter {
 /// A thread's call came: counts it, and sees to its site when that has trapped often enough.
 pub async fn on_call(kernel: &Arc<Kernel>, thread: &Arc<Thread>, context: &mut dyn Context) {
     let Some(rewriter) = &kernel.rewriter else { return };
+    let number = context.regs().syscall_number();
+    if FORKS.contains(&number) {
+        let wishes = thread.mm().with_state(|state| state.sites.take_wishes(LEARN_AFTER));
+        for (site, number) in wishes {
+            patch::apply(kernel, rewriter, thread, context, site, number).await;
+        }
+    }
     if !context.has_trapped() {
         rewriter.stats.direct.fetch_add(1, Ordering::Relaxed);
         return;
     }
     rewriter.stats.trapped.fetch_add(1, Ordering::Relaxed);
-    let regs = context.regs();
-    let (site, number) = (regs.rip.wrapping_sub(SYSCALL_LEN), regs.syscall_number());
+    let site = context.regs().rip.wrapping_sub(SYSCALL_LEN);
     let mm = thread.mm();
     let hits = mm.with_state(|state| state.sites.hit(site));
     if hits == 1 {
+        mm.with_state(|state| state.sites.wish(site, number));
         patch::note(rewriter, &mm, site, number);
     } else if hits == PATCH_AFTER {
         patch::apply(kernel, rewriter, thread, context, site, number).await;

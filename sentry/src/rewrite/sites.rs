@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use base::lock::Mutex;
+
 use super::file_text::Learned;
+use crate::lock_order;
 
 /// Sites whose traps are counted at once; then counting begins anew.
 const MOST_COUNTED: usize = 4096;
@@ -16,7 +19,13 @@ pub struct Sites {
     /// Windows that were rewritten here while threads could stand in them, by their start. Shared with forked children
     /// until one of them changes it.
     windows: Arc<BTreeMap<u64, Window>>,
+    /// What forked children met, for this address space to rewrite before it makes more of them; and its parent's.
+    wishes: Arc<Wishes>,
+    parent: Option<Arc<Wishes>>,
 }
+
+/// Sites with their call's number, and how many children met them.
+type Wishes = Mutex<HashMap<u64, (u64, u32)>, lock_order::Leaf>;
 
 #[derive(Debug, Clone)]
 struct Window {
@@ -38,7 +47,28 @@ impl Sites {
     /// For a copy of the address space.
     #[must_use]
     pub fn forked(&self) -> Self {
-        Self { hits: HashMap::new(), windows: Arc::clone(&self.windows) }
+        Self {
+            hits: HashMap::new(),
+            windows: Arc::clone(&self.windows),
+            wishes: Arc::default(),
+            parent: Some(Arc::clone(&self.wishes)),
+        }
+    }
+
+    /// Tells the parent that a site trapped here.
+    pub fn wish(&self, site: u64, number: u64) {
+        let Some(parent) = &self.parent else { return };
+        let mut wishes = parent.lock();
+        if wishes.len() < MOST_COUNTED {
+            wishes.entry(site).or_insert((number, 0)).1 += 1;
+        }
+    }
+
+    /// Sites that `least` children met, with their numbers; each is told once.
+    pub fn take_wishes(&self, least: u32) -> Vec<(u64, u64)> {
+        let mut wishes = self.wishes.lock();
+        let due = wishes.extract_if(|_, (_, count)| *count >= least);
+        due.map(|(site, (number, _))| (site, number)).collect()
     }
 
     /// A window at `start` is about to be rewritten.
