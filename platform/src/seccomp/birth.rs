@@ -60,6 +60,7 @@ impl SeccompContext {
         };
         let arrival = self.create(&order, raw).await?;
         let thread = self.shared.adopt_process(arrival, region, order.token(), false)?;
+        thread.process().inherit_held(&self.process);
         let mut child = self.newborn(thread, &new)?;
         self.adopt(&mut child, &new);
         if let Some(base) = new.fs_base.filter(|base| *base != self.fs_base) {

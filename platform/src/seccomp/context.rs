@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::{Context as TaskContext, Poll};
@@ -15,7 +14,7 @@ use super::frame;
 use super::ops::{RawOp, split_batch};
 use super::process::Process;
 use super::shared::Shared;
-use super::thread::{Reply, Thread};
+use super::thread::{Donation, Reply, Thread};
 use crate::{
     AddressSpace, BoxFuture, CallMemory, Context, Event, Fault, HostOp, Kicker, NewContext,
     PlatformError,
@@ -313,26 +312,33 @@ impl SeccompContext {
     /// Writes operations into the slot and gives it to the guest.
     fn send(&mut self, ops: &[RawOp], order: u32) {
         let head = self.thread.slot().head();
-        let mut files: Vec<(Arc<OwnedFd>, Vec<usize>)> = Vec::new();
+        let mut files: Vec<Donation> = Vec::new();
         for (at, (raw, place)) in ops.iter().zip(&head.ops).enumerate() {
             place.nr.store(raw.nr, Relaxed);
             for (from, to) in raw.args.iter().zip(&place.args) {
                 to.store(*from, Relaxed);
             }
-            if let Some(file) = &raw.file {
-                match files.iter_mut().find(|(known, _)| Arc::ptr_eq(known, file)) {
-                    Some((_, users)) => users.push(at),
-                    None => files.push((Arc::clone(file), vec![at])),
-                }
+            let Some(file) = &raw.file else { continue };
+            if let Some(number) = self.process.held(file) {
+                place.args[4].store(u64::from(number), Relaxed);
+                continue;
+            }
+            match files.iter_mut().find(|known| Arc::ptr_eq(&known.file, file)) {
+                Some(donation) => donation.users.push(at),
+                None => files.push(Donation {
+                    file: Arc::clone(file),
+                    users: vec![at],
+                    keep: self.process.may_hold(file),
+                }),
             }
         }
         let mut count = ops.len();
         // The last descriptor is the doorbell's return value and closed by the shim unasked.
         let closed = files.len().saturating_sub(1);
-        for (_, users) in files.iter_mut().take(closed) {
+        for donation in files.iter_mut().take(closed).filter(|donation| !donation.keep) {
             if let Some(place) = head.ops.get(count) {
                 place.nr.store(libc::SYS_close.cast_unsigned(), Relaxed);
-                users.push(count);
+                donation.users.push(count);
                 count += 1;
             }
         }
@@ -340,6 +346,8 @@ impl SeccompContext {
         head.has_fd.store(0, Relaxed);
         if !files.is_empty() {
             self.shared.cool_down();
+        } else if order == state::RESUME {
+            self.shared.heat_up();
         }
         self.shared.keep_away(&self.thread);
         self.shared.await_thread(&self.thread);

@@ -64,8 +64,9 @@
 //!    believes the kernel's word for its id, never the creator's. The slot of a newborn is POSTED from the start.
 //! 9. *Death of a slot.* A slot is used again when CLONE_CHILD_CLEARTID has cleared `alive`, that is, when the host
 //!    thread that stood in it is gone. Slot 0 is not used twice. Regions are never used twice.
-//! 10. Descriptors are in a guest only while it maps them: the shim closes each before guest code runs again; a
-//!     guest that keeps one can do no more with it than map it again.
+//! 10. Descriptors that can be written are in a guest only while it maps them: the shim closes each before guest code
+//!     runs again. A few that can only be read stay, so that the next mapping of the file needs no ring: they are good
+//!     for nothing else.
 //!
 //! # Modules
 //!

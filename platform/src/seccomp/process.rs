@@ -6,13 +6,17 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use abi::{Errno, UserAddr};
 use parking_lot::Mutex;
+use rustix::fs::{OFlags, SealFlags};
 use shim_abi::MAX_SLOTS;
 
 use super::region::{Region, SlotRef};
 use super::sys::{self, Transfer};
-use super::thread::Thread;
+use super::thread::{Donation, Thread};
 use super::windows;
 use crate::{AddressSpace, PlatformError, Usage};
+
+/// Descriptors that stay in one guest process.
+const MOST_HELD: usize = 8;
 
 /// Host process of one guest address space.
 pub struct Process {
@@ -38,6 +42,8 @@ struct Members {
     /// Slots ever used; those no thread came to; threads whose context is gone and whose host thread may still
     /// be dying in its slot.
     used: u32,
+    /// Descriptors that stay in the guest, with their numbers there.
+    held: Vec<(Arc<OwnedFd>, u32)>,
     free: Vec<SlotRef>,
     left: Vec<Arc<Thread>>,
 }
@@ -135,6 +141,39 @@ impl Process {
         let slot = SlotRef::new(&self.region, members.used).ok_or(Errno::EAGAIN)?;
         members.used += 1;
         Ok((slot, None))
+    }
+
+    /// The descriptor's number in the guest, if it is there.
+    pub fn held(&self, file: &Arc<OwnedFd>) -> Option<u32> {
+        let members = self.members.lock();
+        let held = members.held.iter().find(|(held, _)| Arc::ptr_eq(held, file));
+        held.map(|(_, number)| *number)
+    }
+
+    /// Whether a descriptor may stay in the guest once it is there: when all that it is good for there is to map the
+    /// file again to read it, and there are not many.
+    pub fn may_hold(&self, file: &OwnedFd) -> bool {
+        if self.members.lock().held.len() >= MOST_HELD {
+            return false;
+        }
+        let access = rustix::fs::fcntl_getfl(file).map(|flags| flags & OFlags::ACCMODE);
+        let is_sealed = || {
+            rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
+        };
+        access == Ok(OFlags::RDONLY) || is_sealed()
+    }
+
+    /// The descriptor was installed.
+    pub fn hold(&self, donation: &Donation, number: u32) {
+        if donation.keep {
+            self.members.lock().held.push((Arc::clone(&donation.file), number));
+        }
+    }
+
+    /// A copy has the same descriptors.
+    pub fn inherit_held(&self, parent: &Self) {
+        let held = parent.members.lock().held.clone();
+        self.members.lock().held = held;
     }
 
     /// Gives back a slot that no thread ever got.

@@ -36,6 +36,8 @@ const SHORTEST_STREAK: u32 = 8;
 const LONGEST_STREAK: u32 = 4096;
 /// The same after it showed that other programs want the CPUs.
 const CONTENDED_STREAK: u32 = 1 << 16;
+/// So many finds pay for the way to them, when something that needs rings comes between.
+const WORTH_FINDS: u32 = 6;
 /// So many finds say that being hot was right.
 const GOOD_FINDS: u32 = 64;
 const VERY_GOOD_FINDS: u32 = 2000;
@@ -178,7 +180,7 @@ impl Shared {
         self.is_looking() || self.spin.owes_scan.load(Relaxed)
     }
 
-    /// A shim rang for an event.
+    /// A shim rang for an event: how many did so in quick succession.
     pub fn note_ring(&self) {
         let spin = &self.spin;
         if spin.is_hot.load(Relaxed) {
@@ -190,16 +192,26 @@ impl Shared {
         let now_ns = spin.now_ns();
         let gap_ns = now_ns.saturating_sub(spin.last_ring_ns.swap(now_ns, Relaxed));
         if u128::from(gap_ns) > STREAK_GAP.as_nanos() {
-            spin.streak.store(0, Relaxed);
+            // A streak that was long, but not long enough: the next one need not be quite so long.
+            if spin.streak.swap(0, Relaxed) >= WORTH_FINDS {
+                let wanted = spin.wanted_streak.load(Relaxed);
+                spin.wanted_streak.store(wanted - wanted / 8, Relaxed);
+            }
             return;
         }
-        let streak = spin.streak.fetch_add(1, Relaxed);
-        if streak >= spin.wanted_streak.load(Relaxed)
-            && spin.has_room(self.awaited_count.load(Relaxed).max(1))
+        spin.streak.fetch_add(1, Relaxed);
+    }
+
+    /// A thread is about to go on with guest code: turns hot if its calls came in quick succession.
+    pub fn heat_up(&self) {
+        let spin = &self.spin;
+        if spin.streak.load(Relaxed) >= spin.wanted_streak.load(Relaxed)
+            && spin.has_room(self.awaited_count.load(Relaxed) + 1)
+            && !self.orders.are_open()
             && !spin.is_hot.swap(true, SeqCst)
         {
             spin.finds.store(0, Relaxed);
-            spin.hot_since_ns.store(now_ns, Relaxed);
+            spin.hot_since_ns.store(spin.now_ns(), Relaxed);
             spin.vain_rings.store(0, Relaxed);
             // The guest is to be woken elsewhere: this CPU will be busy looking.
             self.listener.set_sync(false);
@@ -208,9 +220,18 @@ impl Shared {
 
     /// What comes next goes through the doorbell: rings are quicker when nobody looks. No fault of the guest.
     pub fn cool_down(&self) {
-        if self.spin.is_hot.swap(false, SeqCst) {
+        let spin = &self.spin;
+        if spin.is_hot.swap(false, SeqCst) {
             self.listener.set_sync(true);
             self.let_guests_roam();
+            // How soon to look again: as it was worth it this time.
+            let (finds, wanted) = (spin.finds.load(Relaxed), spin.wanted_streak.load(Relaxed));
+            tracing::debug!(finds, wanted, "looking ends for a ring");
+            if finds >= WORTH_FINDS {
+                spin.wanted_streak.store((wanted / 2).max(1), Relaxed);
+            } else if wanted < SHORTEST_STREAK {
+                spin.wanted_streak.store(wanted * 2, Relaxed);
+            }
         }
         self.spin.streak.store(0, Relaxed);
     }
@@ -226,9 +247,9 @@ impl Shared {
         let wanted = spin.wanted_streak.load(Relaxed);
         let finds = spin.finds.load(Relaxed);
         let next = match ending {
-            _ if finds >= VERY_GOOD_FINDS => SHORTEST_STREAK,
+            _ if finds >= VERY_GOOD_FINDS => wanted.min(SHORTEST_STREAK),
             Ending::Crowded => wanted,
-            Ending::InVain if finds >= GOOD_FINDS => (wanted / 2).max(SHORTEST_STREAK),
+            Ending::InVain if finds >= WORTH_FINDS => (wanted / 2).max(1),
             Ending::InVain => wanted.saturating_mul(2).min(LONGEST_STREAK.max(wanted)),
             Ending::Late => wanted.saturating_mul(4).min(LONGEST_STREAK.max(wanted)),
             Ending::Contended if finds >= GOOD_FINDS => wanted,

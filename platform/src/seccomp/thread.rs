@@ -54,8 +54,17 @@ struct Link {
 #[derive(Debug, Default)]
 pub struct Reply {
     pub state: u32,
-    /// Descriptors to install, each with the operations that use it.
-    pub files: Vec<(Arc<OwnedFd>, Vec<usize>)>,
+    pub files: Vec<Donation>,
+}
+
+/// A descriptor to install in the guest.
+#[derive(Debug)]
+pub struct Donation {
+    pub file: Arc<OwnedFd>,
+    /// Operations that use it.
+    pub users: Vec<usize>,
+    /// It stays there, for the next time.
+    pub keep: bool,
 }
 
 impl Thread {
@@ -195,23 +204,27 @@ impl Thread {
     /// Publishes a reply to a thread that waits in its doorbell.
     fn answer(&self, listener: &Listener, notification: u64, reply: &Reply) {
         let head = self.slot.head();
-        let Some(((last, users), others)) = reply.files.split_last() else {
+        let Some((last, others)) = reply.files.split_last() else {
             head.has_fd.store(0, Ordering::Relaxed);
             head.state.store(reply.state, Ordering::SeqCst);
             listener.send(notification, 0);
             return;
         };
-        for (file, users) in others {
-            match listener.add_fd(notification, file.as_raw_fd(), AfterAddFd::Keep) {
-                Ok(number) => self.set_fd(users, u64::from(number)),
+        for donation in others {
+            match listener.add_fd(notification, donation.file.as_raw_fd(), AfterAddFd::Keep) {
+                Ok(number) => {
+                    self.set_fd(&donation.users, u64::from(number));
+                    self.process.hold(donation, number);
+                }
                 Err(errno) => return self.lost(errno),
             }
         }
-        self.set_fd(users, shim_abi::FD_OF_RING);
-        head.has_fd.store(1, Ordering::Relaxed);
+        self.set_fd(&last.users, shim_abi::FD_OF_RING);
+        head.has_fd.store(u32::from(!last.keep), Ordering::Relaxed);
         head.state.store(reply.state, Ordering::SeqCst);
-        if let Err(errno) = listener.add_fd(notification, last.as_raw_fd(), AfterAddFd::Answer) {
-            self.lost(errno);
+        match listener.add_fd(notification, last.file.as_raw_fd(), AfterAddFd::Answer) {
+            Ok(number) => self.process.hold(last, number),
+            Err(errno) => self.lost(errno),
         }
     }
 
