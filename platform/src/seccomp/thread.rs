@@ -210,6 +210,22 @@ impl Thread {
             listener.send(notification, 0);
             return;
         };
+        let is_pulled = listener.pull_here(self.tid, notification);
+        self.donate(listener, notification, reply.state, last, others);
+        if is_pulled {
+            listener.let_go(self.tid);
+        }
+    }
+
+    fn donate(
+        &self,
+        listener: &Listener,
+        notification: u64,
+        state: u32,
+        last: &Donation,
+        others: &[Donation],
+    ) {
+        let head = self.slot.head();
         for donation in others {
             match listener.add_fd(notification, donation.file.as_raw_fd(), AfterAddFd::Keep) {
                 Ok(number) => {
@@ -221,7 +237,7 @@ impl Thread {
         }
         self.set_fd(&last.users, shim_abi::FD_OF_RING);
         head.has_fd.store(u32::from(!last.keep), Ordering::Relaxed);
-        head.state.store(reply.state, Ordering::SeqCst);
+        head.state.store(state, Ordering::SeqCst);
         match listener.add_fd(notification, last.file.as_raw_fd(), AfterAddFd::Answer) {
             Ok(number) => self.process.hold(last, number),
             Err(errno) => self.lost(errno),

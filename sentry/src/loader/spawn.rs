@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use abi::UserAddr;
 use abi::arch::Registers;
-use platform::{Context, PlatformError};
+use platform::{Context, HostOp, Layout, PlatformError};
 
 use crate::kernel::Kernel;
 use crate::loader::{LoadError, Prepared};
@@ -20,13 +20,42 @@ pub struct Loaded {
 }
 
 impl Prepared {
-    /// Makes the address space. The caller's own is untouched.
+    /// Makes an address space of its own. The caller's is untouched.
     ///
     /// # Errors
     /// `Fatal` when the host refuses a mapping, `Platform` when it cannot make an address space.
     pub async fn spawn(&mut self, kernel: &Kernel) -> Result<Loaded, LoadError> {
         let mut context = kernel.platform.spawn().await.map_err(spawn_error)?;
-        let ops = std::mem::take(&mut self.image.ops);
+        let mm = self.load(kernel, &mut *context, Vec::new()).await?;
+        Ok(Loaded { context, mm })
+    }
+
+    /// Loads into the address space of `context`, whose only one it is, in the stead of what is there.
+    ///
+    /// # Errors
+    /// As [`Prepared::spawn`]; what was there is gone then as well.
+    pub async fn replace(
+        &mut self,
+        kernel: &Kernel,
+        context: &mut dyn Context,
+    ) -> Result<Arc<Mm>, LoadError> {
+        context.settle().await.map_err(spawn_error)?;
+        let Layout { min_addr, task_size, .. } = *kernel.platform.layout();
+        let all = HostOp::Unmap { addr: UserAddr(min_addr), len: task_size - min_addr };
+        let mm = self.load(kernel, context, vec![all]).await?;
+        context.reset_xstate();
+        context.defer(HostOp::SetFsBase(0));
+        context.defer(HostOp::SetGsBase(0));
+        Ok(mm)
+    }
+
+    async fn load(
+        &mut self,
+        kernel: &Kernel,
+        context: &mut dyn Context,
+        mut ops: Vec<HostOp>,
+    ) -> Result<Arc<Mm>, LoadError> {
+        ops.append(&mut self.image.ops);
         if let Err((index, errno)) = context.execute(ops).await.map_err(spawn_error)? {
             tracing::debug!(index, %errno, "host refused a segment");
             return Err(LoadError::Fatal);
@@ -50,8 +79,7 @@ impl Prepared {
         };
         let bounds = self.image.state.bounds;
         let state = std::mem::replace(&mut self.image.state, MmState::new(bounds));
-        let mm = Mm::new(space, state, kernel.memory.clone());
-        Ok(Loaded { context, mm })
+        Ok(Mm::new(space, state, kernel.memory.clone()))
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use abi::rlimit::Resource;
 use abi::signal::Signal;
+use base::cred::Credentials;
 use vfs::{FdTable, Path, record_lock};
 
 use crate::cx::Cx;
@@ -14,6 +15,7 @@ use crate::error::{SysError, SysResult};
 use crate::loader::{self, LoadError, Prepared, Request};
 use crate::signal::{ExitStatus, end_group};
 use crate::task::dethread::{dethread, finish_exec, leave_memory};
+use crate::task::exit::release_memory_users;
 
 /// ADDR_NO_RANDOMIZE of personality(2).
 const NO_RANDOMIZE: u32 = 0x0004_0000;
@@ -36,6 +38,9 @@ pub struct Program {
 /// See execve(2); `RegsSet` when the caller now is the new program.
 pub async fn exec(cx: &mut Cx<'_>, program: Program) -> SysResult {
     let mut prepared = prepare(cx, program).or_else(|error| refuse(cx, &error))?;
+    if cx.mm().is_alone() && !gains(cx, &prepared) {
+        return replace(cx, prepared).await;
+    }
     let loaded = prepared.spawn(cx.kernel).await;
     let loaded = loaded.or_else(|error| refuse(cx, &error))?;
     dethread(cx.kernel, cx.thread).await?;
@@ -46,6 +51,33 @@ pub async fn exec(cx: &mut Cx<'_>, program: Program) -> SysResult {
         old_mm.remove_user();
     }
     drop(old_context);
+    take_identity(cx, &prepared);
+    close_files(cx);
+    finish_exec(cx.thread, &prepared.comm, &**cx.context);
+    Err(SysError::RegsSet)
+}
+
+/// Whether the program gets rights that the caller does not have. Such a one must not run in a host process that the
+/// caller may have tampered with.
+fn gains(cx: &Cx<'_>, prepared: &Prepared) -> bool {
+    let (old, new) = (cx.cred(), &prepared.cred);
+    let ids =
+        |cred: &Credentials| (cred.ruid, cred.euid, cred.suid, cred.rgid, cred.egid, cred.sgid);
+    prepared.is_secure || ids(&old) != ids(new) || !old.permitted.contains(new.permitted)
+}
+
+/// Loads the program into the caller's own host process: nothing is to be made or taken down.
+async fn replace(cx: &mut Cx<'_>, mut prepared: Prepared) -> SysResult {
+    dethread(cx.kernel, cx.thread).await?;
+    release_memory_users(cx.kernel, cx.thread, &mut **cx.context).await;
+    let mm = match prepared.replace(cx.kernel, &mut **cx.context).await {
+        Ok(mm) => mm,
+        // The old image is gone, whatever the reason.
+        Err(error) => return refuse(cx, &error).or_else(|_| refuse(cx, &LoadError::Fatal)),
+    };
+    if let Some(old_mm) = cx.thread.set_mm(mm) {
+        old_mm.remove_user();
+    }
     take_identity(cx, &prepared);
     close_files(cx);
     finish_exec(cx.thread, &prepared.comm, &**cx.context);
