@@ -92,9 +92,9 @@ impl GoferDir {
     ///
     /// # Errors
     /// Those of a listing.
-    pub(super) fn learn_ahead(inode: &GoferInode) -> Result<()> {
+    pub(super) fn learn_ahead(inode: &GoferInode, plus: Plus) -> Result<()> {
         let inode = inode.arc().ok_or(Errno::ESTALE)?;
-        Self::new(inode).fetch(0, Plus::Everything).map(drop)
+        Self::new(inode).fetch(0, plus).map(drop)
     }
 
     /// The piece that goes on after `pos`, and the row to begin with.

@@ -46,6 +46,12 @@ impl GoferFs {
         let root = GoferInode::root(Arc::clone(&shared), info.root);
         Ok(Arc::new(Self { shared, root, info }))
     }
+
+    /// Bytes that the directories of a read-only tree take to know their entries; bounded.
+    #[must_use]
+    pub fn known_bytes(&self) -> usize {
+        self.shared.budget.bytes()
+    }
 }
 
 impl FileSystem for GoferFs {

@@ -297,9 +297,9 @@ impl Inode for GoferInode {
         if let Some(known) = self.recall(name) {
             return known.map(|inode| inode as Arc<dyn Inode>);
         }
-        if self.is_worth_listing() {
+        if let Some(plus) = self.worth_listing(name) {
             // Whether it may be listed or not, the lookup goes on.
-            let _ = GoferDir::learn_ahead(self);
+            let _ = GoferDir::learn_ahead(self, plus);
             if let Some(known) = self.recall(name) {
                 return known.map(|inode| inode as Arc<dyn Inode>);
             }
@@ -447,6 +447,11 @@ impl Inode for GoferInode {
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {
         self.check_writable()?;
         self.ask(Op::RemoveXattr { name }, done)
+    }
+
+    fn cached_bytes(&self) -> usize {
+        // What a directory knows has its own bound.
+        size_of::<Self>() + size_of::<[usize; 2]>() + self.state.lock().name.len()
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 
 use abi::stat::Attr;
 use base::lock::Mutex;
+use gofer_protocol::Plus;
 
 use super::foresight::OpenAhead;
 use super::inode::GoferInode;
@@ -63,8 +64,9 @@ pub struct Known {
     /// Regular files in the order of the listing.
     files: Vec<Arc<[u8]>>,
     ahead: OpenAhead,
-    /// Lookups that had to be asked for.
+    /// Lookups that had to be asked for: of names nothing was known about, and of listed ones.
     lookups: u32,
+    lookups_of_named: u32,
     /// For writable trees: forget dead inodes when there are this many entries.
     prune_at: usize,
 }
@@ -133,12 +135,22 @@ impl Known {
         is_known
     }
 
-    /// Counts a lookup that is going to be asked for; true when it is time to ask for the names around it as well.
-    pub fn is_worth_listing(&mut self) -> bool {
+    /// Counts a lookup that is going to be asked for. Answers how to list the directory before, when it is time to: its
+    /// names, which also tells the ones that are not there, and the attributes unless it is large (by its own size in
+    /// bytes), for then a piece of the listing would be no more than a piece.
+    pub fn worth_listing(&mut self, name: &[u8], size: u64) -> Option<Plus> {
         /// Lookups in one directory that cost about what its listing does.
-        const ENOUGH: u32 = 6;
+        const ENOUGH: u32 = 4;
+        const SMALL: u64 = 8192;
+        const FEW: usize = 1024;
+        if matches!(self.entries.get(name), Some(Entry::Named)) {
+            self.lookups_of_named = self.lookups_of_named.saturating_add(1);
+            let is_time = self.lookups_of_named == ENOUGH && self.entries.len() <= FEW;
+            return is_time.then_some(Plus::Everything);
+        }
         self.lookups = self.lookups.saturating_add(1);
-        self.lookups == ENOUGH && self.run == 0
+        let is_time = self.lookups == ENOUGH && self.run == 0;
+        is_time.then_some(if size <= SMALL { Plus::Everything } else { Plus::Directories })
     }
 
     /// Drops entries of inodes that nobody holds.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use abi::stat::{Attr, FileType};
 use abi::{Errno, Result};
-use gofer_protocol::{Op, TreePath, Walked};
+use gofer_protocol::{Op, Plus, TreePath, Walked};
 
 use super::{GoferInode, is_same_object};
 use crate::fs::gofer::known::{Entry, Known, Listed};
@@ -119,12 +119,14 @@ impl GoferInode {
         });
     }
 
-    /// Counts a lookup that is going to be asked for; true when it is time to ask for the names around it as well.
-    pub(super) fn is_worth_listing(&self) -> bool {
+    /// See [`Known::worth_listing`].
+    pub(super) fn worth_listing(&self, name: &[u8]) -> Option<Plus> {
         if self.shared.is_writable {
-            return false;
+            return None;
         }
-        self.state.lock().known.as_mut().is_some_and(|known| known.is_worth_listing())
+        let mut state = self.state.lock();
+        let size = state.attr.size;
+        state.known.as_mut()?.worth_listing(name, size)
     }
 
     /// Files of this directory to open along with `name`.
