@@ -378,6 +378,8 @@ fn a_directory_that_is_looked_into_often_is_listed_once() {
         }
     });
     assert!(asked < 15, "{asked} round trips");
+    let (names, asked) = guest.requests(|| guest.list("/", 7));
+    assert_eq!((names.len(), asked), (52, 0), "what is known need not be listed again");
 }
 
 #[test]

@@ -32,13 +32,13 @@ struct Progress {
 
 /// A piece of the listing.
 #[derive(Default)]
-struct Piece {
+pub struct Piece {
     /// Cursor it was asked with.
-    from: u64,
+    pub from: u64,
     rows: Vec<Row>,
     /// The names of the rows, one after the other.
     names: Vec<u8>,
-    is_last: bool,
+    pub is_last: bool,
 }
 
 struct Row {
@@ -62,6 +62,8 @@ impl Piece {
             piece.rows.push(Row { ino, next, kind: kind.unwrap_or(FileType::Regular), name });
             attrs.push(attr);
         }
+        piece.rows.shrink_to_fit();
+        piece.names.shrink_to_fit();
         Ok((piece, attrs))
     }
 
@@ -77,8 +79,13 @@ impl Piece {
         self.rows.iter().position(|row| row.next == pos).map(|at| at + 1)
     }
 
+    /// Memory it takes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.rows.capacity() * size_of::<Row>() + self.names.capacity()
+    }
+
     /// Where the next piece begins.
-    fn end(&self) -> u64 {
+    pub fn end(&self) -> u64 {
         self.rows.last().map_or(self.from, |row| row.next)
     }
 }
@@ -111,6 +118,13 @@ impl GoferDir {
         {
             return Ok((piece, at));
         }
+        // Where only we list, what is known of the whole listing stays true.
+        if pos == 0
+            && let Some(piece) = self.inode.known_listing()
+        {
+            self.progress.lock().piece = Some(Arc::clone(&piece));
+            return Ok((piece, 0));
+        }
         let shared = &self.inode.shared;
         let plus = match learnt {
             _ if shared.is_writable => Plus::Nothing,
@@ -137,9 +151,8 @@ impl GoferDir {
     }
 
     /// Remembers the entries, for the lookups that tend to follow; and that there are no others, once all were seen.
-    fn learn(&self, piece: &Piece, attrs: Vec<Option<Attr>>) {
+    fn learn(&self, piece: &Arc<Piece>, attrs: Vec<Option<Attr>>) {
         let mut brought = 0;
-        let place = (piece.from, piece.end(), piece.is_last);
         let entries = piece.rows.iter().zip(attrs).filter_map(|(row, attr)| {
             let name = piece.name(row);
             if matches!(name, b"." | b"..") {
@@ -149,7 +162,7 @@ impl GoferDir {
             let entry = attr.map_or(Entry::Named, |attr| Entry::Listed(Listed::new(attr)));
             Some((name, entry, row.kind))
         });
-        self.inode.learn(place, entries);
+        self.inode.learn(piece, entries);
         self.inode.shared.foresight.brought(brought);
         let mut progress = self.progress.lock();
         let before = if piece.from == 0 { 0 } else { progress.learnt };

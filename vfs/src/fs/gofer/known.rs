@@ -9,6 +9,7 @@ use abi::stat::Attr;
 use base::lock::Mutex;
 use gofer_protocol::Plus;
 
+use super::dir::Piece;
 use super::foresight::OpenAhead;
 use super::inode::GoferInode;
 use super::open_files::Kept;
@@ -61,6 +62,8 @@ pub struct Known {
     is_complete: bool,
     /// Cursor up to which a listing was learnt from its start, without a gap.
     run: u64,
+    /// The listing itself, when it came in one piece.
+    listing: Option<Arc<Piece>>,
     /// Regular files in the order of the listing.
     files: Vec<Arc<[u8]>>,
     ahead: OpenAhead,
@@ -74,7 +77,8 @@ pub struct Known {
 impl Known {
     /// Bytes it takes, as the budget counts them.
     pub fn bytes(&self) -> usize {
-        self.entries.len() * ENTRY_BYTES + self.name_bytes
+        let listing = self.listing.as_ref().map_or(0, |piece| piece.bytes());
+        self.entries.len() * ENTRY_BYTES + self.name_bytes + listing
     }
 
     pub fn get(&self, name: &[u8]) -> Option<&Entry> {
@@ -111,15 +115,23 @@ impl Known {
         }
     }
 
-    /// A piece of the listing was learnt whole, from one cursor to another.
-    pub fn learnt(&mut self, from: u64, to: u64, is_last: bool) {
-        if from == 0 {
+    /// A piece of the listing was learnt whole.
+    pub fn learnt(&mut self, piece: &Arc<Piece>) {
+        if piece.from == 0 {
             self.ahead.rewind();
+            self.listing = piece.is_last.then(|| Arc::clone(piece));
         }
-        if from == 0 || from == self.run {
-            self.run = to;
-            self.is_complete |= is_last;
+        if piece.from == 0 || piece.from == self.run {
+            self.run = piece.end();
+            self.is_complete |= piece.is_last;
         }
+    }
+
+    /// The whole listing, for somebody who begins to read it.
+    pub fn listing(&mut self) -> Option<Arc<Piece>> {
+        let listing = self.listing.clone()?;
+        self.ahead.rewind();
+        Some(listing)
     }
 
     /// There are no other names than the known ones.
@@ -139,8 +151,9 @@ impl Known {
     /// names, which also tells the ones that are not there, and the attributes unless it is large (by its own size in
     /// bytes), for then a piece of the listing would be no more than a piece.
     pub fn worth_listing(&mut self, name: &[u8], size: u64) -> Option<Plus> {
-        /// Lookups in one directory that cost about what its listing does.
+        /// Lookups in one directory that cost about what its listing does; a small one's costs less.
         const ENOUGH: u32 = 4;
+        const ENOUGH_OF_SMALL: u32 = 2;
         const SMALL: u64 = 8192;
         const FEW: usize = 1024;
         if matches!(self.entries.get(name), Some(Entry::Named)) {
@@ -149,8 +162,11 @@ impl Known {
             return is_time.then_some(Plus::Everything);
         }
         self.lookups = self.lookups.saturating_add(1);
-        let is_time = self.lookups == ENOUGH && self.run == 0;
-        is_time.then_some(if size <= SMALL { Plus::Everything } else { Plus::Directories })
+        let (enough, plus) = match size {
+            ..=SMALL => (ENOUGH_OF_SMALL, Plus::Everything),
+            _ => (ENOUGH, Plus::Directories),
+        };
+        (self.lookups == enough && self.run == 0).then_some(plus)
     }
 
     /// Drops entries of inodes that nobody holds.

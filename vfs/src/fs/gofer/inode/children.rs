@@ -8,6 +8,7 @@ use abi::{Errno, Result};
 use gofer_protocol::{Op, Plus, TreePath, Walked};
 
 use super::{GoferInode, is_same_object};
+use crate::fs::gofer::dir::Piece;
 use crate::fs::gofer::known::{Entry, Known, Listed};
 use crate::fs::gofer::open_files::Kept;
 
@@ -101,11 +102,10 @@ impl GoferInode {
         same
     }
 
-    /// Remembers the entries of a piece of the listing (from one cursor to another), with their kinds; only in read-only
-    /// trees.
+    /// Remembers a piece of the listing and its entries with their kinds; only in read-only trees.
     pub(in super::super) fn learn<'n>(
         &self,
-        (from, to, is_last): (u64, u64, bool),
+        piece: &Arc<Piece>,
         entries: impl Iterator<Item = (&'n [u8], Entry, FileType)>,
     ) {
         if self.shared.is_writable {
@@ -115,8 +115,13 @@ impl GoferInode {
             for (name, entry, kind) in entries {
                 known.learn(name, entry, kind == FileType::Regular);
             }
-            known.learnt(from, to, is_last);
+            known.learnt(piece);
         });
+    }
+
+    /// The whole listing, when it is known.
+    pub(in super::super) fn known_listing(&self) -> Option<Arc<Piece>> {
+        self.state.lock().known.as_mut()?.listing()
     }
 
     /// See [`Known::worth_listing`].
