@@ -1,4 +1,4 @@
-//! Messages with at most one descriptor over `SOCK_SEQPACKET` sockets. See unix(7).
+//! Messages with a few descriptors over `SOCK_SEQPACKET` sockets. See unix(7).
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -10,15 +10,19 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-/// Sends `bytes` as one message, with `fd` when given.
+/// Descriptors of one message, at most.
+pub const MAX_FDS: usize = 32;
+
+/// Sends `bytes` as one message, with `fds`.
 ///
 /// # Errors
-/// What sendmsg(2) says; `EPIPE` (without a signal) when the peer is gone.
-pub fn send(socket: impl AsFd, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+/// What sendmsg(2) says; `EPIPE` (without a signal) when the peer is gone, `EINVAL` for more than [`MAX_FDS`].
+pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = fd.as_slice();
-    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+    let fits = fds.is_empty()
+        || fds.len() <= MAX_FDS && control.push(SendAncillaryMessage::ScmRights(fds));
+    if !fits {
         return Err(Errno::INVAL);
     }
     let parts = [IoSlice::new(bytes)];
@@ -32,14 +36,14 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Resu
     }
 }
 
-/// Receives one message into `into`; returns its length (0: the peer is gone) and the first descriptor that came
-/// with it. Further descriptors are closed.
+/// Receives one message into `into`; returns its length (0: the peer is gone) and the descriptors that came with
+/// it, in order. When the caller's table gets full the last ones are missing.
 ///
 /// # Errors
-/// What recvmsg(2) says; `EMSGSIZE` when the message did not fit, `EMFILE` when it came whole but its descriptor was
-/// lost, because the caller's table is full.
-pub fn receive(socket: impl AsFd, into: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+/// What recvmsg(2) says; `EMSGSIZE` when the message did not fit, `EMFILE` when it came whole but all its descriptors
+/// were lost, because the caller's table is full.
+pub fn receive(socket: impl AsFd, into: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = loop {
         let mut parts = [IoSliceMut::new(into)];
@@ -48,21 +52,19 @@ pub fn receive(socket: impl AsFd, into: &mut [u8]) -> Result<(usize, Option<Owne
             other => break other?,
         }
     };
-    let mut first = None;
+    let mut came = Vec::new();
     for item in control.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = item {
-            for fd in fds {
-                first.get_or_insert(fd);
-            }
+            came.extend(fds);
         }
     }
     if message.flags.contains(ReturnFlags::TRUNC) {
         return Err(Errno::MSGSIZE);
     }
-    if message.flags.contains(ReturnFlags::CTRUNC) && first.is_none() {
+    if message.flags.contains(ReturnFlags::CTRUNC) && came.is_empty() {
         return Err(Errno::MFILE);
     }
-    Ok((message.bytes, first))
+    Ok((message.bytes, came))
 }
 
 #[cfg(test)]
@@ -75,13 +77,15 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_travels_with_its_message() {
+    fn descriptors_travel_with_their_message() {
         let (a, b) = pair();
-        send(&a, b"hello", Some(a.as_fd())).unwrap();
-        let mut buffer = [0; 16];
-        let (length, fd) = receive(&b, &mut buffer).unwrap();
-        assert_eq!(&buffer[..length], b"hello");
-        assert!(fd.is_some());
+        for count in [1, MAX_FDS] {
+            send(&a, b"hello", &vec![a.as_fd(); count]).unwrap();
+            let mut buffer = [0; 16];
+            let (length, fds) = receive(&b, &mut buffer).unwrap();
+            assert_eq!((&buffer[..length], fds.len()), (&b"hello"[..], count));
+        }
+        assert_eq!(send(&a, b"hello", &[a.as_fd(); MAX_FDS + 1]), Err(Errno::INVAL));
     }
 
     #[test]
@@ -89,13 +93,13 @@ mod tests {
         let (a, b) = pair();
         drop(a);
         assert_eq!(receive(&b, &mut [0; 4]).unwrap().0, 0);
-        assert_eq!(send(&b, b"x", None), Err(Errno::PIPE));
+        assert_eq!(send(&b, b"x", &[]), Err(Errno::PIPE));
     }
 
     #[test]
     fn a_long_message_is_refused_not_cut() {
         let (a, b) = pair();
-        send(&a, b"longer than four", None).unwrap();
+        send(&a, b"longer than four", &[]).unwrap();
         assert_eq!(receive(&b, &mut [0; 4]).unwrap_err(), Errno::MSGSIZE);
     }
 }

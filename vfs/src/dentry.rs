@@ -8,10 +8,11 @@
 //! Who may change a children map: fillers after a lookup (only when the directory's generation is still the one they
 //! started from) and operations that hold the directory's `ops` lock. So a stale answer is never cached.
 
+mod cache;
+
 use std::collections::HashMap;
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use base::lock::{Mutex, MutexGuard};
 
@@ -19,14 +20,13 @@ use crate::inode::{CachePolicy, Inode};
 use crate::lock_order;
 use crate::name_hash::NameHasher;
 
+pub(crate) use cache::DentryCache;
+
 pub use crate::mount::Mount;
 pub use crate::path_text::{cwd_string, path_string};
 
 /// A shared name of one component.
 pub type Name = Arc<[u8]>;
-
-/// Unused entries that one filesystem's cache may keep before the oldest go.
-const CACHE_LIMIT: usize = 65_536;
 
 /// A place in the tree: a mount and a dentry in it.
 #[derive(Clone)]
@@ -271,7 +271,7 @@ impl Dentry {
             orphan(old);
             (child, key)
         };
-        cache.admit(self, key);
+        cache.admit(self, key, child.inode.cached_bytes());
         Some(child)
     }
 
@@ -285,7 +285,7 @@ impl Dentry {
             }
             children.map.insert(Arc::clone(&key), Child::Absent);
         }
-        cache.admit(self, key);
+        cache.admit(self, key, 0);
     }
 
     /// After an operation made `name`: lists it. The caller holds `ops`.
@@ -305,7 +305,7 @@ impl Dentry {
             children.map.insert(Arc::clone(&key), Child::Present(Arc::clone(&child)))
         };
         orphan(old);
-        cache.admit(self, key);
+        cache.admit(self, key, child.inode.cached_bytes());
         child
     }
 
@@ -363,7 +363,7 @@ impl Dentry {
         };
         orphan(replaced);
         drop(old_parent);
-        cache.admit(to, key);
+        cache.admit(to, key, self.inode.cached_bytes());
     }
 
     /// After an operation swapped two entries. The caller holds `ops` of both directories.
@@ -420,61 +420,4 @@ impl Drop for Dentry {
                 Arc::into_inner(arc).and_then(|mut dentry| dentry.place.get_mut().parent.take());
         }
     }
-}
-
-/// The bounded set of cached entries of one filesystem: first in, first considered, with a second chance for what
-/// was used since.
-#[derive(Default)]
-pub(crate) struct DentryCache {
-    /// Counts changes by operations anywhere in the filesystem, each before the directory's own generation moves.
-    changes: AtomicU64,
-    queue: parking_lot::Mutex<VecDeque<(Weak<Dentry>, Name)>>,
-}
-
-impl DentryCache {
-    /// For batched fills: what was learnt before a change may not be cached after it.
-    pub(crate) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::SeqCst)
-    }
-
-    fn changed(&self) {
-        self.changes.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Counts a new entry in, and evicts old ones beyond the limit.
-    fn admit(&self, parent: &Arc<Dentry>, name: Name) {
-        let mut considered = {
-            let mut queue = self.queue.lock();
-            queue.push_back((Arc::downgrade(parent), name));
-            if queue.len() <= CACHE_LIMIT {
-                return;
-            }
-            let mut considered = smallvec::SmallVec::<[(Weak<Dentry>, Name); 4]>::new();
-            considered.extend(queue.pop_front());
-            considered.extend(queue.pop_front());
-            considered
-        };
-        considered
-            .retain(|(parent, name)| parent.upgrade().is_some_and(|parent| !evict(&parent, name)));
-        self.queue.lock().extend(considered);
-    }
-}
-
-/// Drops the entry unless somebody uses or recently used it; false when it has to stay for now.
-fn evict(parent: &Dentry, name: &Name) -> bool {
-    let mut children = parent.children.lock();
-    let gone = match children.map.get(&**name) {
-        None | Some(Child::Absent) => children.map.remove(&**name),
-        // New references to a dentry come from this map (locked here) or from other references: one means unused.
-        Some(Child::Present(child))
-            if Arc::strong_count(child) == 1
-                && !child.referenced.swap(false, Ordering::Relaxed) =>
-        {
-            children.map.remove(&**name)
-        }
-        Some(Child::Present(_)) => return false,
-    };
-    drop(children);
-    drop(gone);
-    true
 }

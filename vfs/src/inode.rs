@@ -222,6 +222,12 @@ pub trait Inode: Send + Sync + Any {
         Err(Errno::EOPNOTSUPP)
     }
 
+    /// Bytes of memory that only live as long as somebody refers to the inode, and that come back when it is looked up
+    /// again: what dropping a cached name gives back. 0 for inodes that are kept anyway.
+    fn cached_bytes(&self) -> usize {
+        0
+    }
+
     /// For filesystems to recognise their own.
     fn as_any(&self) -> &dyn Any;
 }

@@ -46,6 +46,8 @@ struct Guest {
     cred: Credentials,
     fs: Arc<FsContext>,
     _names: Arc<MountNamespace>,
+    client: Arc<Client>,
+    gofer: Arc<GoferFs>,
 }
 
 impl Guest {
@@ -58,15 +60,22 @@ impl Guest {
         };
         std::thread::spawn(move || gofer_server::serve(config).unwrap());
         let client = Client::connect(ours, Box::new(|_| {})).unwrap();
-        let gofer = GoferFs::new(client, 0).unwrap();
-        let names = MountNamespace::new(gofer, b"host", MountFlags::empty());
+        let gofer = GoferFs::new(Arc::clone(&client), 0).unwrap();
+        let names = MountNamespace::new(Arc::clone(&gofer) as _, b"host", MountFlags::empty());
         let fs = FsContext::new(names.root(), names.root(), 0o022);
         let cred = Credentials::new(
             abi::ids::Uid(rustix::process::getuid().as_raw()),
             abi::ids::Gid(rustix::process::getgid().as_raw()),
             Arc::from([]),
         );
-        Self { cred, fs, _names: names }
+        Self { cred, fs, _names: names, client, gofer }
+    }
+
+    /// Round trips to the gofer that `work` takes.
+    fn requests<T>(&self, work: impl FnOnce() -> T) -> (T, u64) {
+        let before = self.client.requests();
+        let result = work();
+        (result, self.client.requests() - before)
     }
 
     fn cx(&self) -> VfsCx<'_> {
@@ -188,6 +197,23 @@ fn a_writable_tree_shows_what_others_do() {
     fs::remove_file(dir.path("file")).unwrap();
     fs::create_dir(dir.path("file")).unwrap();
     assert_eq!(guest.list("/file", 10), [".", ".."]);
+    // Also what was listed and looked up often.
+    for name in ["a", "b", "c", "d", "e"] {
+        fs::write(dir.path("file").join(name), name).unwrap();
+    }
+    assert_eq!(guest.list("/file", 10).len(), 7);
+    assert_eq!(guest.read("/file/a").unwrap(), "a");
+    fs::rename(dir.path("file/b"), dir.path("file/a")).unwrap();
+    fs::remove_file(dir.path("file/c")).unwrap();
+    assert_eq!(guest.read("/file/a").unwrap(), "b");
+    assert_eq!(guest.read("/file/b").err(), Some(Errno::ENOENT));
+    assert_eq!(guest.read("/file/c").err(), Some(Errno::ENOENT));
+    fs::create_dir(dir.path("other")).unwrap();
+    fs::write(dir.path("other/d"), "moved here").unwrap();
+    fs::rename(dir.path("file"), dir.path("gone")).unwrap();
+    fs::rename(dir.path("other"), dir.path("file")).unwrap();
+    assert_eq!(guest.read("/file/d").unwrap(), "moved here");
+    assert_eq!(guest.list("/file", 10), [".", "..", "d"]);
 }
 
 #[test]
@@ -260,6 +286,100 @@ fn large_directories_are_listed_in_any_steps() {
         assert_eq!(guest.read("/entry-1199").unwrap(), "");
         assert_eq!(guest.read("/entry-none").err(), Some(Errno::ENOENT));
     }
+}
+
+/// Names of a directory in the host's order, as a listing gives them.
+fn in_order(dir: &HostPath) -> Vec<String> {
+    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    names.map(|name| name.into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_huge_directory_streams_and_missing_names_cost_one_question_each() {
+    const COUNT: usize = 100_000;
+    const PROBES: u64 = 10_000;
+    let dir = TempDir::new();
+    fs::write(dir.path("first"), "").unwrap();
+    // Links are made faster than files, but a file takes only so many.
+    for number in 0..COUNT {
+        let path = dir.path(&format!("entry-{number}"));
+        if number % 1000 == 0 {
+            fs::write(path, "").unwrap();
+        } else {
+            fs::hard_link(dir.path(&format!("entry-{}", number / 1000 * 1000)), path).unwrap();
+        }
+    }
+    let guest = Guest::new(&dir.0, false);
+    let (names, asked) = guest.requests(|| guest.list("/", 1000));
+    assert_eq!(names.len(), COUNT + 3);
+    assert!(asked < 200, "{asked} round trips for the listing");
+    let known = guest.gofer.known_bytes();
+    assert!(known < 6 << 20, "{known} bytes known of a listing that went by");
+    let probe = || {
+        for number in 0..PROBES {
+            assert_eq!(guest.at(&format!("/missing-{number}")).err(), Some(Errno::ENOENT));
+        }
+    };
+    let ((), asked) = guest.requests(probe);
+    assert!(asked <= PROBES + 2, "{asked} round trips for {PROBES} missing names");
+    let ((), asked) = guest.requests(probe);
+    assert_eq!(asked, 0, "absence is remembered");
+    let known = guest.gofer.known_bytes();
+    assert!(known < 12 << 20, "{known} bytes");
+    assert_eq!(guest.read("/entry-77777").unwrap(), "");
+}
+
+#[test]
+fn files_read_in_the_order_of_the_listing_come_along_with_each_other() {
+    let dir = TempDir::new();
+    fs::create_dir(dir.path("many")).unwrap();
+    for number in 0..300 {
+        fs::write(dir.path(&format!("many/{number}")), number.to_string()).unwrap();
+    }
+    let names = in_order(&dir.path("many"));
+    let read = |guest: &Guest, names: &mut dyn Iterator<Item = &String>| {
+        for name in names {
+            assert_eq!(&guest.read(&format!("/many/{name}")).unwrap(), name);
+        }
+    };
+    let guest = Guest::new(&dir.0, false);
+    guest.list("/many", 1000);
+    let ((), asked) = guest.requests(|| read(&guest, &mut names.iter()));
+    assert!(asked < 20, "{asked} round trips in order");
+    let ((), asked) = guest.requests(|| read(&guest, &mut names.iter().rev()));
+    assert_eq!(asked, 0, "descriptors are kept");
+
+    let guest = Guest::new(&dir.0, false);
+    guest.list("/many", 1000);
+    let ((), asked) = guest.requests(|| read(&guest, &mut names.iter().rev()));
+    assert!((280..=300).contains(&asked), "{asked} round trips in reverse: nothing is guessed");
+    // What others may change is opened when it is opened.
+    let guest = Guest::new(&dir.0, true);
+    guest.list("/many", 1000);
+    read(&guest, &mut names.iter().take(100));
+    for name in &names[100..] {
+        fs::write(dir.path(&format!("many/{name}")), "changed").unwrap();
+        assert_eq!(guest.read(&format!("/many/{name}")).unwrap(), "changed");
+    }
+}
+
+#[test]
+fn a_directory_that_is_looked_into_often_is_listed_once() {
+    let dir = TempDir::new();
+    for number in 0..50 {
+        fs::write(dir.path(&format!("file-{number}")), "").unwrap();
+    }
+    let guest = Guest::new(&dir.0, false);
+    let ((), asked) = guest.requests(|| {
+        for number in 0..50 {
+            assert!(guest.at(&format!("/file-{number}")).is_ok());
+            let missing = guest.at(&format!("/none-{number}"));
+            assert_eq!(missing.err(), Some(Errno::ENOENT));
+        }
+    });
+    assert!(asked < 15, "{asked} round trips");
+    let (names, asked) = guest.requests(|| guest.list("/", 7));
+    assert_eq!((names.len(), asked), (52, 0), "what is known need not be listed again");
 }
 
 #[test]

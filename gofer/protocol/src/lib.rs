@@ -33,8 +33,8 @@ mod tests;
 
 pub use attr::{AttrChange, FsFigures, Owner, TimeChange};
 pub use path::{Name, TreePath};
-pub use reply::{DirItem, Listing, ReplyHead, TreeInfo, Walked, Welcome};
-pub use request::{NO_CPU, NodeKind, Op, Request, SyncScope};
+pub use reply::{DirItem, Listing, OpenedFile, OpenedFiles, ReplyHead, TreeInfo, Walked, Welcome};
+pub use request::{NO_CPU, NodeKind, Op, Plus, Request, SyncScope};
 pub use wire::DecodeError;
 
 /// How messages travel, for both sides.
@@ -44,12 +44,14 @@ pub mod transport {
 }
 
 /// Version of the messages; both sides must agree.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of the longest message.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 /// Bytes of the longest path in a message; longer than `PATH_MAX`, because a guest may descend step by step.
 pub const MAX_PATH: usize = 16 * 1024;
 /// Components of the longest walk in one request.
 pub const MAX_WALK: usize = 256;
+/// Files opened by one request, at most; as many descriptors as a message carries.
+pub const MAX_OPEN: usize = host::scm_rights::MAX_FDS;
 /// Bytes of the longest symbolic link and extended attribute that fit a message with room for its head.
 pub const MAX_VALUE: usize = MAX_MESSAGE - MAX_PATH - 1024;

@@ -126,13 +126,53 @@ impl Walked {
     }
 }
 
+/// Answer to `OpenFiles`: as many results as names were asked for, in their order. The descriptors of those that were
+/// opened come with the message, in the same order.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct OpenedFiles(pub Vec<OpenedFile>);
+
+/// Attributes, or why a file was not opened.
+pub type OpenedFile = core::result::Result<Attr, Errno>;
+
+impl OpenedFiles {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u16(u16::try_from(self.0.len()).unwrap_or(u16::MAX));
+        for file in self.0.iter().take(u16::MAX.into()) {
+            out.put_u32(file.err().map_or(0, |errno| errno.raw().unsigned_abs()));
+            if let Ok(attr) = file {
+                attr::put_attr(out, attr);
+            }
+        }
+    }
+
+    /// # Errors
+    /// When the fields are not exactly the answers to `asked` names.
+    pub fn decode(mut input: Reader<'_>, asked: usize) -> Decoded<Self> {
+        if usize::from(input.u16()?) != asked {
+            return Err(DecodeError::BadValue);
+        }
+        let files = (0..asked)
+            .map(|_| match input.u32()? {
+                0 => attr::attr(&mut input).map(Ok),
+                raw @ 1..4096 => {
+                    let raw = i32::try_from(raw).map_err(|_| DecodeError::BadValue)?;
+                    Ok(Err(Errno::from_raw(raw)))
+                }
+                _ => Err(DecodeError::BadValue),
+            })
+            .collect::<Decoded<_>>()?;
+        input.finish()?;
+        Ok(Self(files))
+    }
+}
+
 /// One entry of a listing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DirItem<'a> {
     pub ino: u64,
     /// Cursor after this entry; the host's own, never 0.
     pub next: u64,
-    /// `None` when the filesystem does not tell (and no attributes were asked for).
+    /// `None` when the filesystem does not tell.
     pub kind: Option<FileType>,
     pub name: &'a [u8],
     pub attr: Option<Attr>,

@@ -42,6 +42,34 @@ pub enum SyncScope {
     FileSystem,
 }
 
+/// Which entries of a listing come with their attributes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Plus {
+    Nothing,
+    /// Where a walk of the tree goes on.
+    Directories,
+    Everything,
+}
+
+impl Plus {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Nothing => 0,
+            Self::Directories => 1,
+            Self::Everything => 2,
+        }
+    }
+
+    const fn from_code(code: u8) -> Decoded<Self> {
+        match code {
+            0 => Ok(Self::Nothing),
+            1 => Ok(Self::Directories),
+            2 => Ok(Self::Everything),
+            _ => Err(DecodeError::BadValue),
+        }
+    }
+}
+
 /// An operation; `path` in the request is the object unless said otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Op<'a> {
@@ -59,10 +87,15 @@ pub enum Op<'a> {
         flags: OpenFlags,
     },
     ReadLink,
-    /// A piece of the listing from `cursor` (0: the start) on; `plus`: with the attributes of the entries.
+    /// Opens regular files of the directory `path` for reading: `names` are entries of it, one beside the other and
+    /// not one below the other, at most [`MAX_OPEN`](crate::MAX_OPEN). Answered by `OpenedFiles`.
+    OpenFiles {
+        names: TreePath<'a>,
+    },
+    /// A piece of the listing from `cursor` (0: the start) on.
     ReadDir {
         cursor: u64,
-        plus: bool,
+        plus: Plus,
     },
     /// A new regular file, opened for reading and writing. `EEXIST` when the name is taken.
     Create {
@@ -126,6 +159,7 @@ codes! {
     HELLO = 1, WALK = 2, ATTR = 3, OPEN = 4, READ_LINK = 5, READ_DIR = 6, CREATE = 7, MKDIR = 8, SYMLINK = 9,
     LINK = 10, UNLINK = 11, RMDIR = 12, RENAME = 13, MKNOD = 14, SET_ATTR = 15, GET_XATTR = 16,
     SET_XATTR = 17, LIST_XATTR = 18, REMOVE_XATTR = 19, STAT_FS = 20, SYNC = 21, ACCESS = 22, CONNECT = 23,
+    OPEN_FILES = 24,
 }
 
 impl Op<'_> {
@@ -135,6 +169,7 @@ impl Op<'_> {
             Self::Walk { .. } => WALK,
             Self::Attr => ATTR,
             Self::Open { .. } => OPEN,
+            Self::OpenFiles { .. } => OPEN_FILES,
             Self::ReadLink => READ_LINK,
             Self::ReadDir { .. } => READ_DIR,
             Self::Create { .. } => CREATE,
@@ -183,6 +218,7 @@ impl Op<'_> {
             | Self::ListXattr
             | Self::StatFs
             | Self::Sync { .. }
+            | Self::OpenFiles { .. }
             | Self::Connect => false,
         }
     }
@@ -190,11 +226,11 @@ impl Op<'_> {
     fn encode_fields(&self, out: &mut Vec<u8>) {
         match *self {
             Self::Hello { version } => out.put_u32(version),
-            Self::Walk { names } => out.put_blob(names.bytes()),
+            Self::Walk { names } | Self::OpenFiles { names } => out.put_blob(names.bytes()),
             Self::Open { flags } => out.put_u32(flags.bits()),
             Self::ReadDir { cursor, plus } => {
                 out.put_u64(cursor);
-                out.put_flag(plus);
+                out.put_u8(plus.code());
             }
             Self::Create { owner } | Self::Mkdir { owner } => attr::put_owner(out, owner),
             Self::Symlink { target, owner } => {
@@ -259,7 +295,8 @@ fn fields<'a>(code: u16, input: &mut Reader<'a>) -> Decoded<Op<'a>> {
         ATTR => Op::Attr,
         OPEN => Op::Open { flags: OpenFlags::from_bits_retain(input.u32()?) },
         READ_LINK => Op::ReadLink,
-        READ_DIR => Op::ReadDir { cursor: input.u64()?, plus: input.flag()? },
+        OPEN_FILES => Op::OpenFiles { names: input.path()? },
+        READ_DIR => Op::ReadDir { cursor: input.u64()?, plus: Plus::from_code(input.u8()?)? },
         CREATE => Op::Create { owner: attr::owner(input)? },
         MKDIR => Op::Mkdir { owner: attr::owner(input)? },
         SYMLINK => Op::Symlink { target: link_text(input)?, owner: attr::owner(input)? },

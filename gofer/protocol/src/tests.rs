@@ -51,7 +51,10 @@ fn requests_survive_the_wire_and_every_cut_is_refused() {
     round_trip(Op::Hello { version: VERSION });
     round_trip(Op::Walk { names: TreePath::new(b"a/b/c").unwrap() });
     round_trip(Op::Open { flags: OpenFlags::RDWR | OpenFlags::TRUNC });
-    round_trip(Op::ReadDir { cursor: u64::MAX, plus: true });
+    round_trip(Op::OpenFiles { names: TreePath::new(b"a/b").unwrap() });
+    for plus in [Plus::Nothing, Plus::Directories, Plus::Everything] {
+        round_trip(Op::ReadDir { cursor: u64::MAX, plus });
+    }
     round_trip(Op::Symlink { target: b"../x", owner });
     round_trip(Op::Rename { to: TreePath::new(b"z").unwrap(), flags: 2 });
     round_trip(Op::Mknod { kind: NodeKind::Socket, owner });
@@ -109,6 +112,12 @@ fn replies_survive_the_wire() {
     walked.encode(&mut out);
     assert_eq!(Walked::decode(Reader::new(&out), 2), Ok(walked.clone()));
     assert_eq!(Walked::decode(Reader::new(&out), 1), Err(DecodeError::BadValue));
+
+    let opened = OpenedFiles(vec![Ok(sample_attr()), Err(Errno::EACCES), Ok(sample_attr())]);
+    out.clear();
+    opened.encode(&mut out);
+    assert_eq!(OpenedFiles::decode(Reader::new(&out), 3), Ok(opened));
+    assert_eq!(OpenedFiles::decode(Reader::new(&out), 2), Err(DecodeError::BadValue));
 
     let welcome = Welcome {
         version: VERSION,

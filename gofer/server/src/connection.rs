@@ -1,6 +1,6 @@
 //! The loop of one socket: receive, decode, answer.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use abi::{Errno, Result};
 use gofer_protocol::{MAX_MESSAGE, NO_CPU, Op, ReplyHead, Request, TreeInfo, VERSION, Welcome};
@@ -8,6 +8,7 @@ use host::scm_rights::{receive, send};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::ops;
+use crate::session::Session;
 use crate::tree::{ServedTree, attr_of};
 
 /// Requests in a row that must come from one processor before the thread moves there: moving takes longer than
@@ -50,7 +51,8 @@ impl Follower {
 pub fn serve(socket: &OwnedFd, trees: &[ServedTree]) {
     let mut message = vec![0; MAX_MESSAGE];
     let mut out = Vec::with_capacity(MAX_MESSAGE);
-    let mut follower = Follower::default();
+    let mut fds = Vec::new();
+    let mut state = State::default();
     loop {
         let length = match receive(socket, &mut message) {
             Ok((0, _)) => return,
@@ -61,52 +63,65 @@ pub fn serve(socket: &OwnedFd, trees: &[ServedTree]) {
             }
         };
         let message = message.get(..length).unwrap_or_default();
-        let fd = answer(message, trees, &mut out, &mut follower);
-        if let Err(reason) = send(socket, &out, fd.as_ref().map(AsFd::as_fd)) {
+        answer(message, trees, &mut state, &mut out, &mut fds);
+        let sent = {
+            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            send(socket, &out, &fds)
+        };
+        fds.clear();
+        if let Err(reason) = sent {
             tracing::debug!(%reason, "connection ends");
             return;
         }
     }
 }
 
+/// What a connection keeps from one request to the next.
+#[derive(Default)]
+struct State {
+    follower: Follower,
+    session: Session,
+}
+
+/// Puts the answer into `out`, and the descriptors to donate into `fds`.
 fn answer(
     message: &[u8],
     trees: &[ServedTree],
+    state: &mut State,
     out: &mut Vec<u8>,
-    follower: &mut Follower,
-) -> Option<OwnedFd> {
-    let refusal = |error, seq, out: &mut Vec<u8>| {
-        ReplyHead { error: Some(error), seq }.encode(out);
-        None
-    };
+    fds: &mut Vec<OwnedFd>,
+) {
     let request = match Request::decode(message) {
         Ok(request) => request,
         Err(reason) => {
             tracing::debug!(%reason, "malformed request");
-            return refusal(Errno::EPROTO, Request::peek_seq(message), out);
+            let head = ReplyHead { error: Some(Errno::EPROTO), seq: Request::peek_seq(message) };
+            return head.encode(out);
         }
     };
-    follower.follow(request.cpu);
+    state.follower.follow(request.cpu);
     ReplyHead { error: None, seq: request.seq }.encode(out);
-    match dispatch(&request, trees, out) {
-        Ok(fd) => fd,
-        Err(error) => refusal(error, request.seq, out),
+    if let Err(error) = dispatch(&request, trees, &mut state.session, out, fds) {
+        fds.clear();
+        ReplyHead { error: Some(error), seq: request.seq }.encode(out);
     }
 }
 
 fn dispatch(
     request: &Request<'_>,
     trees: &[ServedTree],
+    session: &mut Session,
     out: &mut Vec<u8>,
-) -> Result<Option<OwnedFd>> {
+    fds: &mut Vec<OwnedFd>,
+) -> Result<()> {
     if let Op::Hello { version } = request.op {
-        return welcome(version, trees, out).map(|()| None);
+        return welcome(version, trees, out);
     }
     let tree = trees.get(usize::from(request.tree)).ok_or(Errno::ENODEV)?;
     if request.op.writes() && !tree.is_writable() {
         return Err(Errno::EROFS);
     }
-    ops::perform(tree, request.path, request.op, out)
+    ops::perform(session, tree, request.path, request.op, out, fds)
 }
 
 fn welcome(version: u32, trees: &[ServedTree], out: &mut Vec<u8>) -> Result<()> {

@@ -16,6 +16,7 @@
 //! | --- | --- |
 //! | `tree` | resolving of paths |
 //! | `connection` | the loop of one socket |
+//! | `session` | what a connection remembers |
 //! | `ops` | the operations |
 //! | `confine` | what the process gives up before it reads the first request |
 
@@ -24,6 +25,7 @@
 pub mod confine;
 mod connection;
 mod ops;
+mod session;
 mod tree;
 
 use std::os::fd::OwnedFd;
@@ -82,8 +84,11 @@ pub fn serve(config: Config) -> Result<(), Error> {
     }
     // Modes of new objects are the sentry's decision, bit by bit.
     rustix::process::umask(Mode::empty());
-    let served =
-        trees.iter().map(|tree| ServedTree::open(tree, options)).collect::<Result<Vec<_>, _>>()?;
+    let served = trees
+        .iter()
+        .enumerate()
+        .map(|(index, tree)| ServedTree::open(index, tree, options))
+        .collect::<Result<Vec<_>, _>>()?;
     confine::before_threads(options, &served)?;
 
     let can_write = served.iter().any(ServedTree::is_writable);

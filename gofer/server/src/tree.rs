@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 
 use abi::stat::{Attr, FileType};
 use abi::{Errno, Result};
@@ -18,7 +19,7 @@ use crate::{ConfineOptions, Error, Tree};
 const RESOLVE: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 /// For the place of an object; opens nothing, so it can neither block nor act.
-const PLACE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub const PLACE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// For a directory; without `O_NOFOLLOW`, so that a link in its place is `ELOOP` and not `ENOTDIR`.
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// Longest path the host takes in one call.
@@ -33,10 +34,11 @@ fn host_errno(errno: Errno) -> rustix::io::Errno {
     rustix::io::Errno::from_raw_os_error(errno.raw())
 }
 
-/// A directory: the tree's root or an opened one.
+/// A directory: the tree's root, an opened one, or one that its connection has at hand.
 pub enum Dir<'a> {
     Root(BorrowedFd<'a>),
     Opened(OwnedFd),
+    Kept(Rc<OwnedFd>),
 }
 
 impl AsFd for Dir<'_> {
@@ -44,6 +46,7 @@ impl AsFd for Dir<'_> {
         match self {
             Self::Root(fd) => *fd,
             Self::Opened(fd) => fd.as_fd(),
+            Self::Kept(fd) => fd.as_fd(),
         }
     }
 }
@@ -66,13 +69,15 @@ const KERNEL_INTERFACES: &[u64] = &[
     0x6165_676c,
 ];
 
-fn is_kernel_interface(fd: impl AsFd) -> Result<bool> {
+pub fn is_kernel_interface(fd: impl AsFd) -> Result<bool> {
     let magic = rustix::fs::fstatfs(fd).map_err(errno)?.f_type;
     Ok(u64::try_from(magic).is_ok_and(|magic| KERNEL_INTERFACES.contains(&magic)))
 }
 
 /// A tree that is being served.
 pub struct ServedTree {
+    /// Position among the trees.
+    index: usize,
     /// `O_PATH` descriptor.
     root: OwnedFd,
     /// For a tree that is a single file: where to open it.
@@ -83,7 +88,11 @@ pub struct ServedTree {
 }
 
 impl ServedTree {
-    pub fn open(tree: &Tree, options: ConfineOptions) -> std::result::Result<Self, Error> {
+    pub fn open(
+        index: usize,
+        tree: &Tree,
+        options: ConfineOptions,
+    ) -> std::result::Result<Self, Error> {
         let failed = |source| Error::OpenTree { path: tree.host_path.clone(), source };
         let path = OFlags::PATH | OFlags::CLOEXEC;
         let root = rustix::fs::open(&tree.host_path, path, Mode::empty()).map_err(failed)?;
@@ -99,10 +108,10 @@ impl ServedTree {
             };
             let dir = rustix::fs::open(dir, path | OFlags::DIRECTORY, Mode::empty());
             let file = Some((dir.map_err(failed)?, name.as_bytes().to_vec()));
-            return Ok(Self { root, file, writable, is_interface });
+            return Ok(Self { index, root, file, writable, is_interface });
         }
         let copy = if options.detach_mounts { Self::detach(tree)? } else { None };
-        Ok(Self { root: copy.unwrap_or(root), file: None, writable, is_interface })
+        Ok(Self { index, root: copy.unwrap_or(root), file: None, writable, is_interface })
     }
 
     /// A detached copy of the mounts below the tree, where the host allows it: what is not in the tree is then out
@@ -121,6 +130,15 @@ impl ServedTree {
                 tracing::debug!(%path, %reason, "mounts are not detached");
             })
             .ok())
+    }
+
+    pub const fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The tree itself is (in) a kernel interface.
+    pub const fn is_interface(&self) -> bool {
+        self.is_interface
     }
 
     pub const fn is_writable(&self) -> bool {
@@ -165,7 +183,7 @@ impl ServedTree {
         }
     }
 
-    fn place_of_root(&self) -> (Dir<'_>, &[u8]) {
+    pub fn place_of_root(&self) -> (Dir<'_>, &[u8]) {
         match &self.file {
             None => (Dir::Root(self.root.as_fd()), b"."),
             Some((dir, name)) => (Dir::Root(dir.as_fd()), name),
@@ -173,7 +191,7 @@ impl ServedTree {
     }
 
     /// Where to open `path` from, and what to open there.
-    fn locate<'p>(&'p self, path: TreePath<'p>) -> Result<(Dir<'p>, &'p [u8])> {
+    pub fn locate<'p>(&'p self, path: TreePath<'p>) -> Result<(Dir<'p>, &'p [u8])> {
         if path.is_root() {
             return Ok(self.place_of_root());
         }
@@ -191,29 +209,11 @@ impl ServedTree {
         let (from, rest) = self.locate(path)?;
         resolve(&from, rest, PLACE)
     }
-
-    /// Opens the regular file or directory at `path`. Anything else is refused before it is opened, because opening
-    /// may block (fifos) or act (devices).
-    pub fn open_object(&self, path: TreePath<'_>, access: OFlags) -> Result<(OwnedFd, Attr)> {
-        let object = self.object(path)?;
-        let seen = attr_of(&object)?;
-        refuse_unopenable(&seen, access)?;
-        if !self.is_interface && !seen.is_dir() && is_kernel_interface(&object)? {
-            return Err(Errno::EACCES);
-        }
-        let (from, rest) = self.locate(path)?;
-        // Were the object exchanged meanwhile, these flags keep the call from blocking and from acting.
-        let careful = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = resolve(&from, rest, access | careful)?;
-        let attr = attr_of(&fd)?;
-        refuse_unopenable(&attr, access)?;
-        Ok((fd, attr))
-    }
 }
 
 /// `ELOOP` for a link, `EISDIR` for writing to a directory, `ENXIO` for what is no file, as open(2) says for a
 /// socket.
-fn refuse_unopenable(attr: &Attr, access: OFlags) -> Result<()> {
+pub fn refuse_unopenable(attr: &Attr, access: OFlags) -> Result<()> {
     match attr.file_type() {
         FileType::Regular => Ok(()),
         FileType::Directory if access.intersects(OFlags::RWMODE | OFlags::TRUNC) => {
@@ -244,18 +244,37 @@ pub fn resolve_new(from: impl AsFd, path: &[u8], flags: OFlags, mode: Mode) -> R
     Err(Errno::EAGAIN)
 }
 
+/// What statx(2) tells of an object.
+pub struct Seen {
+    pub attr: Attr,
+    /// Number of its mount, when the host gives numbers that are never used again (since Linux 6.8).
+    pub mount: Option<u64>,
+}
+
 /// Attributes of what a descriptor stands for.
 pub fn attr_of(fd: impl AsFd) -> Result<Attr> {
-    attr_at(fd, b"", AtFlags::EMPTY_PATH)
+    see(fd).map(|seen| seen.attr)
 }
 
 /// Attributes of `name` in `dir`, a symbolic link's own.
 pub fn attr_in(dir: impl AsFd, name: &[u8]) -> Result<Attr> {
-    attr_at(dir, name, AtFlags::empty())
+    see_in(dir, name).map(|seen| seen.attr)
 }
 
-fn attr_at(fd: impl AsFd, name: &[u8], flags: AtFlags) -> Result<Attr> {
+pub fn see(fd: impl AsFd) -> Result<Seen> {
+    see_at(fd, b"", AtFlags::EMPTY_PATH)
+}
+
+pub fn see_in(dir: impl AsFd, name: &[u8]) -> Result<Seen> {
+    see_at(dir, name, AtFlags::empty())
+}
+
+fn see_at(fd: impl AsFd, name: &[u8], flags: AtFlags) -> Result<Seen> {
+    /// `STATX_MNT_ID_UNIQUE`; older hosts ignore it.
+    const UNIQUE_MOUNT: StatxFlags = StatxFlags::from_bits_retain(0x4000);
     let flags = flags | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    statx(fd.as_fd(), name, flags, mask).map(|raw| from_statx(&raw)).map_err(errno)
+    let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME | UNIQUE_MOUNT;
+    let raw = statx(fd.as_fd(), name, flags, mask).map_err(errno)?;
+    let has_mount = raw.stx_mask & UNIQUE_MOUNT.bits() != 0;
+    Ok(Seen { attr: from_statx(&raw), mount: has_mount.then_some(raw.stx_mnt_id) })
 }

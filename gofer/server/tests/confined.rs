@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use abi::Errno;
 use abi::ids::{Gid, Uid};
 use abi::open::OpenFlags;
-use gofer_protocol::{AttrChange, NodeKind, Op, Owner, SyncScope, TimeChange, TreePath};
+use gofer_protocol::{AttrChange, NodeKind, Op, Owner, Plus, SyncScope, TimeChange, TreePath};
 use rustix::net::SocketFlags;
 use support::{Client, TempDir, pair};
 
@@ -124,7 +124,7 @@ fn a_confined_gofer_serves_and_ends_in_peace() {
         ("moved", Op::Access { mode: 4 }),
         ("moved", Op::StatFs),
         ("link", Op::ReadLink),
-        ("", Op::ReadDir { cursor: 0, plus: true }),
+        ("", Op::ReadDir { cursor: 0, plus: Plus::Everything }),
         ("hard", Op::Unlink),
         ("moved", Op::Unlink),
         ("dir", Op::Rmdir),

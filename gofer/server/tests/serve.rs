@@ -109,11 +109,23 @@ fn nothing_outside_the_tree_is_reached() {
     symlink("/etc/passwd", dir.path("tree/abs")).unwrap();
     symlink("..", dir.path("tree/dir")).unwrap();
     symlink("/proc/self/root/etc", dir.path("tree/magic")).unwrap();
-    let client = Client::to_thread(&[(&dir.path("tree"), true)]);
+    let tree = dir.path("tree");
+    // Directories of a read-only tree are kept; that must not change a thing.
+    let read_only = Client::to_thread(&[(&tree, false)]);
+    for path in ["up", "abs", "dir/secret", "dir/tree/up", "magic/passwd", "up", "dir/secret"] {
+        for op in [READ, Op::ReadDir { cursor: 0, plus: Plus::Everything }] {
+            let error = refused(read_only.ask(path, op)).unwrap();
+            assert!(matches!(error, Errno::ELOOP | Errno::ENOTDIR), "{path} {error}");
+        }
+    }
+    let client = Client::to_thread(&[(&tree, true)]);
     for path in ["up", "abs", "dir/secret", "dir/tree/up", "magic/passwd"] {
-        for op in
-            [READ, WRITE, Op::ReadDir { cursor: 0, plus: true }, Op::Create { owner: owner(0o644) }]
-        {
+        for op in [
+            READ,
+            WRITE,
+            Op::ReadDir { cursor: 0, plus: Plus::Everything },
+            Op::Create { owner: owner(0o644) },
+        ] {
             let error = refused(client.ask(path, op)).unwrap();
             assert!(
                 matches!(error, Errno::ELOOP | Errno::ENOTDIR | Errno::EEXIST),
@@ -178,6 +190,37 @@ fn a_read_only_tree_stays_as_it_is() {
     let file = fs::File::from(client.ask("file", READ).unwrap().fd.unwrap());
     assert!((&file).write_all(b"y").is_err());
     assert_eq!(fs::read(dir.path("file")).unwrap(), b"x");
+}
+
+#[test]
+fn several_files_are_opened_at_once_and_others_refused_one_by_one() {
+    let dir = TempDir::new();
+    fs::create_dir_all(dir.path("dir/sub")).unwrap();
+    fs::write(dir.path("secret"), "secret").unwrap();
+    fs::write(dir.path("dir/a"), "A").unwrap();
+    fs::write(dir.path("dir/b"), "B").unwrap();
+    symlink("../secret", dir.path("dir/up")).unwrap();
+    symlink("dir", dir.path("link")).unwrap();
+    for writable in [false, true] {
+        let client = Client::to_thread(&[(&dir.0, writable)]);
+        let names = TreePath::new(b"a/sub/up/none/b").unwrap();
+        let reply = client.ask("dir", Op::OpenFiles { names }).unwrap();
+        let opened = OpenedFiles::decode(reply.fields(), 5).unwrap().0;
+        let errors: Vec<_> = opened.iter().map(|file| file.err()).collect();
+        let expected = [None, Some(Errno::EISDIR), Some(Errno::ELOOP), Some(Errno::ENOENT), None];
+        assert_eq!(errors, expected);
+        let texts: Vec<_> = reply
+            .fd
+            .into_iter()
+            .chain(reply.more_fds)
+            .map(|fd| std::io::read_to_string(fs::File::from(fd)).unwrap())
+            .collect();
+        assert_eq!(texts, ["A", "B"]);
+        assert_eq!(refused(client.ask("link", Op::OpenFiles { names })), Some(Errno::ELOOP));
+        let many = vec!["a"; MAX_OPEN + 1].join("/");
+        let names = TreePath::new(many.as_bytes()).unwrap();
+        assert_eq!(refused(client.ask("dir", Op::OpenFiles { names })), Some(Errno::EINVAL));
+    }
 }
 
 #[test]
@@ -266,17 +309,17 @@ fn long_listings_come_in_pieces_and_complete() {
         fs::write(dir.path(&format!("a-rather-long-file-name-{i}")), "").unwrap();
     }
     let client = Client::to_thread(&[(&dir.0, false)]);
-    for plus in [false, true] {
+    for (plus, expected) in [(Plus::Nothing, 0), (Plus::Directories, 1), (Plus::Everything, 1501)] {
         let list = client.list("", plus);
         let mut names: Vec<_> = list.iter().map(|(name, _)| name.clone()).collect();
         names.sort();
         names.dedup();
         assert_eq!((names.len(), list.len()), (1502, 1502));
         let with_attr = list.iter().filter(|(_, attr)| attr.is_some()).count();
-        assert_eq!(with_attr, if plus { 1501 } else { 0 });
+        assert_eq!(with_attr, expected);
     }
     assert_eq!(
-        refused(client.ask("none", Op::ReadDir { cursor: 0, plus: false })),
+        refused(client.ask("none", Op::ReadDir { cursor: 0, plus: Plus::Nothing })),
         Some(Errno::ENOENT)
     );
 }
@@ -292,7 +335,7 @@ fn paths_beyond_path_max_work() {
         client.ask(&path, Op::Mkdir { owner: owner(0o755) }).unwrap();
     }
     assert!(client.ask(&path, Op::Attr).unwrap().attr().is_dir());
-    assert_eq!(client.list(&path, true).len(), 2);
+    assert_eq!(client.list(&path, Plus::Everything).len(), 2);
     while let Some((dir, _)) = path.rsplit_once('/') {
         let dir = dir.to_owned();
         client.ask(&path, Op::Rmdir).unwrap();
@@ -315,7 +358,7 @@ fn a_single_file_can_be_a_tree() {
         assert_eq!(refused(client.ask("other", op)), Some(Errno::ENOTDIR));
     }
     assert_eq!(
-        refused(client.ask("", Op::ReadDir { cursor: 0, plus: false })),
+        refused(client.ask("", Op::ReadDir { cursor: 0, plus: Plus::Nothing })),
         Some(Errno::ENOTDIR)
     );
     assert_eq!(refused(client.ask("", Op::Unlink)), Some(Errno::EBUSY));

@@ -187,17 +187,30 @@ fn writes_by_others_than_root_clear_set_id_bits() {
 }
 
 #[test]
-fn the_cache_stays_bounded_and_right() {
-    let world = World::tmpfs();
-    world.mkdir("/d").unwrap();
+fn absent_names_are_counted_and_believed_until_they_are_made() {
+    let lower = tmpfs();
+    World::new(Arc::clone(&lower) as _).mkdir("/d").unwrap();
+    let overlay = crate::fs::overlay::OverlayFs::new(lower, Arc::new(HostClock), None).unwrap();
+    let world = World::new(overlay);
     let held = world.path("/d").unwrap();
-    for at in 0..70_000 {
+    let cache = &held.mount.sb.cache;
+    let before = cache.bytes();
+    for at in 0..1000 {
         assert_eq!(world.path(&format!("/d/{at}")).unwrap_err(), Errno::ENOENT);
     }
-    let known = held.dentry.children.lock().map.len();
-    assert!(known < 66_000, "{known} entries");
+    assert_eq!(held.dentry.children.lock().map.len(), 1000);
+    let each = (cache.bytes() - before) / 1000;
+    assert!((100..1000).contains(&each), "{each} bytes each");
     world.write("/d/0", b"zero").unwrap();
     assert_eq!(world.read("/d/0").unwrap(), b"zero");
+    ops::rename(&world.cx(), None, b"/d/0", None, b"/d/1", crate::inode::RenameFlags::empty())
+        .unwrap();
+    assert_eq!(world.path("/d/0").unwrap_err(), Errno::ENOENT);
+    assert_eq!(world.read("/d/1").unwrap(), b"zero");
+    ops::unlink(&world.cx(), None, b"/d/1").unwrap();
+    assert_eq!(world.path("/d/1").unwrap_err(), Errno::ENOENT);
+    ops::mkdir(&world.cx(), None, b"/d/1", 0o755).unwrap();
+    assert!(world.path("/d/1").is_ok());
     assert_eq!(world.text(&held), "/d");
 }
 

@@ -15,40 +15,51 @@ use std::os::fd::OwnedFd;
 use abi::{Errno, Result};
 use gofer_protocol::{Op, TreePath};
 
+use crate::session::Session;
 use crate::tree::ServedTree;
 
-/// Appends the answer's fields to `out`; returns the descriptor to donate. The caller refused what may write to a
-/// read-only tree.
+/// Appends the answer's fields to `out`, and the descriptors to donate to `fds`. The caller refused what may write to
+/// a read-only tree.
 pub fn perform(
+    session: &mut Session,
     tree: &ServedTree,
     path: TreePath<'_>,
     op: Op<'_>,
     out: &mut Vec<u8>,
-) -> Result<Option<OwnedFd>> {
+    fds: &mut Vec<OwnedFd>,
+) -> Result<()> {
     match op {
-        Op::Walk { names } => read::walk(tree, path, names, out)?,
-        Op::Attr => read::attr(tree, path, out)?,
-        Op::Open { flags } => return read::open(tree, path, flags, out).map(Some),
-        Op::ReadLink => read::read_link(tree, path, out)?,
-        Op::ReadDir { cursor, plus } => read::read_dir(tree, path, cursor, plus, out)?,
-        Op::StatFs => read::stat_fs(tree, path, out)?,
-        Op::Access { mode } => read::access(tree, path, mode)?,
-        Op::Create { owner } => return write::create(tree, path, owner, out).map(Some),
-        Op::Mkdir { owner } => write::mkdir(tree, path, owner, out)?,
-        Op::Symlink { target, owner } => write::symlink(tree, path, target, owner, out)?,
-        Op::Link { existing } => write::link(tree, existing, path, out)?,
-        Op::Unlink => write::unlink(tree, path)?,
-        Op::Rmdir => write::rmdir(tree, path)?,
-        Op::Rename { to, flags } => write::rename(tree, path, to, flags)?,
-        Op::Mknod { kind, owner } => write::mknod(tree, path, kind, owner, out)?,
-        Op::SetAttr { change } => write::set_attr(tree, path, &change, out)?,
-        Op::Sync { scope } => write::sync(tree, path, scope)?,
-        Op::GetXattr { name } => xattr::get(tree, path, name, out)?,
-        Op::SetXattr { name, value, flags } => xattr::set(tree, path, name, value, flags)?,
-        Op::ListXattr => xattr::list(tree, path, out)?,
-        Op::RemoveXattr { name } => xattr::remove(tree, path, name)?,
+        Op::Walk { names } => read::walk(session, tree, path, names, out),
+        Op::Attr => read::attr(session, tree, path, out),
+        Op::Open { flags } => {
+            fds.push(read::open(session, tree, path, flags, out)?);
+            Ok(())
+        }
+        Op::OpenFiles { names } => read::open_files(session, tree, path, names, out, fds),
+        Op::ReadLink => read::read_link(session, tree, path, out),
+        Op::ReadDir { cursor, plus } => read::read_dir(session, tree, path, (cursor, plus), out),
+        Op::StatFs => read::stat_fs(tree, path, out),
+        Op::Access { mode } => read::access(tree, path, mode),
+        Op::Create { owner } => {
+            fds.push(write::create(tree, path, owner, out)?);
+            Ok(())
+        }
+        Op::Mkdir { owner } => write::mkdir(tree, path, owner, out),
+        Op::Symlink { target, owner } => write::symlink(tree, path, target, owner, out),
+        Op::Link { existing } => write::link(tree, existing, path, out),
+        Op::Unlink => write::unlink(tree, path),
+        Op::Rmdir => write::rmdir(tree, path),
+        Op::Rename { to, flags } => write::rename(tree, path, to, flags),
+        Op::Mknod { kind, owner } => write::mknod(tree, path, kind, owner, out),
+        Op::SetAttr { change } => write::set_attr(session, tree, path, &change, out),
+        Op::Sync { scope } => write::sync(session, tree, path, scope),
+        Op::GetXattr { name } => xattr::get(session, tree, path, name, out),
+        Op::SetXattr { name, value, flags } => {
+            xattr::set(session, tree, path, (name, value, flags))
+        }
+        Op::ListXattr => xattr::list(session, tree, path, out),
+        Op::RemoveXattr { name } => xattr::remove(session, tree, path, name),
         // Sockets of the host belong to host services; whoever gives a sandbox one will say so by policy.
-        Op::Connect | Op::Hello { .. } => return Err(Errno::EPERM),
+        Op::Connect | Op::Hello { .. } => Err(Errno::EPERM),
     }
-    Ok(None)
 }

@@ -7,9 +7,13 @@ use abi::open::OpenFlags;
 use abi::stat::{Attr, FileType};
 use abi::{Errno, Result};
 use gofer_protocol::wire::Put;
-use gofer_protocol::{DirItem, FsFigures, MAX_MESSAGE, MAX_WALK, ReplyHead, TreePath, Walked};
+use gofer_protocol::{
+    DirItem, FsFigures, MAX_MESSAGE, MAX_OPEN, MAX_WALK, OpenedFiles, Plus, ReplyHead, TreePath,
+    Walked,
+};
 use rustix::fs::{AtFlags, OFlags, RawDir, SeekFrom};
 
+use crate::session::Session;
 use crate::tree::{Dir, ServedTree, attr_in, attr_of, errno, resolve};
 
 /// Bytes of raw entries taken from the host at a time.
@@ -18,12 +22,13 @@ const RAW_BYTES: usize = 32 * 1024;
 const LINK_BYTES: usize = 4096;
 
 pub fn walk(
+    session: &mut Session,
     tree: &ServedTree,
     from: TreePath<'_>,
     names: TreePath<'_>,
     out: &mut Vec<u8>,
 ) -> Result<()> {
-    let mut dir = tree.dir(from)?;
+    let mut dir = session.dir(tree, from)?;
     let mut walked = Walked::default();
     let mut names = names.names().take(MAX_WALK).peekable();
     while let Some(name) = names.next() {
@@ -62,14 +67,20 @@ pub fn put_attr(attr: &Attr, out: &mut Vec<u8>) {
     gofer_protocol::attr::put_attr(out, attr);
 }
 
-pub fn attr(tree: &ServedTree, path: TreePath<'_>, out: &mut Vec<u8>) -> Result<()> {
-    let (dir, name) = tree.place(path)?;
+pub fn attr(
+    session: &mut Session,
+    tree: &ServedTree,
+    path: TreePath<'_>,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let (dir, name) = session.place(tree, path)?;
     put_attr(&attr_in(dir, name)?, out);
     Ok(())
 }
 
 /// Only regular files: a directory's descriptor would let a broken sentry walk on its own.
 pub fn open(
+    session: &mut Session,
     tree: &ServedTree,
     path: TreePath<'_>,
     flags: OpenFlags,
@@ -85,12 +96,40 @@ pub fn open(
         // With O_RDONLY it truncates too, on Linux; see open(2).
         access |= OFlags::TRUNC;
     }
-    let (fd, attr) = tree.open_object(path, access)?;
+    let (fd, attr) = session.open_object(tree, path, access)?;
     if attr.is_dir() {
         return Err(Errno::EISDIR);
     }
     put_attr(&attr, out);
     Ok(fd)
+}
+
+/// As [`open`], for several files of one directory and for reading only.
+pub fn open_files(
+    session: &mut Session,
+    tree: &ServedTree,
+    path: TreePath<'_>,
+    names: TreePath<'_>,
+    out: &mut Vec<u8>,
+    fds: &mut Vec<OwnedFd>,
+) -> Result<()> {
+    let dir = session.dir(tree, path)?;
+    let mut opened = OpenedFiles::default();
+    for name in names.names() {
+        if opened.0.len() >= MAX_OPEN {
+            return Err(Errno::EINVAL);
+        }
+        opened.0.push(match session.open_in(tree, &dir, name.bytes(), OFlags::RDONLY) {
+            Ok((_, attr)) if attr.is_dir() => Err(Errno::EISDIR),
+            Ok((fd, attr)) => {
+                fds.push(fd);
+                Ok(attr)
+            }
+            Err(reason) => Err(reason),
+        });
+    }
+    opened.encode(out);
+    Ok(())
 }
 
 fn link_text(dir: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
@@ -100,25 +139,37 @@ fn link_text(dir: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
     text.get(..length).filter(|text| text.len() < LINK_BYTES).map(<[u8]>::to_vec).ok_or(Errno::EIO)
 }
 
-pub fn read_link(tree: &ServedTree, path: TreePath<'_>, out: &mut Vec<u8>) -> Result<()> {
-    let (dir, name) = tree.place(path)?;
+pub fn read_link(
+    session: &mut Session,
+    tree: &ServedTree,
+    path: TreePath<'_>,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let (dir, name) = session.place(tree, path)?;
     out.put_blob(&link_text(dir, name)?);
     Ok(())
 }
 
 pub fn read_dir(
+    session: &mut Session,
     tree: &ServedTree,
     path: TreePath<'_>,
-    cursor: u64,
-    plus: bool,
+    (cursor, plus): (u64, Plus),
     out: &mut Vec<u8>,
 ) -> Result<()> {
-    let (from, name) = tree.place(path)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let (from, name) = tree.locate(path)?;
     let dir = resolve(from, name, flags)?;
     if cursor != 0 {
         rustix::fs::seek(&dir, SeekFrom::Start(cursor)).map_err(errno)?;
     }
+    list(&dir, plus, out)?;
+    // What is listed tends to be looked into next.
+    session.keep(tree, path, dir);
+    Ok(())
+}
+
+fn list(dir: &OwnedFd, plus: Plus, out: &mut Vec<u8>) -> Result<()> {
     out.put_flag(false);
     let mut raw = [MaybeUninit::uninit(); RAW_BYTES];
     let mut entries = RawDir::new(dir.as_fd(), &mut raw);
@@ -128,12 +179,15 @@ pub fn read_dir(
         if out.len() + DirItem::encoded_bound(name) > MAX_MESSAGE {
             return Ok(());
         }
-        let attr = if plus && name != b".." { attr_in(&dir, name).ok() } else { None };
         // Not every filesystem tells types along with names.
-        let kind = attr
-            .map(|attr| attr.file_type())
-            .or_else(|| known_kind(entry.file_type()))
-            .or_else(|| attr_in(&dir, name).ok().map(|attr| attr.file_type()));
+        let told = known_kind(entry.file_type()).or((name == b"..").then_some(FileType::Directory));
+        let wants_attr = match plus {
+            Plus::Nothing => told.is_none(),
+            Plus::Directories => told.is_none_or(|kind| kind == FileType::Directory),
+            Plus::Everything => true,
+        };
+        let attr = if wants_attr && name != b".." { attr_in(dir, name).ok() } else { None };
+        let kind = attr.map(|attr| attr.file_type()).or(told);
         let (ino, next) = (entry.ino(), entry.next_entry_cookie());
         DirItem { ino, next, kind, name, attr }.encode(out);
     }

@@ -10,6 +10,7 @@ use rustix::fs::{
 };
 
 use super::read::{put_attr, put_attr_of};
+use crate::session::Session;
 use crate::tree::{ServedTree, attr_in, attr_of, errno, resolve, resolve_new};
 
 const PLACE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -154,6 +155,7 @@ pub fn mknod(
 /// Size first (it may fail for space), mode after owner (a change of owner clears set-id bits), times last (the
 /// others set them).
 pub fn set_attr(
+    session: &mut Session,
     tree: &ServedTree,
     path: TreePath<'_>,
     change: &AttrChange,
@@ -161,7 +163,7 @@ pub fn set_attr(
 ) -> Result<()> {
     let object = tree.object(path)?;
     if let Some(size) = change.size {
-        let (file, _) = tree.open_object(path, OFlags::WRONLY)?;
+        let (file, _) = session.open_object(tree, path, OFlags::WRONLY)?;
         rustix::fs::ftruncate(file, size).map_err(errno)?;
     }
     if change.uid.is_some() || change.gid.is_some() {
@@ -170,7 +172,7 @@ pub fn set_attr(
     if let Some(mode) = change.mode {
         match host::chmod::chmod_object(&object, mode) {
             Err(rustix::io::Errno::NOSYS) => {
-                change_mode(tree.open_object(path, OFlags::RDONLY)?.0, mode)?;
+                change_mode(session.open_object(tree, path, OFlags::RDONLY)?.0, mode)?;
             }
             other => other.map_err(errno)?,
         }
@@ -194,8 +196,13 @@ fn host_time(change: Option<TimeChange>) -> Timespec {
     }
 }
 
-pub fn sync(tree: &ServedTree, path: TreePath<'_>, scope: SyncScope) -> Result<()> {
-    let (file, _) = tree.open_object(path, OFlags::RDONLY)?;
+pub fn sync(
+    session: &mut Session,
+    tree: &ServedTree,
+    path: TreePath<'_>,
+    scope: SyncScope,
+) -> Result<()> {
+    let (file, _) = session.open_object(tree, path, OFlags::RDONLY)?;
     match scope {
         SyncScope::Object => rustix::fs::fsync(file),
         SyncScope::Data => rustix::fs::fdatasync(file),

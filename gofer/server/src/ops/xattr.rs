@@ -7,12 +7,13 @@ use gofer_protocol::wire::Put;
 use gofer_protocol::{MAX_VALUE, TreePath};
 use rustix::fs::{OFlags, XattrFlags};
 
+use crate::session::Session;
 use crate::tree::{ServedTree, errno};
 
 /// What cannot be opened has no attributes as far as a sandbox is concerned. The host would tell them without the
 /// right to read the file, but only by path.
-fn open(tree: &ServedTree, path: TreePath<'_>) -> Result<OwnedFd> {
-    match tree.open_object(path, OFlags::RDONLY) {
+fn open(session: &mut Session, tree: &ServedTree, path: TreePath<'_>) -> Result<OwnedFd> {
+    match session.open_object(tree, path, OFlags::RDONLY) {
         Ok((fd, _)) => Ok(fd),
         Err(Errno::ELOOP | Errno::ENXIO | Errno::EACCES) => Err(Errno::EOPNOTSUPP),
         Err(reason) => Err(reason),
@@ -33,13 +34,24 @@ fn fitting(
     Ok(())
 }
 
-pub fn get(tree: &ServedTree, path: TreePath<'_>, name: &[u8], out: &mut Vec<u8>) -> Result<()> {
-    let file = open(tree, path)?;
+pub fn get(
+    session: &mut Session,
+    tree: &ServedTree,
+    path: TreePath<'_>,
+    name: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let file = open(session, tree, path)?;
     fitting(|value| rustix::fs::fgetxattr(&file, name, value), out)
 }
 
-pub fn list(tree: &ServedTree, path: TreePath<'_>, out: &mut Vec<u8>) -> Result<()> {
-    match open(tree, path) {
+pub fn list(
+    session: &mut Session,
+    tree: &ServedTree,
+    path: TreePath<'_>,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    match open(session, tree, path) {
         Ok(file) => fitting(|names| rustix::fs::flistxattr(&file, names), out),
         Err(Errno::EOPNOTSUPP) => {
             out.put_blob(b"");
@@ -50,16 +62,20 @@ pub fn list(tree: &ServedTree, path: TreePath<'_>, out: &mut Vec<u8>) -> Result<
 }
 
 pub fn set(
+    session: &mut Session,
+    tree: &ServedTree,
+    path: TreePath<'_>,
+    (name, value, flags): (&[u8], &[u8], u32),
+) -> Result<()> {
+    let flags = XattrFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
+    rustix::fs::fsetxattr(open(session, tree, path)?, name, value, flags).map_err(errno)
+}
+
+pub fn remove(
+    session: &mut Session,
     tree: &ServedTree,
     path: TreePath<'_>,
     name: &[u8],
-    value: &[u8],
-    flags: u32,
 ) -> Result<()> {
-    let flags = XattrFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
-    rustix::fs::fsetxattr(open(tree, path)?, name, value, flags).map_err(errno)
-}
-
-pub fn remove(tree: &ServedTree, path: TreePath<'_>, name: &[u8]) -> Result<()> {
-    rustix::fs::fremovexattr(open(tree, path)?, name).map_err(errno)
+    rustix::fs::fremovexattr(open(session, tree, path)?, name).map_err(errno)
 }

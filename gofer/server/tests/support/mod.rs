@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use abi::Errno;
 use abi::stat::Attr;
 use gofer_protocol::wire::Reader;
-use gofer_protocol::{Listing, MAX_MESSAGE, NO_CPU, Op, ReplyHead, Request, TreePath, Walked};
+use gofer_protocol::{
+    Listing, MAX_MESSAGE, NO_CPU, Op, Plus, ReplyHead, Request, TreePath, Walked,
+};
 use host::scm_rights::{receive, send};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -48,6 +50,7 @@ pub struct Client {
 pub struct Reply {
     message: Vec<u8>,
     pub fd: Option<OwnedFd>,
+    pub more_fds: Vec<OwnedFd>,
 }
 
 impl Reply {
@@ -80,14 +83,17 @@ impl Client {
     }
 
     pub fn raw(&self, message: &[u8]) -> Result<Reply, Errno> {
-        send(&self.socket, message, None).unwrap();
+        send(&self.socket, message, &[]).unwrap();
         let mut buffer = vec![0; MAX_MESSAGE];
-        let (length, fd) = receive(&self.socket, &mut buffer).unwrap();
+        let (length, fds) = receive(&self.socket, &mut buffer).unwrap();
         assert_ne!(length, 0, "the gofer hung up");
         buffer.truncate(length);
         match ReplyHead::decode(&buffer).unwrap().0.error {
             Some(error) => Err(error),
-            None => Ok(Reply { message: buffer, fd }),
+            None => {
+                let mut fds = fds.into_iter();
+                Ok(Reply { message: buffer, fd: fds.next(), more_fds: fds.collect() })
+            }
         }
     }
 
@@ -109,7 +115,7 @@ impl Client {
     }
 
     /// Names and whether attributes came, in the host's order.
-    pub fn list(&self, path: &str, plus: bool) -> Vec<(String, Option<Attr>)> {
+    pub fn list(&self, path: &str, plus: Plus) -> Vec<(String, Option<Attr>)> {
         let (mut all, mut cursor) = (Vec::new(), 0);
         loop {
             let reply = self.ask(path, Op::ReadDir { cursor, plus }).unwrap();

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use abi::{Errno, Result};
 use base::lock::{Mutex, MutexGuard};
@@ -53,6 +53,8 @@ pub struct Client {
     is_broken: AtomicBool,
     on_broken: OnBroken,
     trees: Vec<TreeInfo>,
+    /// Only a measure, so relaxed.
+    requests: AtomicU64,
 }
 
 impl Client {
@@ -86,6 +88,7 @@ impl Client {
             is_broken: AtomicBool::new(false),
             on_broken,
             trees: welcome.trees,
+            requests: AtomicU64::new(0),
         }))
     }
 
@@ -95,18 +98,25 @@ impl Client {
         &self.trees
     }
 
-    /// One round trip; `read` takes the answer's fields and descriptor.
+    /// Round trips so far.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// One round trip; `read` takes the answer's fields and descriptors.
     pub(super) fn call<T>(
         &self,
         tree: u16,
         path: &[u8],
         op: Op<'_>,
-        read: impl FnOnce(Reader<'_>, Option<OwnedFd>) -> Decoded<T>,
+        read: impl FnOnce(Reader<'_>, Vec<OwnedFd>) -> Decoded<T>,
     ) -> Result<T> {
         let path = TreePath::new(path)?;
         if self.is_broken.load(Ordering::Relaxed) {
             return Err(Errno::EIO);
         }
+        self.requests.fetch_add(1, Ordering::Relaxed);
         let outcome = self.idle().exchange(tree, path, op, read);
         match outcome {
             Ok(value) => Ok(value),
@@ -138,7 +148,7 @@ impl Connection {
         tree: u16,
         path: TreePath<'_>,
         op: Op<'_>,
-        read: impl FnOnce(Reader<'_>, Option<OwnedFd>) -> Decoded<T>,
+        read: impl FnOnce(Reader<'_>, Vec<OwnedFd>) -> Decoded<T>,
     ) -> std::result::Result<T, Failure> {
         self.seq = self.seq.wrapping_add(1);
         let cpu = transport::current_cpu().unwrap_or(NO_CPU);
@@ -146,15 +156,16 @@ impl Connection {
         if self.request.len() > MAX_MESSAGE {
             return Err(Failure::Refused(Errno::E2BIG));
         }
-        transport::send(&self.socket, &self.request, None)
+        transport::send(&self.socket, &self.request, &[])
             .map_err(|reason| Failure::Broken(format!("cannot ask it: {reason}")))?;
-        let (length, fd) = transport::receive(&self.socket, &mut self.reply).map_err(|reason| {
-            match errno(reason) {
-                // The reply was heard; only its descriptor had no place.
-                Errno::EMFILE => Failure::Refused(Errno::ENFILE),
-                _ => Failure::Broken(format!("cannot hear it: {reason}")),
-            }
-        })?;
+        let (length, fds) =
+            transport::receive(&self.socket, &mut self.reply).map_err(|reason| {
+                match errno(reason) {
+                    // The reply was heard; only its descriptors had no place.
+                    Errno::EMFILE => Failure::Refused(Errno::ENFILE),
+                    _ => Failure::Broken(format!("cannot hear it: {reason}")),
+                }
+            })?;
         if length == 0 {
             return Err(Failure::Broken("it ended".to_owned()));
         }
@@ -166,7 +177,7 @@ impl Connection {
         }
         match head.error {
             Some(errno) => Err(Failure::Refused(errno)),
-            None => read(fields, fd).map_err(malformed),
+            None => read(fields, fds).map_err(malformed),
         }
     }
 }

@@ -1,16 +1,17 @@
 //! Open directories: listings come in pieces, with the attributes of the entries where they are worth keeping.
 
 use std::any::Any;
+use std::ops::Range;
 use std::sync::Arc;
 
-use abi::stat::FileType;
+use abi::stat::{Attr, FileType};
 use abi::{Errno, Result};
 use base::lock::Mutex;
 use gofer_protocol::wire::{Decoded, Reader};
-use gofer_protocol::{DirItem, Listing, Op, SyncScope};
+use gofer_protocol::{DirItem, Listing, Op, Plus, SyncScope};
 
 use super::inode::GoferInode;
-use super::known::{Entry, PLUS_LIMIT};
+use super::known::{Entry, Listed, PLUS_LIMIT};
 use crate::context::VfsCx;
 use crate::file::{DirEntry, File, FileOps};
 use crate::lock_order;
@@ -25,30 +26,67 @@ pub struct GoferDir {
 #[derive(Default)]
 struct Progress {
     piece: Option<Arc<Piece>>,
-    /// Entries whose attributes came, in one run from the start.
+    /// Entries that were learnt since the start.
     learnt: usize,
-    /// Cursor up to which the run from the start has come without a gap.
-    run: u64,
 }
 
 /// A piece of the listing.
-struct Piece {
+#[derive(Default)]
+pub struct Piece {
     /// Cursor it was asked with.
-    from: u64,
-    /// The answer's fields.
-    fields: Vec<u8>,
-    is_last: bool,
+    pub from: u64,
+    rows: Vec<Row>,
+    /// The names of the rows, one after the other.
+    names: Vec<u8>,
+    pub is_last: bool,
+}
+
+struct Row {
+    ino: u64,
+    next: u64,
+    kind: FileType,
+    name: Range<usize>,
 }
 
 impl Piece {
-    fn items(&self) -> impl Iterator<Item = DirItem<'_>> {
-        // Decoded once before it was kept, so no entry is lost here.
-        Listing::decode(Reader::new(&self.fields)).into_iter().flatten().filter_map(Decoded::ok)
+    /// The piece of an answer, and the attributes that came with its rows.
+    fn decode(from: u64, fields: Reader<'_>) -> Decoded<(Self, Vec<Option<Attr>>)> {
+        let listing = Listing::decode(fields)?;
+        let mut piece = Self { from, is_last: listing.is_last, ..Self::default() };
+        let mut attrs = Vec::new();
+        for item in listing {
+            let DirItem { ino, next, kind, name, attr } = item?;
+            let start = piece.names.len();
+            piece.names.extend_from_slice(name);
+            let name = start..piece.names.len();
+            piece.rows.push(Row { ino, next, kind: kind.unwrap_or(FileType::Regular), name });
+            attrs.push(attr);
+        }
+        piece.rows.shrink_to_fit();
+        piece.names.shrink_to_fit();
+        Ok((piece, attrs))
     }
 
-    /// True when the entry after `pos` is in here, or would be.
-    fn covers(&self, pos: u64) -> bool {
-        self.from == pos || self.items().any(|item| item.next == pos)
+    fn name(&self, row: &Row) -> &[u8] {
+        self.names.get(row.name.clone()).unwrap_or_default()
+    }
+
+    /// Index of the row after `pos`, when the listing goes on in here from there.
+    fn after(&self, pos: u64) -> Option<usize> {
+        if self.from == pos {
+            return Some(0);
+        }
+        self.rows.iter().position(|row| row.next == pos).map(|at| at + 1)
+    }
+
+    /// Memory it takes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.rows.capacity() * size_of::<Row>() + self.names.capacity()
+    }
+
+    /// Where the next piece begins.
+    pub fn end(&self) -> u64 {
+        self.rows.last().map_or(self.from, |row| row.next)
     }
 }
 
@@ -57,8 +95,17 @@ impl GoferDir {
         Self { inode, progress: Mutex::default() }
     }
 
-    /// The piece that goes on after `pos`.
-    fn piece(&self, pos: u64) -> Result<Arc<Piece>> {
+    /// Lists the first piece of `inode` for what it tells about names.
+    ///
+    /// # Errors
+    /// Those of a listing.
+    pub(super) fn learn_ahead(inode: &GoferInode, plus: Plus) -> Result<()> {
+        let inode = inode.arc().ok_or(Errno::ESTALE)?;
+        Self::new(inode).fetch(0, plus).map(drop)
+    }
+
+    /// The piece that goes on after `pos`, and the row to begin with.
+    fn piece(&self, pos: u64) -> Result<(Arc<Piece>, usize)> {
         let (held, learnt) = {
             let progress = self.progress.lock();
             (progress.piece.clone(), progress.learnt)
@@ -66,53 +113,60 @@ impl GoferDir {
         // At position 0 the listing starts anew, as after rewinddir(3).
         if pos != 0
             && let Some(piece) = held
-            && piece.covers(pos)
+            && let Some(at) = piece.after(pos)
+            && (at < piece.rows.len() || piece.is_last)
         {
-            let ends_here = piece.items().last().is_some_and(|item| item.next == pos);
-            if !ends_here || piece.is_last {
-                return Ok(piece);
-            }
+            return Ok((piece, at));
+        }
+        // Where only we list, what is known of the whole listing stays true.
+        if pos == 0
+            && let Some(piece) = self.inode.known_listing()
+        {
+            self.progress.lock().piece = Some(Arc::clone(&piece));
+            return Ok((piece, 0));
         }
         let shared = &self.inode.shared;
-        let plus = !shared.is_writable && learnt < PLUS_LIMIT;
+        let plus = match learnt {
+            _ if shared.is_writable => Plus::Nothing,
+            // A directory of a hundred thousand names streams by; it is not remembered.
+            PLUS_LIMIT.. if pos != 0 => Plus::Nothing,
+            _ => shared.foresight.plus(),
+        };
+        Ok((self.fetch(pos, plus)?, 0))
+    }
+
+    fn fetch(&self, pos: u64, plus: Plus) -> Result<Arc<Piece>> {
+        let shared = &self.inode.shared;
         let op = Op::ReadDir { cursor: pos, plus };
-        let piece = shared.client.call(shared.tree, &self.inode.path()?, op, |fields, _| {
-            let bytes = fields.clone().rest().to_vec();
-            let mut listing = Listing::decode(fields)?;
-            let is_last = listing.is_last;
-            listing.try_for_each(|item| item.map(drop))?;
-            Ok(Arc::new(Piece { from: pos, fields: bytes, is_last }))
-        })?;
-        self.learn(&piece);
+        let (piece, attrs) =
+            shared.client.call(shared.tree, &self.inode.path()?, op, |fields, _| {
+                Piece::decode(pos, fields)
+            })?;
+        let piece = Arc::new(piece);
+        if plus != Plus::Nothing {
+            self.learn(&piece, attrs);
+        }
         self.progress.lock().piece = Some(Arc::clone(&piece));
         Ok(piece)
     }
 
     /// Remembers the entries, for the lookups that tend to follow; and that there are no others, once all were seen.
-    fn learn(&self, piece: &Piece) {
-        if self.inode.shared.is_writable {
-            return;
-        }
-        let is_run = {
-            let progress = self.progress.lock();
-            piece.from == 0 || piece.from == progress.run
-        };
-        let entries = || piece.items().filter(|item| item.name != b"." && item.name != b"..");
-        let all_have_attr = entries().all(|item| item.attr.is_some());
-        self.inode.learn(
-            entries().filter_map(|item| Some((item.name, Entry::Listed(Box::new(item.attr?))))),
-        );
-        if !is_run || !all_have_attr {
-            return;
-        }
+    fn learn(&self, piece: &Arc<Piece>, attrs: Vec<Option<Attr>>) {
+        let mut brought = 0;
+        let entries = piece.rows.iter().zip(attrs).filter_map(|(row, attr)| {
+            let name = piece.name(row);
+            if matches!(name, b"." | b"..") {
+                return None;
+            }
+            brought += usize::from(attr.is_some_and(|attr| !attr.is_dir()));
+            let entry = attr.map_or(Entry::Named, |attr| Entry::Listed(Listed::new(attr)));
+            Some((name, entry, row.kind))
+        });
+        self.inode.learn(piece, entries);
+        self.inode.shared.foresight.brought(brought);
         let mut progress = self.progress.lock();
         let before = if piece.from == 0 { 0 } else { progress.learnt };
-        progress.learnt = before + entries().count();
-        progress.run = piece.items().last().map_or(piece.from, |item| item.next);
-        drop(progress);
-        if piece.is_last {
-            self.inode.knows_all();
-        }
+        progress.learnt = before + piece.rows.len();
     }
 }
 
@@ -126,20 +180,14 @@ impl FileOps for GoferDir {
     ) -> Result<()> {
         let mut pos = pos;
         loop {
-            let piece = self.piece(pos)?;
-            let mut skipping = piece.from != pos;
+            let (piece, first) = self.piece(pos)?;
             let before = pos;
-            for item in piece.items() {
-                if skipping {
-                    skipping = item.next != pos;
-                    continue;
-                }
-                let kind = item.kind.unwrap_or(FileType::Regular);
-                let entry = DirEntry { ino: item.ino, next: item.next, kind, name: item.name };
-                if !emit(entry) {
+            for row in piece.rows.iter().skip(first) {
+                let Row { ino, next, kind, .. } = *row;
+                if !emit(DirEntry { ino, next, kind, name: piece.name(row) }) {
                     return Ok(());
                 }
-                pos = item.next;
+                pos = next;
             }
             if piece.is_last {
                 return Ok(());

@@ -6,6 +6,7 @@ use abi::{Errno, Result};
 use gofer_protocol::{Op, SyncScope, TreeInfo};
 
 use super::client::Client;
+use super::foresight::Foresight;
 use super::inode::GoferInode;
 use super::known::KnownBudget;
 use super::open_files::OpenFiles;
@@ -19,6 +20,7 @@ pub struct Shared {
     pub is_writable: bool,
     pub open_files: OpenFiles,
     pub budget: KnownBudget,
+    pub foresight: Foresight,
 }
 
 /// A tree of a gofer as a filesystem.
@@ -39,9 +41,16 @@ impl GoferFs {
             is_writable: info.writable,
             open_files: OpenFiles::default(),
             budget: KnownBudget::default(),
+            foresight: Foresight::default(),
         });
         let root = GoferInode::root(Arc::clone(&shared), info.root);
         Ok(Arc::new(Self { shared, root, info }))
+    }
+
+    /// Bytes that the directories of a read-only tree take to know their entries; bounded.
+    #[must_use]
+    pub fn known_bytes(&self) -> usize {
+        self.shared.budget.bytes()
     }
 }
 

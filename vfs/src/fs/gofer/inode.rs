@@ -60,22 +60,22 @@ struct State {
     created: Option<Arc<OwnedFd>>,
 }
 
-fn attr_only(mut fields: Reader<'_>, _fd: Option<OwnedFd>) -> Decoded<Attr> {
+fn attr_only(mut fields: Reader<'_>, _fds: Vec<OwnedFd>) -> Decoded<Attr> {
     let attr = gofer_protocol::attr::attr(&mut fields)?;
     fields.finish()?;
     Ok(attr)
 }
 
-fn attr_and_fd(fields: Reader<'_>, fd: Option<OwnedFd>) -> Decoded<(Attr, OwnedFd)> {
-    let fd = fd.ok_or(DecodeError::Truncated)?;
-    attr_only(fields, None).map(|attr| (attr, fd))
+fn attr_and_fd(fields: Reader<'_>, fds: Vec<OwnedFd>) -> Decoded<(Attr, OwnedFd)> {
+    let fd = fds.into_iter().next().ok_or(DecodeError::Truncated)?;
+    attr_only(fields, Vec::new()).map(|attr| (attr, fd))
 }
 
-fn done(fields: Reader<'_>, _fd: Option<OwnedFd>) -> Decoded<()> {
+fn done(fields: Reader<'_>, _fds: Vec<OwnedFd>) -> Decoded<()> {
     fields.finish()
 }
 
-fn blob(mut fields: Reader<'_>, _fd: Option<OwnedFd>) -> Decoded<Vec<u8>> {
+fn blob(mut fields: Reader<'_>, _fds: Vec<OwnedFd>) -> Decoded<Vec<u8>> {
     let bytes = fields.blob()?.to_vec();
     fields.finish()?;
     Ok(bytes)
@@ -121,6 +121,10 @@ impl GoferInode {
         })
     }
 
+    pub(super) fn arc(&self) -> Option<Arc<Self>> {
+        self.this.upgrade()
+    }
+
     fn client(&self) -> &Client {
         &self.shared.client
     }
@@ -153,7 +157,7 @@ impl GoferInode {
     fn ask<T>(
         &self,
         op: Op<'_>,
-        read: impl FnOnce(Reader<'_>, Option<OwnedFd>) -> Decoded<T>,
+        read: impl FnOnce(Reader<'_>, Vec<OwnedFd>) -> Decoded<T>,
     ) -> Result<T> {
         self.client().call(self.shared.tree, &self.path()?, op, read)
     }
@@ -162,7 +166,7 @@ impl GoferInode {
         &self,
         name: &[u8],
         op: Op<'_>,
-        read: impl FnOnce(Reader<'_>, Option<OwnedFd>) -> Decoded<T>,
+        read: impl FnOnce(Reader<'_>, Vec<OwnedFd>) -> Decoded<T>,
     ) -> Result<T> {
         self.client().call(self.shared.tree, &self.path_to(&[name])?, op, read)
     }
@@ -292,6 +296,13 @@ impl Inode for GoferInode {
         }
         if let Some(known) = self.recall(name) {
             return known.map(|inode| inode as Arc<dyn Inode>);
+        }
+        if let Some(plus) = self.worth_listing(name) {
+            // Whether it may be listed or not, the lookup goes on.
+            let _ = GoferDir::learn_ahead(self, plus);
+            if let Some(known) = self.recall(name) {
+                return known.map(|inode| inode as Arc<dyn Inode>);
+            }
         }
         let found = self.walk(&[name])?.pop().ok_or(Errno::EIO)?;
         Ok(found as Arc<dyn Inode>)
@@ -438,6 +449,11 @@ impl Inode for GoferInode {
         self.ask(Op::RemoveXattr { name }, done)
     }
 
+    fn cached_bytes(&self) -> usize {
+        // What a directory knows has its own bound.
+        size_of::<Self>() + size_of::<[usize; 2]>() + self.state.lock().name.len()
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -446,7 +462,7 @@ impl Inode for GoferInode {
 impl Drop for GoferInode {
     fn drop(&mut self) {
         if let Some(known) = self.state.get_mut().known.take() {
-            self.shared.budget.forgot(known.entries.len());
+            self.shared.budget.forgot(known.bytes());
         }
     }
 }

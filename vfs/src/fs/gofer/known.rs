@@ -1,25 +1,51 @@
-//! What a directory knows about its entries, and how much of that a filesystem may keep.
+//! What a directory knows about its entries, and how much of that a filesystem may keep: counted in bytes.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::sync::Weak;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use abi::stat::Attr;
 use base::lock::Mutex;
+use gofer_protocol::Plus;
 
+use super::dir::Piece;
+use super::foresight::OpenAhead;
 use super::inode::GoferInode;
+use super::open_files::Kept;
 use crate::lock_order;
 
-/// Entries that the read-only directories of one filesystem may know together (about 200 bytes each).
-const LIMIT: usize = 65_536;
+/// Bytes that the read-only directories of one filesystem may know together.
+const LIMIT: usize = 16 << 20;
 /// Entries of one listing whose attributes are asked for along with it.
 pub const PLUS_LIMIT: usize = 8_192;
+/// Bytes an entry takes beside its name: its place in the map and in the order, the name's count of users, and
+/// attributes on the heap whether it has some or not.
+const ENTRY_BYTES: usize = size_of::<(Arc<[u8]>, Entry)>() * 3 / 2
+    + size_of::<Arc<[u8]>>()
+    + size_of::<[usize; 2]>()
+    + size_of::<Listed>();
+
+/// What a listing told about an entry.
+#[derive(Clone)]
+pub struct Listed {
+    pub attr: Attr,
+    /// The file, opened ahead.
+    pub opened: Weak<Kept>,
+}
+
+impl Listed {
+    pub fn new(attr: Attr) -> Box<Self> {
+        Box::new(Self { attr, opened: Weak::new() })
+    }
+}
 
 /// An entry of a directory.
 pub enum Entry {
     /// It exists, but nobody has looked it up yet: a listing or a walk said so.
-    Listed(Box<Attr>),
+    Listed(Box<Listed>),
+    /// It exists, but its attributes were not told.
+    Named,
     /// Somebody may hold it.
     Inode(Weak<GoferInode>),
     /// Looked up and not there.
@@ -29,14 +55,120 @@ pub enum Entry {
 /// The entries a directory knows.
 #[derive(Default)]
 pub struct Known {
-    pub entries: HashMap<Box<[u8]>, Entry>,
+    entries: HashMap<Arc<[u8]>, Entry>,
+    /// Bytes of all names.
+    name_bytes: usize,
     /// Every name is in `entries`.
-    pub is_complete: bool,
+    is_complete: bool,
+    /// Cursor up to which a listing was learnt from its start, without a gap.
+    run: u64,
+    /// The listing itself, when it came in one piece.
+    listing: Option<Arc<Piece>>,
+    /// Regular files in the order of the listing.
+    files: Vec<Arc<[u8]>>,
+    ahead: OpenAhead,
+    /// Lookups that had to be asked for: of names nothing was known about, and of listed ones.
+    lookups: u32,
+    lookups_of_named: u32,
     /// For writable trees: forget dead inodes when there are this many entries.
     prune_at: usize,
 }
 
 impl Known {
+    /// Bytes it takes, as the budget counts them.
+    pub fn bytes(&self) -> usize {
+        let listing = self.listing.as_ref().map_or(0, |piece| piece.bytes());
+        self.entries.len() * ENTRY_BYTES + self.name_bytes + listing
+    }
+
+    pub fn get(&self, name: &[u8]) -> Option<&Entry> {
+        self.entries.get(name)
+    }
+
+    pub fn get_mut(&mut self, name: &[u8]) -> Option<&mut Entry> {
+        self.entries.get_mut(name)
+    }
+
+    /// Replaces what was known about `name`.
+    pub fn insert(&mut self, name: &[u8], entry: Entry) {
+        if let Some(known) = self.entries.get_mut(name) {
+            *known = entry;
+            return;
+        }
+        self.name_bytes += name.len();
+        self.entries.insert(name.into(), entry);
+    }
+
+    /// Adds what a listing says: less than what somebody found out about the name.
+    pub fn learn(&mut self, name: &[u8], entry: Entry, is_file: bool) {
+        match self.entries.get_mut(name) {
+            None => {
+                let name: Arc<[u8]> = name.into();
+                self.name_bytes += name.len();
+                if is_file {
+                    self.files.push(Arc::clone(&name));
+                }
+                self.entries.insert(name, entry);
+            }
+            Some(known @ Entry::Named) => *known = entry,
+            Some(_) => {}
+        }
+    }
+
+    /// A piece of the listing was learnt whole.
+    pub fn learnt(&mut self, piece: &Arc<Piece>) {
+        if piece.from == 0 {
+            self.ahead.rewind();
+            self.listing = piece.is_last.then(|| Arc::clone(piece));
+        }
+        if piece.from == 0 || piece.from == self.run {
+            self.run = piece.end();
+            self.is_complete |= piece.is_last;
+        }
+    }
+
+    /// The whole listing, for somebody who begins to read it.
+    pub fn listing(&mut self) -> Option<Arc<Piece>> {
+        let listing = self.listing.clone()?;
+        self.ahead.rewind();
+        Some(listing)
+    }
+
+    /// There are no other names than the known ones.
+    pub fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    pub fn remove(&mut self, name: &[u8]) -> bool {
+        let is_known = self.entries.remove(name).is_some();
+        if is_known {
+            self.name_bytes -= name.len();
+        }
+        is_known
+    }
+
+    /// Counts a lookup that is going to be asked for. Answers how to list the directory before, when it is time to: its
+    /// names, which also tells the ones that are not there, and the attributes unless it is large (by its own size in
+    /// bytes), for then a piece of the listing would be no more than a piece.
+    pub fn worth_listing(&mut self, name: &[u8], size: u64) -> Option<Plus> {
+        /// Lookups in one directory that cost about what its listing does; a small one's costs less.
+        const ENOUGH: u32 = 4;
+        const ENOUGH_OF_SMALL: u32 = 2;
+        const SMALL: u64 = 8192;
+        const FEW: usize = 1024;
+        if matches!(self.entries.get(name), Some(Entry::Named)) {
+            self.lookups_of_named = self.lookups_of_named.saturating_add(1);
+            let is_time = self.lookups_of_named == ENOUGH && self.entries.len() <= FEW;
+            return is_time.then_some(Plus::Everything);
+        }
+        self.lookups = self.lookups.saturating_add(1);
+        let (enough, plus) = match size {
+            ..=SMALL => (ENOUGH_OF_SMALL, Plus::Everything),
+            _ => (ENOUGH, Plus::Directories),
+        };
+        (self.lookups == enough && self.run == 0).then_some(plus)
+    }
+
     /// Drops entries of inodes that nobody holds.
     pub fn prune(&mut self) {
         if self.entries.len() < self.prune_at.max(64) {
@@ -44,14 +176,35 @@ impl Known {
         }
         self.entries
             .retain(|_, entry| matches!(entry, Entry::Inode(inode) if inode.strong_count() > 0));
+        self.name_bytes = self.entries.keys().map(|name| name.len()).sum();
         self.prune_at = self.entries.len() * 2;
+    }
+
+    /// The file `name` is to be opened. Answers the files to open along with it, those that are likely to be next.
+    pub fn open_ahead(&mut self, name: &[u8], sure_after: u32) -> Vec<Arc<[u8]>> {
+        let rest = self.files.get(self.ahead.at()..).unwrap_or_default();
+        let place = rest.iter().take(OpenAhead::WINDOW).position(|file| **file == *name);
+        let count = self.ahead.next(place, sure_after);
+        let Some(place) = place.filter(|_| count > 0) else { return Vec::new() };
+        let rest = rest.iter().skip(place + 1).take(count);
+        rest.filter(|file| self.is_to_open(file)).cloned().collect()
+    }
+
+    fn is_to_open(&self, name: &[u8]) -> bool {
+        match self.entries.get(name) {
+            Some(Entry::Listed(listed)) => listed.opened.strong_count() == 0,
+            Some(Entry::Named) => true,
+            // Whoever holds it may have its descriptor, too; asking would need its lock.
+            Some(Entry::Inode(inode)) => inode.strong_count() > 0,
+            Some(Entry::Absent) | None => false,
+        }
     }
 }
 
 /// Bounds what the directories of a read-only tree know: the ones that began to learn first forget first.
 #[derive(Default)]
 pub struct KnownBudget {
-    /// Entries known by all of them. Only a measure, so relaxed.
+    /// Bytes that all of them take. Only a measure, so relaxed.
     total: AtomicUsize,
     dirs: Mutex<VecDeque<Weak<GoferInode>>, lock_order::GoferCaches>,
 }
@@ -62,17 +215,23 @@ impl KnownBudget {
         self.dirs.lock().push_back(dir);
     }
 
-    pub fn learnt(&self, count: usize) {
-        self.total.fetch_add(count, Ordering::Relaxed);
+    /// A directory that took `before` bytes takes `after` now.
+    pub fn changed(&self, before: usize, after: usize) {
+        self.total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
     }
 
-    pub fn forgot(&self, count: usize) {
-        self.total.fetch_sub(count, Ordering::Relaxed);
+    pub fn forgot(&self, bytes: usize) {
+        self.changed(bytes, 0);
+    }
+
+    /// Bytes in use.
+    pub fn bytes(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
     }
 
     /// Lets the oldest directories forget until the bound holds. Called with no inode's state locked.
     pub fn enforce(&self) {
-        while self.total.load(Ordering::Relaxed) > LIMIT {
+        while self.bytes() > LIMIT {
             let Some(oldest) = self.dirs.lock().pop_front() else { return };
             if let Some(dir) = oldest.upgrade() {
                 dir.forget_known();

@@ -5,7 +5,8 @@
 //! kept for later opens (a bounded cache). Two regimes:
 //!
 //! * *Read-only trees* count as exclusive: attributes, links, absent names and whole listings are believed for good
-//!   (bounded, see `known`). This is the lower layer of the default root.
+//!   (bounded, see `known`). This is the lower layer of the default root. What a guest is likely to want next comes
+//!   along with what it wants now (see `foresight`).
 //! * *Writable trees* may change under us: every lookup and every attribute is asked for again. An inode that was
 //!   found keeps its identity as long as device and inode number agree.
 //!
@@ -18,6 +19,7 @@
 //! | `fs` | the mounted filesystem |
 //! | `inode` | objects: lookups, attributes, changes |
 //! | `known` | what a directory knows about its entries |
+//! | `foresight` | what is asked for before anybody wants it |
 //! | `open_files` | donated descriptors kept for later |
 //! | `file` | open regular files |
 //! | `dir` | open directories |
@@ -25,6 +27,7 @@
 mod client;
 mod dir;
 mod file;
+mod foresight;
 mod fs;
 mod inode;
 mod known;

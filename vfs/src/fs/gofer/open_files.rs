@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use base::lock::Mutex;
 
@@ -17,16 +17,26 @@ const LIMIT: usize = 512;
 pub struct Kept {
     pub fd: Arc<OwnedFd>,
     was_used: AtomicBool,
+    /// For one that nobody had asked for: where its first use counts.
+    ahead: Option<Arc<AtomicU32>>,
 }
 
 impl Kept {
     pub fn new(fd: Arc<OwnedFd>) -> Arc<Self> {
-        Arc::new(Self { fd, was_used: AtomicBool::new(false) })
+        Arc::new(Self { fd, was_used: AtomicBool::new(false), ahead: None })
+    }
+
+    /// One that was opened before anybody wanted it.
+    pub fn ahead(fd: Arc<OwnedFd>, count: Arc<AtomicU32>) -> Arc<Self> {
+        Arc::new(Self { fd, was_used: AtomicBool::new(false), ahead: Some(count) })
     }
 
     /// The descriptor, for one more open.
     pub fn again(&self) -> Arc<OwnedFd> {
-        self.was_used.store(true, Ordering::Relaxed);
+        let was_used = self.was_used.swap(true, Ordering::Relaxed);
+        if let Some(count) = self.ahead.as_ref().filter(|_| !was_used) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
         Arc::clone(&self.fd)
     }
 }

@@ -37,6 +37,9 @@ impl LowerId {
     }
 }
 
+/// What a node takes in the table of nodes.
+pub(super) const KNOWN_BYTES: usize = size_of::<(LowerId, Known)>() * 3 / 2;
+
 enum Known {
     /// In use somewhere.
     Used(Weak<OverlayInode>),

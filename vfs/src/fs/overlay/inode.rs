@@ -323,6 +323,12 @@ impl Inode for OverlayInode {
         self.copy_up_attr()?.remove_xattr(name)
     }
 
+    /// Changed nodes are pinned, but that is their own business.
+    fn cached_bytes(&self) -> usize {
+        let lower = self.lower.as_ref().map_or(0, |lower| lower.inode.cached_bytes());
+        size_of::<Self>() + size_of::<[usize; 2]>() + super::fs::KNOWN_BYTES + lower
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }

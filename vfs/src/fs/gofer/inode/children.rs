@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use abi::stat::{Attr, FileType};
 use abi::{Errno, Result};
-use gofer_protocol::{Op, TreePath, Walked};
+use gofer_protocol::{Op, Plus, TreePath, Walked};
 
 use super::{GoferInode, is_same_object};
-use crate::fs::gofer::known::Entry;
+use crate::fs::gofer::dir::Piece;
+use crate::fs::gofer::known::{Entry, Known, Listed};
+use crate::fs::gofer::open_files::Kept;
 
 impl GoferInode {
     /// What is known about `name` without asking: `Some(Err(ENOENT))` when it is not there.
@@ -19,47 +21,74 @@ impl GoferInode {
         let listed = {
             let state = self.state.lock();
             let known = state.known.as_ref()?;
-            match known.entries.get(name) {
+            match known.get(name) {
                 Some(Entry::Absent) => return Some(Err(Errno::ENOENT)),
                 Some(Entry::Inode(inode)) => return inode.upgrade().map(Ok),
-                Some(Entry::Listed(attr)) => **attr,
-                None if known.is_complete => return Some(Err(Errno::ENOENT)),
+                Some(Entry::Named) => {
+                    self.shared.foresight.missed();
+                    return None;
+                }
+                Some(Entry::Listed(listed)) => Listed::clone(listed),
+                None if known.is_complete() => return Some(Err(Errno::ENOENT)),
                 None => return None,
             }
         };
-        Some(Ok(self.adopt(name, listed)))
+        if !listed.attr.is_dir() {
+            self.shared.foresight.used();
+        }
+        let inode = self.adopt(name, listed.attr);
+        if listed.opened.strong_count() > 0 {
+            inode.state.lock().reading = listed.opened;
+        }
+        Some(Ok(inode))
+    }
+
+    /// Lets `change` at what is known, and counts what that costs. Called with no inode's state locked.
+    fn with_known<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
+        let (result, is_first) = {
+            let mut state = self.state.lock();
+            let is_first = state.known.is_none();
+            let known = state.known.get_or_insert_default();
+            let before = if is_first { 0 } else { known.bytes() };
+            let result = change(known);
+            self.shared.budget.changed(before, known.bytes());
+            (result, is_first)
+        };
+        if !self.shared.is_writable {
+            if is_first {
+                self.shared.budget.enrol(Weak::clone(&self.this));
+            }
+            self.shared.budget.enforce();
+        }
+        result
     }
 
     /// The inode for an entry that the gofer described.
     pub(super) fn adopt(&self, name: &[u8], attr: Attr) -> Arc<Self> {
-        let (inode, is_first) = {
-            let mut state = self.state.lock();
-            let is_first = state.known.is_none();
-            let known = state.known.get_or_insert_default();
-            if let Some(Entry::Inode(held)) = known.entries.get(name)
-                && let Some(inode) = held.upgrade()
-                && inode.kind == attr.file_type()
+        let known = self.known_child(name);
+        if let Some(inode) = &known
+            && inode.kind == attr.file_type()
+            && inode.renew(&attr)
+        {
+            return Arc::clone(inode);
+        }
+        self.with_known(|entries| {
+            // Somebody was faster: then both have the one inode.
+            if let Some(Entry::Inode(held)) = entries.get(name)
+                && let Some(held) = held.upgrade()
+                && known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &held))
+                && held.kind == attr.file_type()
             {
-                drop(state);
-                if inode.renew(&attr) {
-                    return inode;
-                }
-                state = self.state.lock();
+                return held;
             }
             let parent = self.this.upgrade();
             let inode = Self::new(Arc::clone(&self.shared), parent, name, attr);
-            let known = state.known.get_or_insert_default();
             if self.shared.is_writable {
-                known.prune();
+                entries.prune();
             }
-            let entry = Entry::Inode(Arc::downgrade(&inode));
-            if known.entries.insert(name.into(), entry).is_none() {
-                self.shared.budget.learnt(1);
-            }
-            (inode, is_first)
-        };
-        self.account(is_first);
-        inode
+            entries.insert(name, Entry::Inode(Arc::downgrade(&inode)));
+            inode
+        })
     }
 
     /// Takes news about the object; false when they are about another one.
@@ -73,66 +102,90 @@ impl GoferInode {
         same
     }
 
-    /// Remembers entries that nobody has looked up; only in read-only trees.
-    pub(in super::super) fn learn<'n>(&self, entries: impl Iterator<Item = (&'n [u8], Entry)>) {
+    /// Remembers a piece of the listing and its entries with their kinds; only in read-only trees.
+    pub(in super::super) fn learn<'n>(
+        &self,
+        piece: &Arc<Piece>,
+        entries: impl Iterator<Item = (&'n [u8], Entry, FileType)>,
+    ) {
         if self.shared.is_writable {
             return;
         }
-        let is_first = {
-            let mut state = self.state.lock();
-            let is_first = state.known.is_none();
-            let known = state.known.get_or_insert_default();
-            let before = known.entries.len();
-            for (name, entry) in entries {
-                known.entries.entry(name.into()).or_insert(entry);
+        self.with_known(|known| {
+            for (name, entry, kind) in entries {
+                known.learn(name, entry, kind == FileType::Regular);
             }
-            self.shared.budget.learnt(known.entries.len() - before);
-            is_first
-        };
-        self.account(is_first);
+            known.learnt(piece);
+        });
     }
 
-    /// Every entry was learnt: other names do not exist.
-    pub(in super::super) fn knows_all(&self) {
-        if let Some(known) = self.state.lock().known.as_mut() {
-            known.is_complete = true;
-        }
+    /// The whole listing, when it is known.
+    pub(in super::super) fn known_listing(&self) -> Option<Arc<Piece>> {
+        self.state.lock().known.as_mut()?.listing()
     }
 
-    pub(super) fn account(&self, is_first: bool) {
+    /// See [`Known::worth_listing`].
+    pub(super) fn worth_listing(&self, name: &[u8]) -> Option<Plus> {
         if self.shared.is_writable {
-            return;
+            return None;
         }
-        if is_first {
-            self.shared.budget.enrol(Weak::clone(&self.this));
+        let mut state = self.state.lock();
+        let size = state.attr.size;
+        state.known.as_mut()?.worth_listing(name, size)
+    }
+
+    /// Files of this directory to open along with `name`.
+    pub(super) fn open_ahead(&self, name: &[u8]) -> Vec<Arc<[u8]>> {
+        if self.shared.is_writable {
+            return Vec::new();
         }
-        self.shared.budget.enforce();
+        let sure_after = self.shared.foresight.sure_after();
+        let mut state = self.state.lock();
+        state.known.as_mut().map(|known| known.open_ahead(name, sure_after)).unwrap_or_default()
+    }
+
+    /// The file `name` was opened ahead: keeps its descriptor where the open that follows will look.
+    pub(super) fn opened_ahead(&self, name: &[u8], attr: Attr, kept: Arc<Kept>) {
+        let held = self.with_known(|known| match known.get_mut(name) {
+            Some(Entry::Inode(inode)) if inode.strong_count() > 0 => inode.upgrade(),
+            Some(entry) => {
+                let opened = Arc::downgrade(&kept);
+                *entry = Entry::Listed(Box::new(Listed { attr, opened }));
+                None
+            }
+            None => None,
+        });
+        if let Some(inode) = held
+            && inode.kind == attr.file_type()
+        {
+            let mut state = inode.state.lock();
+            if state.reading.strong_count() > 0 {
+                return;
+            }
+            state.reading = Arc::downgrade(&kept);
+        }
+        self.shared.open_files.keep(kept);
     }
 
     /// Gives back memory; costs round trips later.
     pub(in super::super) fn forget_known(&self) {
         let known = self.state.lock().known.take();
         if let Some(known) = known {
-            self.shared.budget.forgot(known.entries.len());
+            self.shared.budget.forgot(known.bytes());
         }
     }
 
     pub(super) fn known_child(&self, name: &[u8]) -> Option<Arc<Self>> {
-        match self.state.lock().known.as_ref()?.entries.get(name)? {
+        match self.state.lock().known.as_ref()?.get(name)? {
             Entry::Inode(inode) => inode.upgrade(),
-            Entry::Listed(_) | Entry::Absent => None,
+            Entry::Listed(_) | Entry::Named | Entry::Absent => None,
         }
     }
 
     /// Takes `name` out of what is known, and its inode if somebody holds it.
     pub(super) fn disown(&self, name: &[u8]) -> Option<Arc<Self>> {
         let child = self.known_child(name);
-        let mut state = self.state.lock();
-        if let Some(known) = state.known.as_mut()
-            && known.entries.remove(name).is_some()
-        {
-            self.shared.budget.forgot(1);
-        }
+        self.with_known(|known| known.remove(name));
         child
     }
 
@@ -144,11 +197,7 @@ impl GoferInode {
             place.name = name.into();
             place.fresh_at = None;
         }
-        let mut state = self.state.lock();
-        let known = state.known.get_or_insert_default();
-        if known.entries.insert(name.into(), Entry::Inode(Arc::downgrade(child))).is_none() {
-            self.shared.budget.learnt(1);
-        }
+        self.with_known(|known| known.insert(name, Entry::Inode(Arc::downgrade(child))));
     }
 
     /// The object lost this name.
@@ -181,10 +230,11 @@ impl GoferInode {
             last.state.lock().link = Some(text.into());
         }
         if walked.stopped == Some(Errno::ENOENT)
+            && !self.shared.is_writable
             && last.kind == FileType::Directory
             && let Some(missing) = names.get(found.len())
         {
-            last.learn(std::iter::once((*missing, Entry::Absent)));
+            last.with_known(|known| known.learn(missing, Entry::Absent, false));
         }
         if found.is_empty() {
             return Err(walked.stopped.unwrap_or(Errno::EIO));

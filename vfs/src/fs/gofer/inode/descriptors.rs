@@ -6,7 +6,7 @@ use std::sync::Arc;
 use abi::open::OpenFlags;
 use abi::stat::{Attr, FileType};
 use abi::{Errno, Result};
-use gofer_protocol::Op;
+use gofer_protocol::{Op, OpenedFiles, TreePath};
 
 use super::{GoferInode, attr_and_fd};
 use crate::fs::gofer::open_files::Kept;
@@ -36,7 +36,7 @@ impl GoferInode {
                 return Ok(fd);
             }
         }
-        let (attr, fd) = self.fetch(OpenFlags::empty())?;
+        let (attr, fd) = self.fetch_ahead()?;
         self.expect_same(&attr)?;
         let kept = Kept::new(Arc::new(fd));
         let fd = Arc::clone(&kept.fd);
@@ -69,6 +69,48 @@ impl GoferInode {
         }
         drop(state);
         Ok(fd)
+    }
+
+    /// A descriptor for reading, and those of the files that are likely to be opened next.
+    fn fetch_ahead(&self) -> Result<(Attr, OwnedFd)> {
+        let (parent, name) = {
+            let state = self.state.lock();
+            (state.parent.clone(), state.name.clone())
+        };
+        let Some(parent) = parent else { return self.fetch(OpenFlags::empty()) };
+        let ahead = parent.open_ahead(&name);
+        if ahead.is_empty() {
+            return self.fetch(OpenFlags::empty());
+        }
+        let names: Vec<&[u8]> =
+            std::iter::once(&name[..]).chain(ahead.iter().map(|name| &name[..])).collect();
+        let joined = names.join(&b'/');
+        let op = Op::OpenFiles { names: TreePath::new(&joined)? };
+        let opened =
+            parent.ask(op, |fields, fds| Ok((OpenedFiles::decode(fields, names.len())?.0, fds)));
+        let (results, fds) = match opened {
+            Ok(opened) => opened,
+            // No room for so many.
+            Err(Errno::ENFILE) => return self.fetch(OpenFlags::empty()),
+            Err(reason) => return Err(reason),
+        };
+        let mut results = results.into_iter();
+        let mut fds = fds.into_iter();
+        let own = results.next().ok_or(Errno::EIO)?.and_then(|attr| {
+            // It was opened, but there was no place for it.
+            fds.next().map(|fd| (attr, fd)).ok_or(Errno::ENFILE)
+        });
+        let count = self.shared.foresight.opened(fds.len());
+        for (name, result) in ahead.iter().zip(results) {
+            let Ok(attr) = result else { continue };
+            let Some(fd) = fds.next() else { break };
+            let kept = Kept::ahead(Arc::new(fd), Arc::clone(&count));
+            parent.opened_ahead(name, attr, kept);
+        }
+        match own {
+            Err(Errno::ENFILE) => self.fetch(OpenFlags::empty()),
+            own => own,
+        }
     }
 
     /// Asks for a descriptor. When the sentry's own table is full, those kept for later make room.
