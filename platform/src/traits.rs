@@ -119,6 +119,10 @@ pub enum HostOp {
         len: u64,
         flags: i32,
     },
+    /// Leaves a descriptor in the guest, so that mapping it later costs less. Only a hint.
+    Hold {
+        fd: Arc<OwnedFd>,
+    },
     /// Loads the thread pointer.
     SetFsBase(u64),
     SetGsBase(u64),

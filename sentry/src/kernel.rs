@@ -19,6 +19,7 @@ use crate::executor::timer::{Timers, nanos};
 use crate::files::async_io::AsyncOwners;
 use crate::files::lock_waits::LockWaits;
 use crate::futex::FutexTable;
+use crate::loader::Profiles;
 use crate::lock_order;
 use crate::mm::MemoryAccount;
 use crate::rewrite::Rewriter;
@@ -52,6 +53,8 @@ pub struct Kernel {
     /// /dev/pts, wherever it is mounted.
     pub devpts: Arc<DevPts>,
     pub host: HostFacts,
+    /// What programs map when they start.
+    pub profiles: Profiles,
     /// Call sites that need no signal any more; `None`: they are left alone.
     pub rewriter: Option<Arc<Rewriter>>,
     /// Where --strace lines go.
@@ -123,6 +126,7 @@ impl Kernel {
                 clock,
                 memory: parts.memory_limit.map(MemoryAccount::new),
                 memory_limit: parts.memory_limit,
+                profiles: Profiles::default(),
                 rewriter,
                 strace: parts.strace,
             }

@@ -102,6 +102,8 @@ pub mod op {
     pub const COMPARE_EXCHANGE: u64 = 0x1_0002;
     /// A thread in slot argument 0 with token argument 1 and thread pointer argument 2; `result`: tid.
     pub const CLONE_THREAD: u64 = 0x1_0003;
+    /// Does nothing: its descriptor is what it is for.
+    pub const NOTHING: u64 = 0x1_0005;
     /// A copy of the process with token argument 0; `result`: pid.
     pub const FORK: u64 = 0x1_0004;
 }

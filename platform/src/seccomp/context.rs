@@ -323,6 +323,9 @@ impl SeccompContext {
                 place.args[4].store(u64::from(number), Relaxed);
                 continue;
             }
+            if raw.nr == op::NOTHING && !self.process.may_hold(file) {
+                continue;
+            }
             match files.iter_mut().find(|known| Arc::ptr_eq(&known.file, file)) {
                 Some(donation) => donation.users.push(at),
                 None => files.push(Donation {

@@ -27,7 +27,7 @@ pub fn split_batch(queue: &mut VecDeque<HostOp>) -> Vec<RawOp> {
     while batch.len() < BATCH
         && let Some(next) = queue.front()
     {
-        if let HostOp::Map { backing: Backing::File { fd, .. }, .. } = next
+        if let HostOp::Map { backing: Backing::File { fd, .. }, .. } | HostOp::Hold { fd } = next
             && !files.contains(&Arc::as_ptr(fd))
         {
             if files.len() == MAX_FILES {
@@ -85,6 +85,7 @@ fn encode(op: &HostOp) -> RawOp {
             let flags = u64::from(flags.cast_unsigned());
             call(libc::SYS_msync, [addr.0, *len, flags, 0, 0, 0])
         }
+        HostOp::Hold { fd } => RawOp { nr: op::NOTHING, args: [0; 6], file: Some(Arc::clone(fd)) },
         HostOp::SetFsBase(base) => {
             RawOp { nr: op::SET_FS, args: [*base, 0, 0, 0, 0, 0], file: None }
         }

@@ -16,7 +16,7 @@ use super::windows;
 use crate::{AddressSpace, PlatformError, Usage};
 
 /// Descriptors that stay in one guest process.
-const MOST_HELD: usize = 8;
+const MOST_HELD: usize = 16;
 
 /// Host process of one guest address space.
 pub struct Process {

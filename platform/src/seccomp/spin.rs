@@ -20,7 +20,7 @@ use super::thread::Thread;
 
 /// How long a worker looks after the last find: an eighth of the time that it was hot, within these. So what is lost
 /// on a guest that has other things to do stays small beside what was won; and a virtual CPU may pause for long.
-const PATIENCE: Duration = Duration::from_micros(30);
+const PATIENCE: Duration = Duration::from_micros(100);
 const MOST_PATIENCE: Duration = Duration::from_micros(250);
 const HOT_PER_PATIENCE: u32 = 8;
 /// And after it has turned hot: the guest has to be woken on another CPU first, which takes long on a virtual machine.

@@ -16,12 +16,14 @@
 mod cred;
 pub mod elf;
 mod image;
-pub mod script;
+pub mod profile;
+mod script;
 mod spawn;
 pub mod stack;
 #[cfg(test)]
 mod tests;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use abi::open::OpenFlags;
@@ -29,6 +31,7 @@ use abi::stat::FileType;
 use abi::{Errno, Result};
 use base::cred::Credentials;
 use platform::{Layout, PlatformError};
+use vfs::file::MapSource;
 use vfs::text_busy::Running;
 use vfs::{File, LookupFlags, Path, VfsCx, ops, path};
 
@@ -39,6 +42,7 @@ use image::{Entropy, Image, Mappable};
 use script::HEAD_BYTES;
 use stack::{Aux, Strings};
 
+pub use profile::{Profile, Profiles};
 pub use spawn::Loaded;
 
 /// How deep scripts may name scripts.
@@ -84,6 +88,8 @@ pub struct Request<'a> {
 /// A program that can be loaded.
 pub struct Prepared {
     image: Image,
+    /// Its descriptor, if it has one of the host's.
+    program: Option<Arc<OwnedFd>>,
     stack: stack::Stack,
     /// Credentials after execve.
     pub cred: Credentials,
@@ -141,7 +147,11 @@ pub fn prepare(cx: &VfsCx<'_>, request: Request<'_>) -> core::result::Result<Pre
     info.auxv = stack.auxv.clone();
     let comm = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
     let exe = program.file.path().clone();
-    Ok(Prepared { image, stack, cred, is_secure, exe, comm })
+    let program = match program.source {
+        MapSource::Host { fd, .. } => Some(fd),
+        MapSource::Anonymous => None,
+    };
+    Ok(Prepared { image, program, stack, cred, is_secure, exe, comm })
 }
 
 /// Opens the program; for a script its interpreter, with the arguments that this gets.

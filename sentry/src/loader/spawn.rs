@@ -56,6 +56,11 @@ impl Prepared {
         mut ops: Vec<HostOp>,
     ) -> Result<Arc<Mm>, LoadError> {
         ops.append(&mut self.image.ops);
+        if let Some(program) = &self.program {
+            let profile = kernel.profiles.of(program);
+            ops.extend(profile.files().into_iter().map(|fd| HostOp::Hold { fd }));
+            self.image.state.image.profile = Some(profile);
+        }
         if let Err((index, errno)) = context.execute(ops).await.map_err(spawn_error)? {
             tracing::debug!(index, %errno, "host refused a segment");
             return Err(LoadError::Fatal);

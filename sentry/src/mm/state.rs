@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use vfs::File;
 use vfs::text_busy::Running;
 
+use crate::loader::Profile;
 use crate::mm::vma::{Vma, VmaFlags, VmaTree};
 use crate::rewrite::Sites;
 
@@ -65,6 +66,8 @@ pub struct ImageInfo {
     pub exe: Option<Arc<File>>,
     /// Keeps it from being written.
     pub running: Option<Arc<Running>>,
+    /// Where to note what it maps.
+    pub profile: Option<Arc<Profile>>,
 }
 
 /// The layout of an address space.

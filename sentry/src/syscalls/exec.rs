@@ -80,18 +80,25 @@ fn find(cx: &Cx<'_>, dir: DirFd, text: Vec<u8>, flags: AtFlags) -> Result<(Path,
     Ok((program, name, is_unreachable))
 }
 
-/// Reads lists of strings, a page at a time: they mostly lie next to each other.
+/// Reads lists of strings, a page at a time: pointers lie next to each other, and mostly strings, too.
 struct Strings<'a> {
-    mm: &'a Mm,
-    page: u64,
-    bytes: Vec<u8>,
+    pointers: PageReader<'a>,
+    strings: PageReader<'a>,
     /// Bytes that may still be read, pointers included.
     left: u64,
 }
 
+/// Remembers the page it read last.
+struct PageReader<'a> {
+    mm: &'a Mm,
+    page: u64,
+    bytes: Vec<u8>,
+}
+
 impl<'a> Strings<'a> {
     fn new(mm: &'a Mm, limit: u64) -> Self {
-        Self { mm, page: u64::MAX, bytes: Vec::new(), left: limit }
+        let reader = || PageReader { mm, page: u64::MAX, bytes: Vec::new() };
+        Self { pointers: reader(), strings: reader(), left: limit }
     }
 
     fn read_list(&mut self, list: UserAddr) -> Result<Vec<Vec<u8>>> {
@@ -104,7 +111,8 @@ impl<'a> Strings<'a> {
             let at = pointers.at(strings.len())?.addr;
             let mut word = [0; 8];
             for (index, byte) in word.iter_mut().enumerate() {
-                *byte = self.byte(at.checked_add(index as u64).ok_or(Errno::EFAULT)?)?;
+                let at = at.checked_add(index as u64).ok_or(Errno::EFAULT)?;
+                *byte = self.pointers.rest(at)?.first().copied().ok_or(Errno::EFAULT)?;
             }
             let string = u64::from_le_bytes(word);
             if string == 0 {
@@ -118,13 +126,11 @@ impl<'a> Strings<'a> {
     fn read_string(&mut self, mut at: UserAddr) -> Result<Vec<u8>> {
         let mut string = Vec::new();
         loop {
-            self.load(at)?;
-            let offset = (at.0 - self.page) as usize;
-            let rest = self.bytes.get(offset..).filter(|rest| !rest.is_empty());
-            let rest = rest.ok_or(Errno::EFAULT)?;
+            let rest = self.strings.rest(at)?;
             let end = rest.iter().position(|byte| *byte == 0);
             let piece = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
             string.extend_from_slice(piece);
+            let len = piece.len() as u64;
             if string.len() >= MAX_STRING {
                 return Err(Errno::E2BIG);
             }
@@ -132,28 +138,27 @@ impl<'a> Strings<'a> {
                 self.take(string.len() as u64 + 1)?;
                 return Ok(string);
             }
-            at = at.checked_add(piece.len() as u64).ok_or(Errno::EFAULT)?;
+            at = at.checked_add(len).ok_or(Errno::EFAULT)?;
         }
-    }
-
-    fn byte(&mut self, at: UserAddr) -> Result<u8> {
-        self.load(at)?;
-        self.bytes.get((at.0 - self.page) as usize).copied().ok_or(Errno::EFAULT)
-    }
-
-    fn load(&mut self, at: UserAddr) -> Result<()> {
-        let page = at.page_down();
-        if page.0 != self.page {
-            self.bytes.resize(abi::addr::PAGE_SIZE as usize, 0);
-            let count = self.mm.space().read(page, &mut self.bytes);
-            self.bytes.truncate(count);
-            self.page = page.0;
-        }
-        if self.bytes.is_empty() { Err(Errno::EFAULT) } else { Ok(()) }
     }
 
     fn take(&mut self, bytes: u64) -> Result<()> {
         self.left = self.left.checked_sub(bytes).ok_or(Errno::E2BIG)?;
         Ok(())
+    }
+}
+
+impl PageReader<'_> {
+    /// What can be read of the page from `at` on; never empty.
+    fn rest(&mut self, at: UserAddr) -> Result<&[u8]> {
+        let page = at.page_down();
+        if page.0 != self.page {
+            self.bytes.resize(abi::addr::PAGE_SIZE as usize, 0);
+            let got = self.mm.space().read(page, &mut self.bytes);
+            self.bytes.truncate(got);
+            self.page = page.0;
+        }
+        let rest = self.bytes.get((at.0 - page.0) as usize..);
+        rest.filter(|rest| !rest.is_empty()).ok_or(Errno::EFAULT)
     }
 }

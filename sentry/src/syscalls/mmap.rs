@@ -165,12 +165,20 @@ pub fn try_mmap(
 
 /// A text that is known may come with rewritten call sites.
 fn with_shared_text(cx: &Cx<'_>, request: MapRequest, source: Option<&MapSource>) -> MapRequest {
-    let (Some(rewriter), Some(source)) = (&cx.kernel.rewriter, source) else { return request };
+    let Some(source @ MapSource::Host { fd, .. }) = source else { return request };
+    let profile = cx.mm().with_state(|state| state.image.profile.clone());
+    if let Some(profile) = &profile {
+        profile.note(fd);
+    }
+    let Some(rewriter) = &cx.kernel.rewriter else { return request };
     if request.flags.map_type() != MapFlags::TYPE_PRIVATE {
         return request;
     }
     let prot = Prot::from_bits_truncate(request.prot);
     let shared_text = rewriter.shared_text(source, prot, request.offset, request.len);
+    if let (Some(profile), Some(text)) = (&profile, &shared_text) {
+        profile.note(&text.fd);
+    }
     MapRequest { shared_text, ..request }
 }
 
