@@ -1,7 +1,7 @@
 //! The one listener of all stubs, and the workers that wait at it.
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use abi::Errno;
 use parking_lot::{Condvar, Mutex};
@@ -20,8 +20,6 @@ pub struct Listener {
     opened: Condvar,
     /// Worker that was the last in NOTIF_RECV.
     last: AtomicUsize,
-    /// What it received.
-    last_ring: AtomicU64,
     /// CPUs that the sandbox may use.
     allowed: CpuSet,
 }
@@ -50,7 +48,6 @@ impl Listener {
             gate: Mutex::default(),
             opened: Condvar::new(),
             last: AtomicUsize::new(0),
-            last_ring: AtomicU64::new(0),
             allowed: rustix::thread::sched_getaffinity(None).unwrap_or_default(),
         }
     }
@@ -80,10 +77,7 @@ impl Listener {
         self.last.store(worker_key(), Ordering::Relaxed);
         self.gate.lock().is_receiving = false;
         match received {
-            Ok(notification) => {
-                self.last_ring.store(notification.id, Ordering::Relaxed);
-                Ok(Wait::Rang(notification))
-            }
+            Ok(notification) => Ok(Wait::Rang(notification)),
             // The one who rang died, or a signal of our own came.
             Err(Errno::ENOENT | Errno::EINTR) => Ok(Wait::Unparked),
             Err(errno) => Err(errno),
@@ -159,11 +153,7 @@ impl Listener {
 
     /// Sees to it that the thread that rang takes its descriptors on this CPU: the host has us wait until it did, and on
     /// another one it would have to be woken first, and we after it. True when it must be let go again.
-    pub fn pull_here(&self, tid: i32, notification: u64) -> bool {
-        if self.last_ring.load(Ordering::Relaxed) == notification {
-            // It has just rung, and that has put us on its CPU.
-            return false;
-        }
+    pub fn pull_here(&self, tid: i32) -> bool {
         let mut here = CpuSet::new();
         here.set(rustix::thread::sched_getcpu());
         rustix::thread::sched_setaffinity(Pid::from_raw(tid), &here).is_ok()

@@ -210,7 +210,7 @@ impl Thread {
             listener.send(notification, 0);
             return;
         };
-        let is_pulled = listener.pull_here(self.tid, notification);
+        let is_pulled = listener.pull_here(self.tid);
         self.donate(listener, notification, reply.state, last, others);
         if is_pulled {
             listener.let_go(self.tid);
