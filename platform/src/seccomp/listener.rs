@@ -156,13 +156,16 @@ impl Listener {
     pub fn pull_here(&self, tid: i32) -> bool {
         let mut here = CpuSet::new();
         here.set(rustix::thread::sched_getcpu());
+        // We as well: we sleep until it did, and shall not be woken elsewhere.
         rustix::thread::sched_setaffinity(Pid::from_raw(tid), &here).is_ok()
+            && rustix::thread::sched_setaffinity(None, &here).is_ok()
     }
 
     /// See [`Listener::pull_here`].
     pub fn let_go(&self, tid: i32) {
         // Fails when it is dead.
         let _ = rustix::thread::sched_setaffinity(Pid::from_raw(tid), &self.allowed);
+        let _ = rustix::thread::sched_setaffinity(None, &self.allowed);
     }
 
     pub fn add_fd(&self, notification: u64, fd: RawFd, after: AfterAddFd) -> Result<u32, Errno> {

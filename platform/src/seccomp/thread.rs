@@ -196,8 +196,12 @@ impl Thread {
     /// Answers a hello with the channel's descriptor.
     fn give_channel(&self, listener: &Listener, notification: u64) {
         let fd = self.process.region().fd().as_raw_fd();
+        let is_pulled = listener.pull_here(self.tid);
         if let Err(errno) = listener.add_fd(notification, fd, AfterAddFd::Answer) {
             self.lost(errno);
+        }
+        if is_pulled {
+            listener.let_go(self.tid);
         }
     }
 
