@@ -123,6 +123,8 @@ pub enum HostOp {
     Hold {
         fd: Arc<OwnedFd>,
     },
+    /// The vector state a program starts with. Use [`Context::reset_xstate`].
+    ResetVectors,
     /// Loads the thread pointer.
     SetFsBase(u64),
     SetGsBase(u64),
@@ -255,7 +257,7 @@ pub trait Context: Send {
     /// bytes and the trailing magic), and its replacement. A replacement that is not well formed is refused.
     fn xstate(&self) -> Vec<u8>;
     fn set_xstate(&mut self, bytes: &[u8]) -> Result<(), Errno>;
-    /// The initial state, for execve and as the start of a signal handler on some ABIs.
+    /// The initial state, for execve and as the start of a signal handler on some ABIs. Needs no settling.
     fn reset_xstate(&mut self);
 
     /// Lets the guest run with the current registers. Then poll for the event.

@@ -18,6 +18,7 @@ use crate::mm::FaultVerdict;
 use crate::rewrite;
 use crate::signal::frame::Trap;
 use crate::signal::{ExitStatus, Flow, Interrupted, deliver, end_group, send};
+use crate::syscalls::arch_prctl;
 use crate::syscalls::dispatch::{ARCH_PRCTL, EXECVE, EXECVEAT, RT_SIGRETURN, dispatch};
 use crate::task::{Thread, exit};
 
@@ -95,7 +96,12 @@ async fn syscall(
     let number = context.regs().syscall_number();
     // A new image's old host process dies in the middle of the call, as it should.
     let may_die = matches!(number, EXECVE | EXECVEAT);
-    if matches!(number, RT_SIGRETURN | ARCH_PRCTL) {
+    let looks_deeper = match number {
+        RT_SIGRETURN => true,
+        ARCH_PRCTL => arch_prctl::reads(context.regs().rdi),
+        _ => false,
+    };
+    if looks_deeper {
         // These look at more than general registers; when the guest is dead, the next resume says so.
         let _ = context.settle().await;
     }

@@ -104,6 +104,8 @@ pub mod op {
     pub const CLONE_THREAD: u64 = 0x1_0003;
     /// Does nothing: its descriptor is what it is for.
     pub const NOTHING: u64 = 0x1_0005;
+    /// Vector and floating point registers as a program finds them at its start, for a thread in [`super::Fast`].
+    pub const RESET_VECTORS: u64 = 0x1_0006;
     /// A copy of the process with token argument 0; `result`: pid.
     pub const FORK: u64 = 0x1_0004;
 }

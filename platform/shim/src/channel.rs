@@ -145,6 +145,7 @@ fn execute(slot: &Slot, count: usize, fd: u64) -> bool {
             op::CLONE_THREAD => clone::thread(slot, args[0], args[1], args[2]),
             op::FORK => clone::process(Some(slot), args[0], fd),
             op::NOTHING => 0,
+            op::RESET_VECTORS => fast::reset_vectors(slot),
             calls::MMAP => {
                 if args[4] == abi::FD_OF_RING {
                     args[4] = fd;

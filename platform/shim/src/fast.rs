@@ -381,6 +381,37 @@ pub unsafe extern "C" fn begin(slot: u64) -> ! {
     )
 }
 
+/// An area from which xrstor loads the initial state: no component is in it.
+#[repr(C, align(64))]
+struct InitialState {
+    legacy: [u32; 128],
+    header: [u64; 8],
+}
+
+static INITIAL: InitialState = {
+    let mut legacy = [0; 128];
+    // MXCSR is loaded always.
+    legacy[6] = 0x1f80;
+    InitialState { legacy, header: [0; 8] }
+};
+
+/// Vector and floating point registers as a program finds them at its start.
+pub fn reset_vectors(slot: &Slot) -> i64 {
+    // SAFETY: resets registers, of which compiled code counts on none here but MXCSR's initial value.
+    unsafe {
+        core::arch::asm!("xrstor [{}]", in(reg) &raw const INITIAL, in("eax") u32::MAX, in("edx") u32::MAX,
+            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
+            out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+            out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _, options(nostack, readonly));
+    }
+    // What is loaded on the way out.
+    for vector in &fast(slot).vectors {
+        vector.0[0].store(0, Relaxed);
+        vector.0[1].store(0, Relaxed);
+    }
+    0
+}
+
 /// Hands the vector registers of `from`'s guest thread on to `to`'s.
 pub fn copy_vectors(from: &Fast, to: &Fast) {
     for (from, to) in from.vectors.iter().zip(&to.vectors) {

@@ -496,7 +496,10 @@ impl Context for SeccompContext {
     }
 
     fn reset_xstate(&mut self) {
-        debug_assert!(!self.is_fast, "not settled");
+        if self.is_fast {
+            self.deferred.push_back(HostOp::ResetVectors);
+            return;
+        }
         let initial = self.shared.template.initial_xstate();
         let written = self.shared.template.write_xstate(self.thread.slot(), self.frame, initial);
         if written.is_none() {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use abi::Errno;
 use parking_lot::{Condvar, Mutex};
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::Pid;
 use rustix::thread::CpuSet;
 
@@ -82,6 +83,13 @@ impl Listener {
             Err(Errno::ENOENT | Errno::EINTR) => Ok(Wait::Unparked),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Whether a doorbell has rung that nobody took yet.
+    pub fn has_rung(&self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut fds, Some(&now)) == Ok(1)
     }
 
     /// Blocks for one notification regardless of the gate; for start-up.

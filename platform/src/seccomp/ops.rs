@@ -86,6 +86,7 @@ fn encode(op: &HostOp) -> RawOp {
             call(libc::SYS_msync, [addr.0, *len, flags, 0, 0, 0])
         }
         HostOp::Hold { fd } => RawOp { nr: op::NOTHING, args: [0; 6], file: Some(Arc::clone(fd)) },
+        HostOp::ResetVectors => RawOp { nr: op::RESET_VECTORS, args: [0; 6], file: None },
         HostOp::SetFsBase(base) => {
             RawOp { nr: op::SET_FS, args: [*base, 0, 0, 0, 0, 0], file: None }
         }

@@ -20,7 +20,7 @@ use super::thread::Thread;
 
 /// How long a worker looks after the last find: an eighth of the time that it was hot, within these. So what is lost
 /// on a guest that has other things to do stays small beside what was won; and a virtual CPU may pause for long.
-const PATIENCE: Duration = Duration::from_micros(100);
+const PATIENCE: Duration = Duration::from_micros(60);
 const MOST_PATIENCE: Duration = Duration::from_micros(250);
 const HOT_PER_PATIENCE: u32 = 8;
 /// And after it has turned hot: the guest has to be woken on another CPU first, which takes long on a virtual machine.
@@ -28,6 +28,9 @@ const FIRST_PATIENCE: Duration = Duration::from_micros(500);
 /// Between two glances; after more it is asked whether somebody else had the CPU. (Interrupts and exits of a virtual
 /// CPU take long, too, but say nothing about what else is to be run.)
 const LONG_GLANCE: Duration = Duration::from_micros(60);
+/// After so many glances, or so many finds, it is asked whether somebody has rung nevertheless.
+const GLANCES_PER_RING: u32 = 8;
+const FINDS_PER_RING: u32 = 16;
 /// Rings no further apart than this make a streak.
 const STREAK_GAP: Duration = Duration::from_micros(60);
 /// Rings while hot, one after the other, that make it cold.
@@ -335,7 +338,15 @@ impl Shared {
         }
         let start = Instant::now();
         let mut last = start;
-        loop {
+        for glance in 0_u32.. {
+            let is_due = match glance {
+                0 => spin.finds.load(Relaxed).is_multiple_of(FINDS_PER_RING),
+                _ => glance.is_multiple_of(GLANCES_PER_RING),
+            };
+            if is_due && self.listener.has_rung() {
+                // Others do not know that they are looked at; it stays hot.
+                return false;
+            }
             let guests = self.awaited_count.load(SeqCst);
             if guests == 0 {
                 // All wait for something else; it stays hot.
@@ -365,5 +376,6 @@ impl Shared {
             }
             last = now;
         }
+        false
     }
 }

@@ -367,3 +367,41 @@ fn copies_and_threads_inherit_vector_registers() {
         assert_eq!(stored[..], pattern, "round {round}");
     }
 }
+
+#[test]
+fn the_vector_state_is_reset_without_settling() {
+    let platform = platform();
+    if !std::arch::is_x86_feature_detected!("avx") {
+        return;
+    }
+    let code = snippet!(
+        "vmovups ymm9, [0x600000]",
+        "fldpi",
+        "mov dword ptr [0x600080], 0x1fff",
+        "ldmxcsr [0x600080]",
+        "mov eax, 39",
+        "lea rcx, [rip + 3f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "3:",
+        "stmxcsr [0x600084]",
+        "vmovups [0x600040], ymm9",
+        "fnstsw ax",
+        "mov edi, eax",
+        "mov eax, 60",
+        "syscall",
+    );
+    let Some(mut context) = load_fast(&platform, code) else { return };
+    context.space().write(UserAddr(DATA), &[7; 32]);
+    context.space().write(UserAddr(DATA + 64), &[9; 32]);
+    assert_eq!(step(&mut *context), Event::Syscall);
+    context.reset_xstate();
+    assert_eq!(step(&mut *context), Event::Syscall);
+    assert_eq!((context.regs().rax, context.regs().rdi & 0x3800), (60, 0), "an empty x87 stack");
+    let mut stored = [1; 32];
+    context.space().read(UserAddr(DATA + 64), &mut stored);
+    assert_eq!(stored, [0; 32]);
+    let mut mxcsr = [0; 4];
+    context.space().read(UserAddr(DATA + 0x84), &mut mxcsr);
+    assert_eq!(u32::from_le_bytes(mxcsr), 0x1f80);
+}

@@ -39,7 +39,6 @@ impl Prepared {
         kernel: &Kernel,
         context: &mut dyn Context,
     ) -> Result<Arc<Mm>, LoadError> {
-        context.settle().await.map_err(spawn_error)?;
         let Layout { min_addr, task_size, .. } = *kernel.platform.layout();
         let all = HostOp::Unmap { addr: UserAddr(min_addr), len: task_size - min_addr };
         let mm = self.load(kernel, context, vec![all]).await?;

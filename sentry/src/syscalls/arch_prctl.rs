@@ -14,6 +14,12 @@ const ARCH_GET_FS: i32 = 0x1003;
 const ARCH_GET_GS: i32 = 0x1004;
 const ARCH_GET_CPUID: i32 = 0x1011;
 
+/// Whether arch_prctl(2) with this code looks at a thread pointer, which the guest may have changed itself.
+#[must_use]
+pub fn reads(code: u64) -> bool {
+    matches!(code as i32, ARCH_GET_FS | ARCH_GET_GS)
+}
+
 /// arch_prctl: thread pointers. See [arch_prctl(2)](https://man7.org/linux/man-pages/man2/arch_prctl.2.html).
 pub fn arch_prctl(cx: &mut Cx<'_>, code: i32, addr: Hex) -> SysResult {
     let at: UserRef<u64> = UserRef::new(abi::UserAddr(addr.0));

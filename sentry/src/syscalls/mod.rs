@@ -25,7 +25,7 @@
 //! | `mount` | mounting |
 //! | `sysinfo`, `random` | about the system |
 
-mod arch_prctl;
+pub mod arch_prctl;
 pub mod args;
 mod capability;
 mod clone;
