@@ -281,8 +281,9 @@ impl Shared {
         let kept_away = std::mem::take(&mut *self.spin.kept_away.lock());
         for thread in kept_away {
             thread.is_kept_away.store(false, Relaxed);
-            // Dead meanwhile, and perhaps somebody else's id: that is then one of ours, too, who may run anywhere.
-            if let Some(tid) = Pid::from_raw(thread.tid()) {
+            // Dead meanwhile, its id may be somebody else's.
+            let lives = !thread.is_gone() && !thread.process().is_collected();
+            if let Some(tid) = Pid::from_raw(thread.tid()).filter(|_| lives) {
                 let _ = rustix::thread::sched_setaffinity(Some(tid), &self.spin.allowed);
             }
         }

@@ -1,0 +1,168 @@
+//! What the guest is told: registers, operations, the order to go on.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use abi::Errno;
+use shim_abi::{op, reply, state};
+
+use super::super::frame;
+use super::super::ops::{RawOp, split_batch};
+use super::super::thread::{Donation, Reply};
+use super::{Dirty, SeccompContext};
+use crate::{HostOp, PlatformError};
+
+impl SeccompContext {
+    /// What the guest believes to be the base of gs: the slot's address is our own affair.
+    pub(in super::super) fn guest_gs(&self, base: u64) -> u64 {
+        if base == self.thread.slot().guest_address() { 0 } else { base }
+    }
+
+    /// The other way round.
+    pub(in super::super) fn host_op(&self, op: HostOp) -> HostOp {
+        match op {
+            HostOp::SetGsBase(0) if self.shared.has_fast_entry() => {
+                HostOp::SetGsBase(self.thread.slot().guest_address())
+            }
+            op => op,
+        }
+    }
+
+    /// Puts the registers where the guest will load them from.
+    pub(in super::super) fn give_registers(&mut self) {
+        let head = self.thread.slot().head();
+        if std::mem::take(&mut self.has_windows) {
+            self.thread.windows.close(self.thread.slot());
+        } else {
+            head.copy_count.store(0, Relaxed);
+        }
+        let (dirty, frame) = (std::mem::replace(&mut self.dirty, Dirty::No), self.frame);
+        if dirty == Dirty::Return && self.is_fast {
+            head.returned.store(self.regs.rax, Relaxed);
+            head.reply.store(reply::RETURN, Relaxed);
+            return;
+        }
+        head.reply.store(reply::REGISTERS, Relaxed);
+        if dirty != Dirty::No
+            && frame::write_registers(self.thread.slot(), frame, &self.regs).is_none()
+        {
+            self.process.fail("broke its channel: frame outside of its slot");
+        }
+    }
+
+    /// Writes operations into the slot and gives it to the guest.
+    pub(in super::super) fn send(&mut self, ops: &[RawOp], order: u32) {
+        let head = self.thread.slot().head();
+        let mut files: Vec<Donation> = Vec::new();
+        for (at, (raw, place)) in ops.iter().zip(&head.ops).enumerate() {
+            place.nr.store(raw.nr, Relaxed);
+            for (from, to) in raw.args.iter().zip(&place.args) {
+                to.store(*from, Relaxed);
+            }
+            let Some(file) = &raw.file else { continue };
+            if let Some(number) = self.process.held(file) {
+                place.args[4].store(u64::from(number), Relaxed);
+                continue;
+            }
+            if raw.nr == op::NOTHING && !self.process.may_hold(file) {
+                continue;
+            }
+            match files.iter_mut().find(|known| Arc::ptr_eq(&known.file, file)) {
+                Some(donation) => donation.users.push(at),
+                None => files.push(Donation {
+                    file: Arc::clone(file),
+                    users: vec![at],
+                    keep: self.process.may_hold(file),
+                }),
+            }
+        }
+        let mut count = ops.len();
+        // The last descriptor is the doorbell's return value and closed by the shim unasked.
+        let closed = files.len().saturating_sub(1);
+        for donation in files.iter_mut().take(closed).filter(|donation| !donation.keep) {
+            if let Some(place) = head.ops.get(count) {
+                place.nr.store(libc::SYS_close.cast_unsigned(), Relaxed);
+                donation.users.push(count);
+                count += 1;
+            }
+        }
+        head.op_count.store(count as u32, Relaxed);
+        head.has_fd.store(0, Relaxed);
+        if !files.is_empty() {
+            self.shared.cool_down();
+        } else if order == state::RESUME {
+            self.shared.heat_up();
+        }
+        self.shared.keep_away(&self.thread);
+        self.shared.await_thread(&self.thread);
+        self.thread.reply(&self.shared.listener, Reply { state: order, files });
+    }
+
+    /// Sends the next part of the deferred operations, the last one with the order to run.
+    pub(in super::super) fn send_deferred(&mut self) {
+        let part = split_batch(&mut self.deferred);
+        self.is_partial = !self.deferred.is_empty();
+        let order = if self.is_partial { state::EXECUTE } else { state::RESUME };
+        self.send(&part, order);
+    }
+
+    /// Executes one batch; how many took effect, why the next did not, the last one's result.
+    pub(in super::super) async fn run(
+        &mut self,
+        ops: &[RawOp],
+    ) -> Result<(usize, Option<Errno>, u64), PlatformError> {
+        poll_fn(|cx| self.poll_rest(cx)).await?;
+        if self.process.is_dead() {
+            return Err(self.process.death());
+        }
+        self.is_executing = true;
+        self.send(ops, state::EXECUTE);
+        let (done, errno, result) = poll_fn(|cx| self.poll_done(cx)).await?;
+        // A close that failed is nothing that the caller asked for.
+        if errno.is_some() && done < ops.len() {
+            return Ok((done, errno, result));
+        }
+        Ok((ops.len(), None, result))
+    }
+
+    /// One operation that yields a value.
+    pub(in super::super) async fn run_one(
+        &mut self,
+        raw: RawOp,
+    ) -> Result<Result<u64, Errno>, PlatformError> {
+        let (_, errno, result) = self.run(&[raw]).await?;
+        Ok(errno.map_or(Ok(result), Err))
+    }
+
+    pub(in super::super) async fn do_settle(&mut self) -> Result<(), PlatformError> {
+        poll_fn(|cx| self.poll_rest(cx)).await?;
+        if !self.is_fast {
+            return Ok(());
+        }
+        if self.process.is_dead() {
+            return Err(self.process.death());
+        }
+        self.flush_windows();
+        self.is_settling = true;
+        self.send(&[], state::SETTLE);
+        poll_fn(|cx| self.poll_settled(cx)).await
+    }
+
+    pub(in super::super) fn note_bases(&mut self, ops: &[RawOp]) {
+        for raw in ops {
+            match raw.nr {
+                op::SET_FS => self.fs_base = raw.args[0],
+                op::SET_GS => self.gs_base = self.guest_gs(raw.args[0]),
+                _ => {}
+            }
+        }
+    }
+
+    /// Puts what a call's handler wrote where the guest finds it, whatever way its answer goes.
+    pub(in super::super) fn flush_windows(&mut self) {
+        if std::mem::take(&mut self.has_windows) {
+            self.thread.windows.flush(&self.process, self.thread.slot());
+        }
+    }
+}
