@@ -4,6 +4,7 @@
 //! went wrong; `conformance FAMILY NAME` runs one test in this process; `conformance` lists the families.
 //! Static, so that it needs nothing of its environment. A family `f` has its tests in `f::TESTS`.
 
+mod call_sites;
 mod directory;
 mod exec;
 mod fcntl;
@@ -44,6 +45,7 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("time", time::TESTS),
     ("poll", poll::TESTS),
     ("identity", identity::TESTS),
+    ("call_sites", call_sites::TESTS),
     ("stat", stat::TESTS),
     ("pipe", pipe::TESTS),
     ("socket", socket::TESTS),

@@ -19,6 +19,7 @@ const FAMILIES: &[&str] = &[
     "time",
     "poll",
     "identity",
+    "call_sites",
     "stat",
     "pipe",
     "socket",
@@ -100,6 +101,6 @@ macro_rules! families {
 }
 
 families! {
-    read_write directory memory process signal frame thread time poll identity stat pipe socket network exec misc
+    read_write directory memory process signal frame thread time poll identity call_sites stat pipe socket network exec misc
     fcntl timer terminal watch proc hostile
 }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `shell` | shell tools, pipelines, the shell's own machinery |
 //! | `system` | what programs learn about the system and themselves |
+//! | `layers` | the same with layers of the platform left out |
 //! | `languages` | interpreters, compilers, tools that developers use |
 //! | `options` | the command's options |
 //! | `bad_input` | what cannot be run |
@@ -18,6 +19,7 @@ mod conformance;
 mod dying;
 mod isolation;
 mod languages;
+mod layers;
 mod options;
 mod shell;
 mod system;

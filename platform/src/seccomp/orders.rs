@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use abi::Errno;
@@ -42,6 +43,8 @@ pub struct Pending {
 pub struct Orders {
     secret: RandomState,
     open: Mutex<(u64, HashMap<u64, Arc<Pending>>)>,
+    /// How many are open, for a look without the lock.
+    count: AtomicUsize,
     /// Arrived, but not wanted any more: to be put down.
     pub abandoned: Mutex<Vec<i32>>,
 }
@@ -58,6 +61,7 @@ impl Orders {
         Arc::new(Self {
             secret: RandomState::new(),
             open: Mutex::default(),
+            count: AtomicUsize::new(0),
             abandoned: Mutex::default(),
         })
     }
@@ -70,19 +74,29 @@ impl Orders {
     }
 
     pub fn are_open(&self) -> bool {
-        !self.open.lock().1.is_empty()
+        self.count.load(Ordering::SeqCst) != 0
+    }
+
+    fn remove(&self, token: u64) -> Option<Arc<Pending>> {
+        let mut open = self.open.lock();
+        let pending = open.1.remove(&token);
+        self.count.store(open.1.len(), Ordering::SeqCst);
+        pending
     }
 
     pub fn place(self: &Arc<Self>, process: Option<&Arc<Process>>) -> Order {
         let pending = Arc::new(Pending { process: process.cloned(), outcome: Mutex::default() });
         let token = self.next_token();
-        self.open.lock().1.insert(token, Arc::clone(&pending));
+        let mut open = self.open.lock();
+        open.1.insert(token, Arc::clone(&pending));
+        self.count.store(open.1.len(), Ordering::SeqCst);
+        drop(open);
         Order { orders: Arc::clone(self), token, pending }
     }
 
     /// Somebody said hello; false when nobody ordered it and its process must go.
     pub fn arrive(&self, listener: &Listener, token: u64, tid: i32, notification: u64) -> bool {
-        let pending = self.open.lock().1.remove(&token);
+        let pending = self.remove(token);
         let Some(pending) = pending else { return false };
         let pidfd = match &pending.process {
             // The claim to be of that process must hold.
@@ -99,7 +113,7 @@ impl Orders {
 
     /// A host process died that is no known guest: perhaps on its way to say hello.
     pub fn fail(&self, token: u64, errno: Errno) {
-        let pending = self.open.lock().1.remove(&token);
+        let pending = self.remove(token);
         if let Some(pending) = pending {
             pending.complete(Err(errno));
         }
@@ -151,7 +165,7 @@ impl Order {
 
 impl Drop for Order {
     fn drop(&mut self) {
-        self.orders.open.lock().1.remove(&self.token);
+        self.orders.remove(self.token);
         // An arrival that nobody took must not live on.
         if let Some(Ok(arrival)) = self.pending.outcome.lock().arrival.take() {
             self.orders.abandoned.lock().push(arrival.tid);

@@ -121,15 +121,16 @@ impl Shared {
 
     /// Wakes the owners of posted slots; true when there were any.
     pub fn scan(&self) -> bool {
-        // Without allocation as long as nothing is found.
-        let posted: Vec<Arc<Thread>> = {
+        // Mostly there is none or one: without allocation.
+        let (first, others) = {
             let awaited = self.awaited.lock();
-            awaited.iter().filter(|thread| thread.is_posted()).cloned().collect()
+            let mut posted = awaited.iter().filter(|thread| thread.is_posted()).cloned();
+            (posted.next(), posted.collect::<Vec<_>>())
         };
-        for thread in &posted {
+        for thread in first.iter().chain(&others) {
             self.on_post(thread);
         }
-        !posted.is_empty()
+        first.is_some()
     }
 
     fn on_post(&self, thread: &Arc<Thread>) {

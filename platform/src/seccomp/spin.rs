@@ -330,15 +330,16 @@ impl Shared {
 
     fn look_patiently(&self) -> bool {
         let spin = &self.spin;
-        self.set_looking(true);
-        fence(SeqCst);
+        if !self.is_looking() {
+            self.set_looking(true);
+            fence(SeqCst);
+        }
         let is_first = spin.finds.load(Relaxed) == 0;
-        let patience = if is_first { FIRST_PATIENCE } else { spin.patience() };
         if is_first {
             spin.was_preempted();
         }
-        let start = Instant::now();
-        let mut last = start;
+        // The clock is read when the first glances found nothing.
+        let mut times: Option<(Instant, Instant)> = None;
         for glance in 0_u32.. {
             let is_due = match glance {
                 0 => spin.finds.load(Relaxed).is_multiple_of(FINDS_PER_RING),
@@ -366,16 +367,21 @@ impl Shared {
                 std::hint::spin_loop();
             }
             let now = Instant::now();
-            if now - last > LONG_GLANCE && spin.was_preempted() {
+            let Some((give_up, last)) = &mut times else {
+                let patience = if is_first { FIRST_PATIENCE } else { spin.patience() };
+                times = Some((now + patience, now));
+                continue;
+            };
+            if now - *last > LONG_GLANCE && spin.was_preempted() {
                 self.turn_cold(Ending::Contended);
                 return false;
             }
-            if now - start > patience {
+            if now > *give_up {
                 // A guest that does not even come to its first call has no CPU.
                 self.turn_cold(if is_first { Ending::Late } else { Ending::InVain });
                 return false;
             }
-            last = now;
+            *last = now;
         }
         false
     }
