@@ -74,8 +74,11 @@ fn waitid_leaves_with_nowait() {
 }
 
 fn stopped_and_continued_children_are_reported() {
+    // Else its end might be told before that it goes on.
+    let (may_end, end) = pipe();
     let child = in_child(|| {
         sys!(raise(libc::SIGSTOP));
+        read_some(may_end, 1);
         7
     });
     let mut status = 0;
@@ -84,6 +87,7 @@ fn stopped_and_continued_children_are_reported() {
     ok!(kill(child, libc::SIGCONT));
     assert_eq!(ok!(waitpid(child, &mut status, libc::WCONTINUED)), child);
     assert!(libc::WIFCONTINUED(status), "{status:#x}");
+    write_all(end, b"e");
     assert_eq!(exit_code(wait_for(child)), 7);
 }
 
