@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize};
 
 use abi::Errno;
 use parking_lot::Mutex;
@@ -51,6 +51,8 @@ pub struct Shared {
     region_maker: Mutex<RegionMaker>,
     /// Processes that nobody needs any more, to be killed when there is nothing better to do.
     doomed: Mutex<Vec<Arc<Process>>>,
+    /// Thread that collects the dead; 0 before it did so for the first time.
+    reaper: AtomicI32,
     /// epoll of pidfds.
     deaths: OwnedFd,
     pub is_broken: AtomicBool,
@@ -84,6 +86,7 @@ impl Shared {
             regions: Mutex::default(),
             region_maker: Mutex::default(),
             doomed: Mutex::default(),
+            reaper: AtomicI32::new(0),
             deaths,
             is_broken: AtomicBool::new(false),
             spin: Spin::new(config.spin),
@@ -355,6 +358,9 @@ impl Shared {
 
     /// Collects the dead.
     pub fn reap(self: &Arc<Self>) {
+        if self.reaper.load(Relaxed) == 0 {
+            self.reaper.store(rustix::thread::gettid().as_raw_nonzero().get(), Relaxed);
+        }
         let mut events = Vec::with_capacity(64);
         let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
         loop {
@@ -413,6 +419,8 @@ impl Shared {
         let doomed = std::mem::take(&mut *self.doomed.lock());
         for process in doomed {
             self.spin.send_away(process.pid());
+            // Who will collect it, too: it would be woken here, in the midst of something else.
+            self.spin.send_away(self.reaper.load(Relaxed));
             process.kill();
         }
     }

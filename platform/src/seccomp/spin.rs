@@ -123,11 +123,13 @@ impl Spin {
         (others.count() > 0).then_some(others)
     }
 
-    /// Lets a process's first thread run on other CPUs only.
-    pub fn send_away(&self, pid: i32) {
-        if let Some(cpus) = self.guests_cpus() {
+    /// Lets a thread run on other CPUs only than ours now; 0 is nobody.
+    pub fn send_away(&self, tid: i32) {
+        if let Some(cpus) = self.guests_cpus()
+            && let Some(tid) = Pid::from_raw(tid)
+        {
             // Without effect it is only slower.
-            let _ = rustix::thread::sched_setaffinity(Pid::from_raw(pid), &cpus);
+            let _ = rustix::thread::sched_setaffinity(Some(tid), &cpus);
         }
     }
 
