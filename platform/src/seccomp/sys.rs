@@ -293,9 +293,10 @@ pub fn involuntary_switches() -> u64 {
 
 /// CPU time of a process, user and total, in nanoseconds; zeroes when it is gone.
 pub fn process_times(pid: i32) -> (u64, u64) {
-    // See clock_getcpuclockid(3): the complement of the pid, then the kind of clock.
-    const VIRTUAL: i32 = 1;
+    // See clock_getcpuclockid(3): the complement of the pid, then the kind of clock. The first two count ticks.
     const PROFILE: i32 = 0;
+    const VIRTUAL: i32 = 1;
+    const SCHED: i32 = 2;
     let read = |kind: i32| -> u64 {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: `time` is ours.
@@ -306,5 +307,9 @@ pub fn process_times(pid: i32) -> (u64, u64) {
         let (seconds, ns) = (time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned());
         seconds.wrapping_mul(1_000_000_000).wrapping_add(ns)
     };
-    (read(VIRTUAL), read(PROFILE))
+    // As Linux' `cputime_adjust`: the scheduler's sum is exact, ticks only say how to share it out.
+    let (total, ticks, user_ticks) = (read(SCHED), read(PROFILE), read(VIRTUAL));
+    let share = u128::from(total) * u128::from(user_ticks);
+    let user = share.checked_div(u128::from(ticks)).map_or(total, |user| user as u64);
+    (user.min(total), total)
 }
