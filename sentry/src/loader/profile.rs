@@ -58,3 +58,35 @@ impl Profile {
         self.0.lock().clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> Arc<OwnedFd> {
+        Arc::new(rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap())
+    }
+
+    #[test]
+    fn a_program_is_known_again_by_its_descriptor_only() {
+        let (profiles, program, library) = (Profiles::default(), file(), file());
+        profiles.of(&program).note(&library);
+        profiles.of(&program).note(&library);
+        assert_eq!(profiles.of(&program).files().len(), 1);
+        assert!(profiles.of(&file()).files().is_empty());
+    }
+
+    #[test]
+    fn neither_programs_nor_files_are_kept_without_bound() {
+        let (profiles, program) = (Profiles::default(), file());
+        for _ in 0..2 * MOST_FILES {
+            profiles.of(&program).note(&file());
+        }
+        assert_eq!(profiles.of(&program).files().len(), MOST_FILES);
+        let many: Vec<_> = (0..3 * MOST_PROGRAMS).map(|_| file()).collect();
+        for other in &many {
+            profiles.of(other);
+        }
+        assert!(profiles.0.lock().len() <= MOST_PROGRAMS);
+    }
+}

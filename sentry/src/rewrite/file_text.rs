@@ -245,3 +245,69 @@ fn sealed_memory(bytes: &[u8]) -> Option<OwnedFd> {
     rustix::fs::fcntl_add_seals(&fd, seals).ok()?;
     Some(fd)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    const ENTRY: u64 = 0x7e00_0001_1000;
+
+    /// A nameless file of two pages with `mov eax, 39; syscall; ret` at 0x1010.
+    fn text() -> Arc<FileText> {
+        let fd = rustix::fs::memfd_create("program", MemfdFlags::CLOEXEC).unwrap();
+        let mut bytes = vec![0x90; 0x2000];
+        bytes[0x1010..0x1018].copy_from_slice(&[0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3]);
+        let mut file = std::fs::File::from(fd);
+        file.write_all(&bytes).unwrap();
+        FileText::new(&Arc::new(OwnedFd::from(file)), 0)
+    }
+
+    /// The file's first page at 0x40_0000, its text behind it.
+    fn place() -> Place {
+        Place { origin: 0x40_0000, lowest: 0x40_0000, text: 0x1000..0x2000 }
+    }
+
+    #[test]
+    fn a_learned_site_is_in_the_copy_and_nobody_can_change_that() {
+        let text = text();
+        assert!(text.shared(0x1000, 0x1000).is_none(), "nothing is known");
+        let learned = text.learn(&place(), 0x1015, 39, ENTRY).unwrap();
+        assert_eq!((learned.offset, learned.trampoline), (0x1010, 0));
+        let shared = text.shared(0x1000, 0x1000).unwrap();
+        assert_eq!((shared.text.clone(), shared.area), (0x1000..0x2000, 0x1000));
+        assert_eq!(shared.distance, 0_u64.wrapping_sub(AREA_LEN));
+        let mut bytes = [0; 8];
+        rustix::io::pread(&shared.fd, &mut bytes, 0x10).unwrap();
+        // A jump down to the area, and the instruction still there.
+        let jump = i64::from(i32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]));
+        assert_eq!((bytes[0], 0x1015 + jump), (0xe9, -(AREA_LEN as i64)));
+        assert_eq!(bytes[5..], [0x0f, 0x05, 0xc3]);
+        assert!(rustix::io::pwrite(&shared.fd, &[0], 0).is_err());
+        assert!(text.shared(0x1000, 0x2000).is_none(), "another part of the file");
+    }
+
+    #[test]
+    fn a_refused_site_is_not_looked_at_again() {
+        let text = text();
+        assert!(matches!(text.learn(&place(), 0x1013, 39, ENTRY), Err(Some(_))));
+        assert!(matches!(text.learn(&place(), 0x1013, 39, ENTRY), Err(None)));
+    }
+
+    #[test]
+    fn enough_processes_make_a_site_worth_learning() {
+        let text = text();
+        let noted: Vec<bool> = (0..LEARN_AFTER + 2).map(|_| text.note(0x1015)).collect();
+        assert_eq!(noted.iter().position(|due| *due), Some(LEARN_AFTER as usize - 1));
+        assert_eq!(noted.iter().filter(|due| **due).count(), 1);
+    }
+
+    #[test]
+    fn the_area_keeps_its_distance() {
+        let text = text();
+        assert_eq!(text.area(&place()), 0x40_0000 - AREA_LEN);
+        let elsewhere = Place { origin: 0x7000_0000, lowest: 0x7000_1000, ..place() };
+        assert_eq!(text.area(&elsewhere), 0x7000_0000 - AREA_LEN);
+    }
+}

@@ -90,3 +90,30 @@ impl Sites {
         Some(window.trampoline.wrapping_add(offset as u64))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_tell_their_parent_once_enough_met_a_site() {
+        let parent = Sites::default();
+        for _ in 0..3 {
+            let child = parent.forked();
+            child.wish(0x1000, 60);
+        }
+        parent.forked().wish(0x2000, 3);
+        assert_eq!(parent.take_wishes(3), [(0x1000, 60)]);
+        assert_eq!(parent.take_wishes(3), []);
+        // Without a parent it goes nowhere.
+        parent.wish(0x3000, 1);
+        assert_eq!(parent.take_wishes(1), [(0x2000, 3)]);
+    }
+
+    #[test]
+    fn traps_are_counted_per_process() {
+        let mut sites = Sites::default();
+        assert_eq!((sites.hit(8), sites.hit(8), sites.hit(16)), (1, 2, 1));
+        assert_eq!(sites.forked().hit(8), 1);
+    }
+}

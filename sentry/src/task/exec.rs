@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use abi::rlimit::Resource;
 use abi::signal::Signal;
-use base::cred::Credentials;
+use base::cred::{Access, Credentials};
 use vfs::{FdTable, Path, record_lock};
 
 use crate::cx::Cx;
@@ -57,13 +57,17 @@ pub async fn exec(cx: &mut Cx<'_>, program: Program) -> SysResult {
     Err(SysError::RegsSet)
 }
 
-/// Whether the program gets rights that the caller does not have. Such a one must not run in a host process that the
-/// caller may have tampered with.
+/// Whether the program gets rights that the caller does not have, or is itself more than the caller may read. Such a one
+/// must not run in a host process that the caller may have tampered with.
 fn gains(cx: &Cx<'_>, prepared: &Prepared) -> bool {
     let (old, new) = (cx.cred(), &prepared.cred);
     let ids =
         |cred: &Credentials| (cred.ruid, cred.euid, cred.suid, cred.rgid, cred.egid, cred.sgid);
-    prepared.is_secure || ids(&old) != ids(new) || !old.permitted.contains(new.permitted)
+    let may_read = prepared.exe.inode().permission(&old, Access::READ).is_ok();
+    !may_read
+        || prepared.is_secure
+        || ids(&old) != ids(new)
+        || !old.permitted.contains(new.permitted)
 }
 
 /// Loads the program into the caller's own host process: nothing is to be made or taken down.
