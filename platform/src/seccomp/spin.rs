@@ -253,7 +253,8 @@ impl Shared {
         let finds = spin.finds.load(Relaxed);
         let next = match ending {
             _ if finds >= VERY_GOOD_FINDS => wanted.min(SHORTEST_STREAK),
-            Ending::Crowded => wanted,
+            Ending::Crowded if finds >= GOOD_FINDS => wanted,
+            Ending::Crowded => wanted.saturating_mul(2).min(LONGEST_STREAK.max(wanted)),
             Ending::InVain if finds >= WORTH_FINDS => (wanted / 2).max(1),
             Ending::InVain => wanted.saturating_mul(2).min(LONGEST_STREAK.max(wanted)),
             Ending::Late => wanted.saturating_mul(4).min(LONGEST_STREAK.max(wanted)),
