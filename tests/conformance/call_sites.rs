@@ -146,7 +146,7 @@ fn paths_end_where_memory_ends() {
     for _ in 0..OFTEN {
         let end = page.wrapping_add(4096);
         // SAFETY: within the page.
-        unsafe { std::ptr::copy_nonoverlapping(b"/\0".as_ptr(), end.sub(2), 2) };
+        unsafe { std::ptr::copy_nonoverlapping(c"/".as_ptr().cast(), end.sub(2), 2) };
         ok!(access(end.wrapping_sub(2).cast(), libc::F_OK));
         // SAFETY: within the page.
         unsafe { end.sub(1).write(b'x') };

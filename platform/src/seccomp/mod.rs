@@ -7,9 +7,10 @@
 //! the page all shims read ([`shim_abi::Global`]), a scratch stack, vvar and vDSO, nothing else; it has no
 //! capability, no descriptor, no controlling terminal. It installs the filter, whose listener the sentry takes with
 //! pidfd_getfd(2), and from then on clones itself on order. Each clone is a child of the sentry (CLONE_PARENT), is
-//! given a *channel region* (a sparse memfd; a slot of 64 KiB per thread) with SECCOMP_IOCTL_NOTIF_ADDFD, maps it at
+//! given a *channel region* (a sparse memfd; a slot of 128 KiB per thread) with SECCOMP_IOCTL_NOTIF_ADDFD, maps it at
 //! a fixed address and waits in its doorbell. `spawn` takes such a stub; fork and threads are made by the shim of
-//! the process itself. A guest process is an address space; it dies by SIGKILL on its pidfd.
+//! the process itself, which also gets the descriptor of its child's region. A guest process is an address space; it
+//! dies by SIGKILL on its pidfd, when the worker has nothing better to do.
 //!
 //! # The filter
 //!
@@ -25,7 +26,8 @@
 //! from scratch.
 //!
 //! Rewritten call sites (`rewrite`) jump into the shim instead, which saves the general registers in the slot and keeps
-//! the rest in the processor; `Context::settle` turns that into a frame with the whole state. A thread finds its slot by
+//! the rest in the processor; `Context::settle` turns that into a frame with the whole state. Threads and copies that are
+//! made by such a call begin the same way, with the processor state that the host's clone has given them. A thread finds its slot by
 //! the base of gs, which the guest believes to be 0; where a guest uses gs itself, its sites go on to trap.
 //!
 //! # States of a slot

@@ -15,6 +15,8 @@ use super::thread::{Donation, Thread};
 use super::windows;
 use crate::{AddressSpace, PlatformError, Usage};
 
+/// Mode bits of a file that everybody may read.
+const EVERYBODY: u32 = 0o444;
 /// Descriptors that stay in one guest process.
 const MOST_HELD: usize = 16;
 
@@ -151,7 +153,7 @@ impl Process {
     }
 
     /// Whether a descriptor may stay in the guest once it is there: when all that it is good for there is to map the
-    /// file again to read it, and there are not many.
+    /// file again to read it, which everybody may (the process's rights may shrink later), and there are not many.
     pub fn may_hold(&self, file: &OwnedFd) -> bool {
         if self.members.lock().held.len() >= MOST_HELD {
             return false;
@@ -160,7 +162,8 @@ impl Process {
         let is_sealed = || {
             rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
         };
-        access == Ok(OFlags::RDONLY) || is_sealed()
+        (access == Ok(OFlags::RDONLY) || is_sealed())
+            && rustix::fs::fstat(file).is_ok_and(|stat| stat.st_mode & EVERYBODY == EVERYBODY)
     }
 
     /// The descriptor was installed.

@@ -90,10 +90,12 @@ struct FileKey {
 }
 
 impl FileKey {
-    /// `None` for a file without a name on the host: it may change without notice.
+    /// `None` for a file without a name on the host, which may change without notice, and for one that not everybody may
+    /// read: copies of its text go to every process that maps it.
     fn of(fd: &OwnedFd, base: u64) -> Option<Self> {
         let stat = rustix::fs::fstat(fd).ok()?;
-        (stat.st_nlink > 0).then_some(Self {
+        let is_public = stat.st_mode & 0o004 != 0;
+        (stat.st_nlink > 0 && is_public).then_some(Self {
             device: stat.st_dev,
             inode: stat.st_ino,
             size: stat.st_size,
