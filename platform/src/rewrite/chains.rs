@@ -55,11 +55,18 @@ impl Chains {
         };
         let begins = |back: &u64| {
             let before = [back.checked_add(1), back.checked_add(2)];
-            !is_int3(*back) && before.into_iter().flatten().all(is_int3)
+            // Functions behind padding are aligned; else the bytes may be part of an immediate value.
+            let start = syscall.checked_sub(*back);
+            start.is_some_and(|start| start.is_multiple_of(ALIGNMENT))
+                && !is_int3(*back)
+                && before.into_iter().flatten().all(is_int3)
         };
         (1..=REACH).find(begins).and_then(|back| self.from(back))
     }
 }
+
+/// Of functions that are padded to it.
+const ALIGNMENT: u64 = 16;
 
 /// Where instructions begin, as distances back from the site: bit n stands for n bytes before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

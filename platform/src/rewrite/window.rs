@@ -83,15 +83,23 @@ fn agree(chains: &Chains, code: &Code<'_>, site: &Site<'_>) -> Result<Starts, Re
 fn number_load(code: &Code<'_>, site: &Site<'_>) -> Option<Starts> {
     // The number is below 2^31, or this is no call worth the effort: sign extension makes no difference.
     let number = i32::try_from(site.number).ok()?.to_le_bytes();
-    let forms: [(u64, &[u8]); 3] = [(7, &[0x48, 0xc7, 0xc0]), (6, &[0xc7, 0xc0]), (5, &[0xb8])];
+    let forms: [(u64, &[u8]); 2] = [(6, &[0xc7, 0xc0]), (5, &[0xb8])];
     let (back, _) = forms.into_iter().find(|(back, opcode)| {
         let start = site.syscall.checked_sub(*back);
         let bytes = start.and_then(|start| code.slice(start..site.syscall));
         bytes.and_then(|bytes| bytes.strip_prefix(*opcode)) == Some(&number)
     })?;
-    let before = site.syscall.checked_sub(back)?.checked_sub(1)?;
+    let mut before = site.syscall.checked_sub(back)?.checked_sub(1)?;
+    // It may be `mov rax, imm32`, or this byte may end the instruction before. A jump behind it is right either way:
+    // the prefix means nothing to it.
+    if back == 6 && code.byte(before)? == REX_W {
+        before = before.checked_sub(1)?;
+    }
     (!is_prefix(code.byte(before)?)).then(|| Starts::default().add(back))
 }
+
+/// The prefix of 64-bit operands.
+const REX_W: u8 = 0x48;
 
 /// Whether a byte would change the meaning of the instruction behind it. See Intel SDM volume 2, 2.1.1 and 2.2.1.
 fn is_prefix(byte: u8) -> bool {
