@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use abi::addr::PAGE_SIZE;
 use base::lock::Mutex;
-use platform::rewrite::{Patch, Refusal, Site, TRAMPOLINE_MAX, plan};
+use platform::rewrite::{FUNCTION_MAX, Patch, Refusal, Site, TRAMPOLINE_MAX, plan};
 use rustix::fs::{MemfdFlags, SealFlags};
 
-use super::{AREA_LEN, LEARN_AFTER};
+use super::{AREA_LEN, LEARN_AFTER, functions};
 use crate::lock_order;
 
 /// How much code around a site is looked at, each way.
@@ -133,15 +133,20 @@ impl FileText {
         if trampoline + TRAMPOLINE_MAX as u64 > AREA_LEN {
             return Err(None);
         }
-        let start = offset.saturating_sub(AROUND).max(place.text.start);
-        let end = offset.saturating_add(AROUND).min(place.text.end);
+        let mut start = offset.saturating_sub(AROUND).max(place.text.start);
+        let mut end = offset.saturating_add(AROUND).min(place.text.end);
+        let function = self.function(place, offset);
+        if let Some(function) = &function {
+            (start, end) = (start.min(function.start), end.max(function.end));
+        }
         let text = self.read(start..end).ok_or(None)?;
+        let address = |offset: u64| place.origin.wrapping_add(offset);
         let site = Site {
             text: &text,
-            text_addr: place.origin.wrapping_add(start),
-            syscall: place.origin.wrapping_add(offset),
+            text_addr: address(start),
+            syscall: address(offset),
             number,
-            function: None,
+            function: function.map(|function| address(function.start)..address(function.end)),
         };
         let planned = plan(&site, area.wrapping_add(trampoline), entry);
         let mut known = self.known.lock();
@@ -161,6 +166,13 @@ impl FileText {
                 Err(Some(refusal))
             }
         }
+    }
+
+    /// File offsets of the function around `offset`, if that can be told and looked through.
+    fn function(&self, place: &Place, offset: u64) -> Option<Range<u64>> {
+        let function = functions::around(offset, &|range| self.read(range))?;
+        let is_mapped = function.start >= place.text.start && function.end <= place.text.end;
+        (is_mapped && function.end.checked_sub(function.start)? <= FUNCTION_MAX).then_some(function)
     }
 
     /// The file's bytes.
@@ -293,6 +305,22 @@ mod tests {
         let text = text();
         assert!(matches!(text.learn(&place(), 0x1013, 39, ENTRY), Err(Some(_))));
         assert!(matches!(text.learn(&place(), 0x1013, 39, ENTRY), Err(None)));
+    }
+
+    #[test]
+    fn functions_of_a_program_are_known() {
+        // This very program.
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let len = file.metadata().unwrap().len();
+        let text = FileText::new(&Arc::new(OwnedFd::from(file)), 0);
+        let place = Place { origin: 0, lowest: 0, text: 0..u64::MAX };
+        // Wherever its text is: many of these offsets lie in some function.
+        let known = (0..len).step_by(0x1003).filter_map(|at| {
+            let function = text.function(&place, at)?;
+            assert!(function.contains(&at));
+            Some(function)
+        });
+        assert!(known.count() > 100);
     }
 
     #[test]

@@ -17,11 +17,13 @@
 //! | module | what |
 //! | --- | --- |
 //! | `file_text` | what is known of a file's text, and the copy for later processes |
+//! | `functions` | where functions begin and end, by a file's unwind table |
 //! | `sites` | what is known in one address space |
 //! | `patch` | changing an address space |
 //! | `hold` | stopping its other threads |
 
 mod file_text;
+mod functions;
 mod hold;
 mod patch;
 mod sites;
