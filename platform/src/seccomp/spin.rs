@@ -114,9 +114,9 @@ impl Spin {
         }
     }
 
-    /// The CPUs for guests while the calling worker looks: all but its own. (On a virtual machine an idle CPU counts as
-    /// taken away by its host, and so the scheduler wakes guests on ours, where they wait until we stop looking: see
-    /// `available_idle_cpu`.)
+    /// The CPUs for guests while the calling worker looks: all but its own. Else the scheduler wakes guests on ours,
+    /// where they wait until we stop looking. (We suppose because on a virtual machine an idle CPU counts as taken away
+    /// by its host: see `available_idle_cpu`.)
     fn guests_cpus(&self) -> Option<CpuSet> {
         let mut others = self.allowed;
         others.unset(rustix::thread::sched_getcpu());

@@ -6,6 +6,7 @@ use abi::{Errno, Result};
 use platform::{HostOp, Prot};
 
 use super::*;
+use crate::rewrite::{AREA_LEN, area_vma};
 
 mod hostile;
 
@@ -53,6 +54,42 @@ fn mapped() -> (MmState, u64) {
     let mut state = state();
     let addr = map(&mut state, 0, 16 * P, PRIVATE).unwrap();
     (state, addr)
+}
+
+/// A state with a file's text of 4 pages at the returned address, and trampolines in use below it.
+fn rewritten() -> (MmState, u64) {
+    let mut state = state();
+    let text = state.free_range_below_area(4 * P).unwrap();
+    let area = text - AREA_LEN;
+    state.tree.remove(area..text);
+    state.tree.insert(area, area_vma(text));
+    let request = MapRequest { prot: 5, ..request(text, 4 * P, PRIVATE | MapFlags::FIXED) };
+    let source = request.source().unwrap();
+    state.plan_map(&request, source, &Limits::NONE).unwrap().value.unwrap();
+    (state, text)
+}
+
+#[test]
+fn munmap_takes_the_trampolines_with_the_last_of_the_text() {
+    let (mut state, text) = rewritten();
+    let plan = state.plan_unmap(text, 4 * P).unwrap();
+    assert_eq!((plan.ops.len(), state.tree.len()), (2, 0));
+}
+
+#[test]
+fn munmap_leaves_the_trampolines_to_text_that_stays() {
+    let (mut state, text) = rewritten();
+    let plan = state.plan_unmap(text, P).unwrap();
+    assert_eq!((plan.ops.len(), state.tree.len()), (1, 2));
+}
+
+#[test]
+fn munmap_has_no_host_unmap_a_reserved_area() {
+    let mut state = state();
+    let addr = state.free_range_below_area(P).unwrap();
+    map(&mut state, addr, P, PRIVATE | MapFlags::FIXED).unwrap();
+    let plan = state.plan_unmap(addr, P).unwrap();
+    assert_eq!((plan.ops.len(), state.tree.len()), (1, 0));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use abi::addr::{PAGE_SIZE, page_up};
 use abi::{Errno, Result};
+use platform::Prot;
 
 use crate::mm::state::{MAX_MAP_COUNT, MmState, Plan, Undo, unmap_op};
 use crate::mm::vma::VmaFlags;
@@ -22,20 +23,30 @@ impl MmState {
         if splits && self.tree.len() >= MAX_MAP_COUNT {
             return Err(Errno::ENOMEM);
         }
+        let area = self.area_that_goes_with(&range);
         let mut undo = Undo::default();
         self.save(&mut undo, range.clone());
+        if let Some((area, _)) = &area {
+            self.save(&mut undo, area.clone());
+        }
         self.tree.remove(range.clone());
         let plan = Plan::one(0, unmap_op(&range), undo);
-        let Some(area) = self.area_below(range.start) else { return Ok(plan) };
+        let Some((area, is_mapped)) = area else { return Ok(plan) };
         self.tree.remove(area.clone());
-        // For a reserved one the host has nothing to do, and says so.
-        Ok(plan.and_try(unmap_op(&area)))
+        Ok(if is_mapped { plan.and_try(unmap_op(&area)) } else { plan })
     }
 
-    /// The trampolines of a file whose lowest mapping began at `start`, see `rewrite`.
-    fn area_below(&self, start: u64) -> Option<Range<u64>> {
-        let (area, vma) = self.tree.overlapping(start.checked_sub(1)?..start).next()?;
-        vma.flags.contains(VmaFlags::TRAMPOLINES).then_some(area..vma.end)
+    /// The trampolines (see `rewrite`) of the file whose lowest mapping begins the range, and whether the host has them:
+    /// in use, they stay as long as text does that jumps to them.
+    fn area_that_goes_with(&self, range: &Range<u64>) -> Option<(Range<u64>, bool)> {
+        let below = range.start.checked_sub(1)?..range.start;
+        let (start, area) = self.tree.overlapping(below).next()?;
+        let pieces = self.tree.overlapping(range.clone());
+        let mut text = pieces.filter(|(_, vma)| vma.prot.contains(Prot::EXEC)).peekable();
+        let goes = area.is_reserved_area()
+            || (text.peek().is_some() && text.all(|(_, vma)| vma.end <= range.end));
+        (area.flags.contains(VmaFlags::TRAMPOLINES) && goes)
+            .then_some((start..area.end, !area.is_reserved_area()))
     }
 
     fn unmap_range(&self, addr: u64, len: u64) -> Result<Range<u64>> {
