@@ -317,6 +317,9 @@ pub trait Kicker: Send + Sync {
     /// `resume` has an event as its consequence.
     fn kick(&self);
 
+    /// The call that the context brought will not be answered soon: its host thread need not look for the answer.
+    fn blocks(&self) {}
+
     /// What the platform may answer on its own when the context asks who it is; replaces what was said before, and
     /// holds before this returns for every call that begins later. Platforms that cannot do so ignore it.
     fn set_answers(&self, answers: &Answers);

@@ -114,6 +114,10 @@ async fn syscall(
         poll_fn(|task| match poll_with(memory.as_ref(), call.as_mut(), task) {
             // Nobody is left to wait for the answer; the next resume says so.
             Poll::Pending if !may_die && space.is_dead() => Poll::Ready(None),
+            Poll::Pending => {
+                thread.run.note_blocked();
+                Poll::Pending
+            }
             polled => polled.map(Some),
         })
         .await

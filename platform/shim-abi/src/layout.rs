@@ -74,6 +74,8 @@ pub mod state {
     pub const EXIT: u32 = 5;
     /// Reply to a [`super::kind::CALL`]: raise a signal, whose frame holds the whole state. Owner: guest.
     pub const SETTLE: u32 = 6;
+    /// As POSTED, and the answer will take long: it is not worth looking for. Owner: sentry.
+    pub const LONG: u32 = 7;
 }
 
 /// Values of [`Slot::kind`].

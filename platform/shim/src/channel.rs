@@ -98,6 +98,7 @@ fn wait(slot: &Slot) -> u64 {
                     sleep(slot);
                 }
             }
+            state::LONG => sleep(slot),
             state::RING => rang = calls::ring(ring::EVENT, 0),
             _ => return rang,
         }
@@ -119,9 +120,13 @@ fn spin(slot: &Slot) -> bool {
 fn sleep(slot: &Slot) {
     const FUTEX_WAIT: u64 = 0;
     slot.waiting.swap(1, SeqCst);
-    while slot.state.load(SeqCst) == state::POSTED {
+    loop {
+        let state = slot.state.load(SeqCst);
+        if !matches!(state, state::POSTED | state::LONG) {
+            break;
+        }
         let word = &raw const slot.state as u64;
-        syscall(calls::FUTEX, [word, FUTEX_WAIT, u64::from(state::POSTED), 0, 0, 0]);
+        syscall(calls::FUTEX, [word, FUTEX_WAIT, u64::from(state), 0, 0, 0]);
     }
     slot.waiting.store(0, Release);
 }

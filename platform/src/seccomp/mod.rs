@@ -36,6 +36,7 @@
 //! | --- | --- | --- | --- |
 //! | RUNNING | guest | guest code or the shim runs | shim writes an event, then POSTED |
 //! | POSTED | sentry | event (or, in a fresh slot, nothing) to be looked at | sentry writes operations, then a reply |
+//! | LONG | sentry | the event was taken; its answer is not worth being looked for | sentry, as from POSTED |
 //! | RESUME | guest | execute the operations, return to guest code | shim: RUNNING; a failure: POSTED |
 //! | EXECUTE | guest | execute the operations, report | shim: RUNNING, then POSTED |
 //! | RING | guest | ring: the true reply needs a notification (descriptors) | sentry, when it rang |

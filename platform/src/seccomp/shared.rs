@@ -327,7 +327,7 @@ impl Shared {
     /// The context is gone: the host thread must go, too.
     pub fn end_thread(&self, thread: &Arc<Thread>) {
         thread.is_doomed.store(true, SeqCst);
-        if thread.is_posted() {
+        if thread.is_ours() {
             self.finish_thread(thread);
             return;
         }

@@ -4,10 +4,13 @@
 //! quick succession the platform turns hot: a worker looks at the awaited channels, shims post without ringing.
 //! One look without a find, being put off the CPU, or more guests than CPUs turn it cold again. How long the next
 //! streak must be depends on how that went: a machine with work for all its CPUs is left alone for long.
+//!
+//! With as many guests as CPUs the one that looks takes a CPU from them. That is worth it as long as it is busy with
+//! their calls for most of the time, each of which would cost several times as much by the doorbell.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -39,13 +42,20 @@ const SHORTEST_STREAK: u32 = 8;
 const LONGEST_STREAK: u32 = 4096;
 /// The same after it showed that other programs want the CPUs.
 const CONTENDED_STREAK: u32 = 1 << 16;
+/// The same with as many guests as CPUs.
+const CROWDED_GAP: Duration = Duration::from_micros(25);
+/// How long a worker looks with as many guests as CPUs.
+const CROWDED_PATIENCE: Duration = Duration::from_micros(40);
+/// After so many finds it is asked whether a worker with as many guests as CPUs was busy, for at least this share of the time.
+const FINDS_PER_ACCOUNT: u32 = 64;
+const BUSY_PERCENT: u64 = 40;
 /// So many finds pay for the way to them, when something that needs rings comes between.
 const WORTH_FINDS: u32 = 6;
 /// So many finds say that being hot was right.
 const GOOD_FINDS: u32 = 64;
 const VERY_GOOD_FINDS: u32 = 2000;
 /// How long a shim looks for its reply before it sleeps.
-const SHIM_PATIENCE: Duration = Duration::from_micros(20);
+const SHIM_PATIENCE: Duration = Duration::from_micros(50);
 
 /// State of the policy.
 pub struct Spin {
@@ -57,26 +67,27 @@ pub struct Spin {
     is_spinning: AtomicBool,
     /// Guests that may not run on the looking worker's CPU.
     kept_away: Mutex<Vec<Arc<Thread>>>,
-    /// Worker that will come back to look, see [`worker_key`]; 0: nobody's promise.
-    owner: AtomicUsize,
-    /// The flag was cleared where nobody could scan: the owner does when it comes back.
-    owes_scan: AtomicBool,
     /// Finds since it is hot.
     finds: AtomicU32,
     /// Rings since the last find: being hot is of no use to who sleeps between calls.
     vain_rings: AtomicU32,
     streak: AtomicU32,
+    /// Rings at the end of the streak that were close enough together for a crowd.
+    dense_streak: AtomicU32,
     wanted_streak: AtomicU32,
     last_ring_ns: AtomicU64,
     hot_since_ns: AtomicU64,
     /// Involuntary switches of the looking thread, as of the last question.
     preemptions: AtomicU64,
+    /// Time spent with looking in vain since `account_since_ns`.
+    vain_ns: AtomicU64,
+    account_since_ns: AtomicU64,
 }
 
 /// Why looking ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
-    /// More guests than CPUs.
+    /// As many guests as CPUs, and too little to do for one of these.
     Crowded,
     /// The guest has other things to do.
     InVain,
@@ -102,15 +113,16 @@ impl Spin {
             is_hot: AtomicBool::new(false),
             is_spinning: AtomicBool::new(false),
             kept_away: Mutex::default(),
-            owner: AtomicUsize::new(0),
-            owes_scan: AtomicBool::new(false),
             finds: AtomicU32::new(0),
             vain_rings: AtomicU32::new(0),
             streak: AtomicU32::new(0),
+            dense_streak: AtomicU32::new(0),
             wanted_streak: AtomicU32::new(SHORTEST_STREAK),
             last_ring_ns: AtomicU64::new(0),
             hot_since_ns: AtomicU64::new(0),
             preemptions: AtomicU64::new(0),
+            vain_ns: AtomicU64::new(0),
+            account_since_ns: AtomicU64::new(0),
         }
     }
 
@@ -149,6 +161,28 @@ impl Spin {
         self.preemptions.swap(now, Relaxed) != now
     }
 
+    /// Whether calls of `guests` threads have come so quickly that looking promises to pay.
+    fn is_streak_enough(&self, guests: usize) -> bool {
+        let wanted = self.wanted_streak.load(Relaxed);
+        if self.has_room(guests) {
+            return self.streak.load(Relaxed) >= wanted;
+        }
+        self.cpus > 1 && self.dense_streak.load(Relaxed) >= wanted.max(SHORTEST_STREAK)
+    }
+
+    fn open_account(&self) {
+        self.vain_ns.store(0, Relaxed);
+        self.account_since_ns.store(self.now_ns(), Relaxed);
+    }
+
+    /// Whether the looking worker found little to do since the last question.
+    fn was_mostly_idle(&self) -> bool {
+        let past = self.now_ns().saturating_sub(self.account_since_ns.load(Relaxed));
+        let vain = self.vain_ns.load(Relaxed);
+        self.open_account();
+        vain * 100 > past * (100 - BUSY_PERCENT)
+    }
+
     /// Whether `guests` threads leave a CPU to look from.
     fn has_room(&self, guests: usize) -> bool {
         guests < self.cpus
@@ -182,7 +216,7 @@ impl Shared {
 
     /// Whether shims may have posted without ringing.
     pub fn may_have_unrung(&self) -> bool {
-        self.is_looking() || self.spin.owes_scan.load(Relaxed)
+        self.is_looking()
     }
 
     /// A shim rang for an event: how many did so in quick succession.
@@ -196,6 +230,11 @@ impl Shared {
         }
         let now_ns = spin.now_ns();
         let gap_ns = now_ns.saturating_sub(spin.last_ring_ns.swap(now_ns, Relaxed));
+        if u128::from(gap_ns) > CROWDED_GAP.as_nanos() {
+            spin.dense_streak.store(0, Relaxed);
+        } else {
+            spin.dense_streak.fetch_add(1, Relaxed);
+        }
         if u128::from(gap_ns) > STREAK_GAP.as_nanos() {
             // A streak that was long, but not long enough: the next one need not be quite so long.
             if spin.streak.swap(0, Relaxed) >= WORTH_FINDS {
@@ -210,12 +249,12 @@ impl Shared {
     /// A thread is about to go on with guest code: turns hot if its calls came in quick succession.
     pub fn heat_up(&self) {
         let spin = &self.spin;
-        if spin.streak.load(Relaxed) >= spin.wanted_streak.load(Relaxed)
-            && spin.has_room(self.awaited_count.load(Relaxed) + 1)
+        if spin.is_streak_enough(self.awaited_count.load(Relaxed) + 1)
             && !self.orders.are_open()
             && !spin.is_hot.swap(true, SeqCst)
         {
             spin.finds.store(0, Relaxed);
+            spin.open_account();
             spin.hot_since_ns.store(spin.now_ns(), Relaxed);
             spin.vain_rings.store(0, Relaxed);
             // The guest is to be woken elsewhere: this CPU will be busy looking.
@@ -229,6 +268,7 @@ impl Shared {
         if spin.is_hot.swap(false, SeqCst) {
             self.listener.set_sync(true);
             self.let_guests_roam();
+            spin.dense_streak.store(0, Relaxed);
             // How soon to look again: as it was worth it this time.
             let (finds, wanted) = (spin.finds.load(Relaxed), spin.wanted_streak.load(Relaxed));
             tracing::debug!(finds, wanted, "looking ends for a ring");
@@ -249,6 +289,7 @@ impl Shared {
         self.listener.set_sync(true);
         self.let_guests_roam();
         spin.streak.store(0, Relaxed);
+        spin.dense_streak.store(0, Relaxed);
         let wanted = spin.wanted_streak.load(Relaxed);
         let finds = spin.finds.load(Relaxed);
         let next = match ending {
@@ -292,21 +333,13 @@ impl Shared {
         }
     }
 
-    /// A thread is about to be answered, `guests` will be awaited: shims must not rely on a look that may come
-    /// late, nor rings on a worker that is busy.
+    /// A thread is about to be answered, `guests` will be awaited.
     pub fn before_reply(&self, guests: usize) {
         self.listener.before_reply(guests);
-        if self.is_looking()
-            && !self.spin.is_spinning.load(Relaxed)
-            && (!self.spin.has_room(guests) || self.spin.owner.load(Relaxed) != worker_key())
-        {
-            self.spin.owes_scan.store(true, SeqCst);
-            self.set_looking(false);
-        }
     }
 
-    /// Looks at the channels for a while, when that is worth it; true when somebody was woken. Before it returns
-    /// false no shim relies on being looked at (rule 4).
+    /// Looks at the channels for a while, when that is worth it; true when somebody was woken: then the worker is to come
+    /// back to this, for shims go on to rely on it. Before it returns false none does (rule 4).
     pub fn look(&self) -> bool {
         let spin = &self.spin;
         if spin.is_spinning.swap(true, SeqCst) {
@@ -316,19 +349,16 @@ impl Shared {
         // New threads and processes ring, whatever is looked at.
         let worth = spin.is_hot.load(SeqCst) && !self.orders.are_open();
         let found = worth && self.look_patiently();
-        if found && self.awaited_count.load(Relaxed) <= 1 {
-            // Nobody else could post meanwhile: the promise stands until this worker comes back.
-            spin.owner.store(worker_key(), Relaxed);
+        if found {
             spin.is_spinning.store(false, SeqCst);
             return true;
         }
-        let owes_scan = spin.owes_scan.swap(false, SeqCst) || self.is_looking();
+        let was_looking = self.is_looking();
         self.set_looking(false);
         fence(SeqCst);
         spin.is_spinning.store(false, SeqCst);
         // Whoever posted while the flag was set did not ring.
-        let rest = owes_scan && self.scan();
-        found || rest
+        was_looking && self.scan()
     }
 
     fn look_patiently(&self) -> bool {
@@ -342,7 +372,7 @@ impl Shared {
             spin.was_preempted();
         }
         // The clock is read when the first glances found nothing.
-        let mut times: Option<(Instant, Instant)> = None;
+        let mut times: Option<Times> = None;
         for glance in 0_u32.. {
             let is_due = match glance {
                 0 => spin.finds.load(Relaxed).is_multiple_of(FINDS_PER_RING),
@@ -357,35 +387,62 @@ impl Shared {
                 // All wait for something else; it stays hot.
                 return false;
             }
-            if !spin.has_room(guests) {
-                self.turn_cold(Ending::Crowded);
-                return false;
-            }
             for _ in 0..16 {
                 if self.scan() {
-                    spin.finds.fetch_add(1, Relaxed);
-                    spin.vain_rings.store(0, Relaxed);
+                    self.note_find(guests, times.as_ref());
                     return true;
                 }
                 std::hint::spin_loop();
             }
             let now = Instant::now();
-            let Some((give_up, last)) = &mut times else {
-                let patience = if is_first { FIRST_PATIENCE } else { spin.patience() };
-                times = Some((now + patience, now));
+            let is_crowded = !spin.has_room(guests);
+            let Some(times) = &mut times else {
+                times = Some(Times { begun: now, last: now });
                 continue;
             };
-            if now - *last > LONG_GLANCE && spin.was_preempted() {
+            if now - times.last > LONG_GLANCE && spin.was_preempted() {
                 self.turn_cold(Ending::Contended);
                 return false;
             }
-            if now > *give_up {
-                // A guest that does not even come to its first call has no CPU.
-                self.turn_cold(if is_first { Ending::Late } else { Ending::InVain });
+            let patience = match (is_first, is_crowded) {
+                (true, _) => FIRST_PATIENCE,
+                (false, true) => CROWDED_PATIENCE,
+                (false, false) => spin.patience(),
+            };
+            if now - times.begun > patience {
+                self.turn_cold(match (is_first, is_crowded) {
+                    // A guest that does not even come to its first call has no CPU.
+                    (true, _) => Ending::Late,
+                    (false, true) => Ending::Crowded,
+                    (false, false) => Ending::InVain,
+                });
                 return false;
             }
-            *last = now;
+            times.last = now;
         }
         false
     }
+
+    /// One of `guests` had posted; `times` is when looking began, where that took long.
+    fn note_find(&self, guests: usize, times: Option<&Times>) {
+        let spin = &self.spin;
+        spin.vain_rings.store(0, Relaxed);
+        let finds = spin.finds.fetch_add(1, Relaxed) + 1;
+        if let Some(times) = times {
+            let vain = u64::try_from(times.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            spin.vain_ns.fetch_add(vain, Relaxed);
+        }
+        if finds.is_multiple_of(FINDS_PER_ACCOUNT)
+            && spin.was_mostly_idle()
+            && !spin.has_room(guests)
+        {
+            self.turn_cold(Ending::Crowded);
+        }
+    }
+}
+
+/// Of one look: its begin, and its last glance.
+struct Times {
+    begun: Instant,
+    last: Instant,
 }

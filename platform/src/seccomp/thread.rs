@@ -23,6 +23,8 @@ pub struct Thread {
     slot: SlotRef,
     /// It was resumed and its event was not taken yet: a kick makes sense.
     pub is_running: AtomicBool,
+    /// What it posted was taken, and it was given no reply yet: the slot is the sentry's.
+    pub is_taken: AtomicBool,
     /// The context is gone; the host thread is to exit as soon as it is ours.
     pub is_doomed: AtomicBool,
     /// It was told to exit.
@@ -74,6 +76,7 @@ impl Thread {
             tid,
             slot,
             is_running: AtomicBool::new(false),
+            is_taken: AtomicBool::new(false),
             is_doomed: AtomicBool::new(false),
             is_ended: AtomicBool::new(false),
             is_kept_away: AtomicBool::new(false),
@@ -105,6 +108,11 @@ impl Thread {
 
     pub fn is_posted(&self) -> bool {
         self.slot.head().state.load(Ordering::Acquire) == state::POSTED
+    }
+
+    /// Whether the guest waits for us, whatever for.
+    pub fn is_ours(&self) -> bool {
+        matches!(self.slot.head().state.load(Ordering::Acquire), state::POSTED | state::LONG)
     }
 
     /// Wakes the task that owns the context.
@@ -150,6 +158,7 @@ impl Thread {
 
     /// Gives the slot back to the guest. The operations were written.
     pub fn reply(&self, listener: &Listener, reply: Reply) {
+        self.is_taken.store(false, Ordering::Relaxed);
         let mut link = self.link.lock();
         match link.notification.take() {
             Some(notification) if link.wants_channel => {
@@ -269,6 +278,13 @@ impl Thread {
 }
 
 impl Kicker for Thread {
+    fn blocks(&self) {
+        // Else what is posted is the answer to an order, which is yet to be found.
+        if self.is_taken.load(Ordering::Relaxed) {
+            self.slot.head().state.store(state::LONG, Ordering::Relaxed);
+        }
+    }
+
     fn set_answers(&self, answers: &Answers) {
         if !self.process.may_answer() {
             return;

@@ -106,6 +106,14 @@ impl RunState {
         }
     }
 
+    /// The thread's call waits for something.
+    pub fn note_blocked(&self) {
+        let kicker = self.kicker.lock().clone();
+        if let Some(kicker) = kicker {
+            kicker.blocks();
+        }
+    }
+
     /// The thread is about to look; what comes later sets it again.
     pub fn clear_attention(&self) {
         self.attention.store(false, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! The connections to a gofer. A request takes any idle one; each carries one request at a time.
+//! The connections to a gofer. A request takes its processor's, or any idle one; each carries one request at a time.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -132,9 +132,12 @@ impl Client {
         }
     }
 
-    /// Low connections first: their gofer threads are warm.
+    /// The caller's processor has its own connection, so that the gofer's thread of that one stays there, too: a round
+    /// trip between two processors takes several times as long.
     fn idle(&self) -> MutexGuard<'_, Connection> {
-        if let Some(connection) = self.connections.iter().find_map(Mutex::try_lock) {
+        let cpu = transport::current_cpu().map_or(0, usize::from);
+        let (others, own) = self.connections.split_at(cpu % self.connections.len());
+        if let Some(connection) = own.iter().chain(others).find_map(Mutex::try_lock) {
             return connection;
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.connections.len();
