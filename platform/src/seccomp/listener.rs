@@ -1,7 +1,7 @@
 //! The one listener of all stubs, and the workers that wait at it.
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use abi::Errno;
 use parking_lot::{Condvar, Mutex};
@@ -19,6 +19,10 @@ pub struct Listener {
     can_sync: bool,
     gate: Mutex<Gate>,
     opened: Condvar,
+    /// What was asked for by [`Listener::set_sync`].
+    is_sync: AtomicBool,
+    /// Guests that run, or are about to be answered.
+    guests: AtomicUsize,
     /// Worker that was the last in NOTIF_RECV.
     last: AtomicUsize,
     /// CPUs that the sandbox may use.
@@ -46,6 +50,8 @@ impl Listener {
         Self {
             fd,
             can_sync,
+            is_sync: AtomicBool::new(true),
+            guests: AtomicUsize::new(0),
             gate: Mutex::default(),
             opened: Condvar::new(),
             last: AtomicUsize::new(0),
@@ -55,6 +61,11 @@ impl Listener {
 
     /// Whether an answer wakes the one who rang on this CPU.
     pub fn set_sync(&self, is_sync: bool) {
+        self.is_sync.store(is_sync, Ordering::Relaxed);
+        self.apply_sync(is_sync);
+    }
+
+    fn apply_sync(&self, is_sync: bool) {
         if self.can_sync {
             let _ = sys::notif_set_sync(self.fd.as_fd(), is_sync);
         }
@@ -105,9 +116,15 @@ impl Listener {
     /// The calling thread is about to answer one of `guests`: if it is not the one that will come back to listen,
     /// or has more to do before, another worker is let in.
     pub fn before_reply(&self, guests: usize) {
+        self.guests.store(guests, Ordering::Relaxed);
         if guests > 1 || self.last.load(Ordering::Relaxed) != worker_key() {
             self.hand_over();
         }
+    }
+
+    /// Whether the one who is about to be answered is not the only guest that runs.
+    pub fn has_others(&self) -> bool {
+        self.guests.load(Ordering::Relaxed) > 1
     }
 
     /// Lets another worker in, if nobody is there.
@@ -140,9 +157,14 @@ impl Listener {
 
     /// Answers somebody whose work is not waited for: not on this CPU, if another is idle.
     pub fn send_elsewhere(&self, notification: u64, value: u64) {
-        self.set_sync(false);
+        let was_sync = self.is_sync.load(Ordering::Relaxed);
+        if was_sync {
+            self.apply_sync(false);
+        }
         self.send(notification, value);
-        self.set_sync(true);
+        if was_sync {
+            self.apply_sync(true);
+        }
     }
 
     /// Lets the call that was asked for happen.

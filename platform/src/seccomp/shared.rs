@@ -104,6 +104,7 @@ impl Shared {
         let mut awaited = self.awaited.lock();
         if thread.position.load(Relaxed) == usize::MAX {
             thread.position.store(awaited.len(), Relaxed);
+            thread.answered_at.store(self.spin.all_finds(), Relaxed);
             awaited.push(Arc::clone(thread));
             self.awaited_count.store(awaited.len(), SeqCst);
             self.before_reply(awaited.len());
@@ -120,6 +121,13 @@ impl Shared {
             }
             self.awaited_count.store(awaited.len(), SeqCst);
         }
+    }
+
+    /// Whether one of those who run has posted nothing for so many finds.
+    pub fn has_silent(&self, finds: u32) -> bool {
+        let now = self.spin.all_finds();
+        let awaited = self.awaited.lock();
+        awaited.iter().any(|thread| now.wrapping_sub(thread.answered_at.load(Relaxed)) > finds)
     }
 
     /// Wakes the owners of posted slots; true when there were any.

@@ -49,6 +49,11 @@ const CROWDED_PATIENCE: Duration = Duration::from_micros(40);
 /// After so many finds it is asked whether a worker with as many guests as CPUs was busy, for at least this share of the time.
 const FINDS_PER_ACCOUNT: u32 = 64;
 const BUSY_PERCENT: u64 = 40;
+/// How long a crowd is left alone after it showed that it has other work for its CPUs; doubled each time.
+const LEAST_PENALTY_NS: u64 = 2_000_000;
+const MOST_PENALTY_NS: u64 = 256_000_000;
+/// Who posts nothing for so many finds of others computes, and wants a CPU.
+const SILENT_FINDS: u32 = 128;
 /// So many finds pay for the way to them, when something that needs rings comes between.
 const WORTH_FINDS: u32 = 6;
 /// So many finds say that being hot was right.
@@ -69,12 +74,16 @@ pub struct Spin {
     kept_away: Mutex<Vec<Arc<Thread>>>,
     /// Finds since it is hot.
     finds: AtomicU32,
+    all_finds: AtomicU32,
     /// Rings since the last find: being hot is of no use to who sleeps between calls.
     vain_rings: AtomicU32,
     streak: AtomicU32,
     /// Rings at the end of the streak that were close enough together for a crowd.
     dense_streak: AtomicU32,
     wanted_streak: AtomicU32,
+    /// With as many guests as CPUs it is not tried again before then, and how long it is left alone the next time.
+    not_before_ns: AtomicU64,
+    penalty_ns: AtomicU64,
     last_ring_ns: AtomicU64,
     hot_since_ns: AtomicU64,
     /// Involuntary switches of the looking thread, as of the last question.
@@ -89,6 +98,8 @@ pub struct Spin {
 enum Ending {
     /// As many guests as CPUs, and too little to do for one of these.
     Crowded,
+    /// As many guests as CPUs, and one of them computes.
+    Wanted,
     /// The guest has other things to do.
     InVain,
     /// The guest did not come to its first call.
@@ -114,10 +125,13 @@ impl Spin {
             is_spinning: AtomicBool::new(false),
             kept_away: Mutex::default(),
             finds: AtomicU32::new(0),
+            all_finds: AtomicU32::new(0),
             vain_rings: AtomicU32::new(0),
             streak: AtomicU32::new(0),
             dense_streak: AtomicU32::new(0),
             wanted_streak: AtomicU32::new(SHORTEST_STREAK),
+            not_before_ns: AtomicU64::new(0),
+            penalty_ns: AtomicU64::new(LEAST_PENALTY_NS),
             last_ring_ns: AtomicU64::new(0),
             hot_since_ns: AtomicU64::new(0),
             preemptions: AtomicU64::new(0),
@@ -133,6 +147,11 @@ impl Spin {
         let mut others = self.allowed;
         others.unset(rustix::thread::sched_getcpu());
         (others.count() > 0).then_some(others)
+    }
+
+    /// Finds ever, modulo 2^32.
+    pub fn all_finds(&self) -> u32 {
+        self.all_finds.load(Relaxed)
     }
 
     /// Lets a thread run on other CPUs only than ours now; 0 is nobody.
@@ -167,7 +186,20 @@ impl Spin {
         if self.has_room(guests) {
             return self.streak.load(Relaxed) >= wanted;
         }
-        self.cpus > 1 && self.dense_streak.load(Relaxed) >= wanted.max(SHORTEST_STREAK)
+        self.cpus > 1
+            && self.dense_streak.load(Relaxed) >= SHORTEST_STREAK
+            && self.now_ns() >= self.not_before_ns.load(Relaxed)
+    }
+
+    /// Looking at a crowd ended: how soon to try again.
+    fn judge_crowd(&self, was_good: bool) {
+        if was_good {
+            self.penalty_ns.store(LEAST_PENALTY_NS, Relaxed);
+            return;
+        }
+        let penalty = self.penalty_ns.load(Relaxed);
+        self.penalty_ns.store((penalty * 2).min(MOST_PENALTY_NS), Relaxed);
+        self.not_before_ns.store(self.now_ns() + penalty, Relaxed);
     }
 
     fn open_account(&self) {
@@ -293,9 +325,11 @@ impl Shared {
         let wanted = spin.wanted_streak.load(Relaxed);
         let finds = spin.finds.load(Relaxed);
         let next = match ending {
+            Ending::Crowded | Ending::Wanted => {
+                spin.judge_crowd(ending == Ending::Crowded && finds >= VERY_GOOD_FINDS);
+                wanted
+            }
             _ if finds >= VERY_GOOD_FINDS => wanted.min(SHORTEST_STREAK),
-            Ending::Crowded if finds >= GOOD_FINDS => wanted,
-            Ending::Crowded => wanted.saturating_mul(2).min(LONGEST_STREAK.max(wanted)),
             Ending::InVain if finds >= WORTH_FINDS => (wanted / 2).max(1),
             Ending::InVain => wanted.saturating_mul(2).min(LONGEST_STREAK.max(wanted)),
             Ending::Late => wanted.saturating_mul(4).min(LONGEST_STREAK.max(wanted)),
@@ -411,9 +445,9 @@ impl Shared {
             };
             if now - times.begun > patience {
                 self.turn_cold(match (is_first, is_crowded) {
+                    (_, true) => Ending::Crowded,
                     // A guest that does not even come to its first call has no CPU.
-                    (true, _) => Ending::Late,
-                    (false, true) => Ending::Crowded,
+                    (true, false) => Ending::Late,
                     (false, false) => Ending::InVain,
                 });
                 return false;
@@ -427,15 +461,22 @@ impl Shared {
     fn note_find(&self, guests: usize, times: Option<&Times>) {
         let spin = &self.spin;
         spin.vain_rings.store(0, Relaxed);
+        spin.all_finds.fetch_add(1, Relaxed);
         let finds = spin.finds.fetch_add(1, Relaxed) + 1;
         if let Some(times) = times {
             let vain = u64::try_from(times.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
             spin.vain_ns.fetch_add(vain, Relaxed);
         }
-        if finds.is_multiple_of(FINDS_PER_ACCOUNT)
-            && spin.was_mostly_idle()
-            && !spin.has_room(guests)
-        {
+        if !finds.is_multiple_of(FINDS_PER_ACCOUNT) {
+            return;
+        }
+        let was_idle = spin.was_mostly_idle();
+        if spin.has_room(guests) {
+            return;
+        }
+        if self.has_silent(SILENT_FINDS) {
+            self.turn_cold(Ending::Wanted);
+        } else if was_idle {
             self.turn_cold(Ending::Crowded);
         }
     }

@@ -36,7 +36,7 @@ impl SeccompContext {
 
     /// Copies out once and checks.
     fn take_post(&mut self) -> Result<Post, PlatformError> {
-        self.thread.is_taken.store(true, Relaxed);
+        self.thread.take();
         let head = self.head();
         let what = head.kind.load(Relaxed);
         let (done, errno) = (head.ops_done.load(Relaxed), head.errno.load(Relaxed));
