@@ -3,6 +3,8 @@
 //! A `Sink` is where a read puts its bytes, a `Source` is where a write takes them from. Both may stop early
 //! with `EFAULT`; what went through before counts (partial reads and writes, as in Linux).
 
+use std::os::fd::BorrowedFd;
+
 use abi::{Errno, Result};
 
 /// Destination of a read.
@@ -15,6 +17,23 @@ pub trait Sink {
     /// # Errors
     /// `EFAULT` when not one byte could be put.
     fn put(&mut self, bytes: &[u8]) -> Result<usize>;
+
+    /// Puts what a host file has from `pos` on, without a buffer in between, as far as this place reaches; `None` where
+    /// that is not possible, or not worth it.
+    ///
+    /// # Errors
+    /// Those of the host's read; then nothing was put.
+    fn put_from(&mut self, _file: BorrowedFd<'_>, _pos: u64) -> Option<Result<Filled>> {
+        None
+    }
+}
+
+/// What [`Sink::put_from`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filled {
+    pub bytes: usize,
+    /// The place was filled: the file may have more. Else it has not.
+    pub is_full: bool,
 }
 
 /// Origin of a write.

@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | `allocator` | how the C library's allocator takes memory |
 //! | `cpu` | which processor this is |
 //! | `chmod` | mode changes through `O_PATH` descriptors |
 //! | `clone` | fork into new namespaces, without exec |
@@ -11,6 +12,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod allocator;
 pub mod chmod;
 pub mod clone;
 pub mod cpu;

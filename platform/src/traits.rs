@@ -1,7 +1,7 @@
 //! The traits that the sentry sees.
 
 use std::future::Future;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -201,6 +201,19 @@ pub trait AddressSpace: Send + Sync {
 
     /// Copies into guest memory; returns how many bytes went through before the first unwritable page.
     fn write(&self, addr: UserAddr, bytes: &[u8]) -> usize;
+
+    /// Copies into guest memory what a host file has from `pos` on, at most `most` bytes, without a buffer of ours in
+    /// between: how many, and how many were asked of the file. `None` when this way is not to be had.
+    ///
+    /// # Errors
+    /// Those of pread(2).
+    fn write_from(
+        &self,
+        addr: UserAddr,
+        most: usize,
+        file: BorrowedFd<'_>,
+        pos: u64,
+    ) -> Option<Result<(usize, usize), Errno>>;
 
     /// Several ranges in one host call, in order; returns the total of bytes.
     fn read_vectored(&self, ranges: &[(UserAddr, usize)], into: &mut [u8]) -> usize;

@@ -58,6 +58,7 @@ impl From<BootError> for Outcome {
 /// Runs the sandbox's first process to its end.
 #[must_use]
 pub fn boot(mut config: Config, platform: Arc<dyn Platform>) -> Outcome {
+    host::allocator::use_one_heap();
     let stats = config.stats.take();
     match prepare(config, platform) {
         Ok((kernel, console)) => {

@@ -9,6 +9,7 @@ tests! {
     seek_whence_and_errors, truncate_grows_with_zeros, exclusive_create_refuses, bad_descriptors, bad_addresses,
     access_modes_are_enforced, dup_shares_the_offset, dup3_and_close_on_exec, fcntl_flags, descriptor_limit,
     read_of_directory_is_eisdir, copy_file_range_copies, sendfile_copies, lowest_descriptor_is_used,
+    host_files_are_read_whole, reads_end_at_unwritable_memory,
 }
 
 const CREATE: i32 = libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
@@ -228,4 +229,59 @@ fn lowest_descriptor_is_used() {
     assert_eq!(ok!(dup(0)), a);
     ok!(close(b));
     assert_eq!(open("/dev/null", libc::O_RDONLY), b);
+}
+
+/// The program's own file: large, and below the overlay when inside.
+fn open_own_file() -> i32 {
+    open("/proc/self/exe", libc::O_RDONLY)
+}
+
+fn host_files_are_read_whole() {
+    let fd = open_own_file();
+    let mut expected = Vec::new();
+    while expected.len() < 100_000 {
+        let part = read_some(fd, 1000);
+        assert_eq!(part.len(), 1000, "a regular file gives all that is asked for");
+        expected.extend(part);
+    }
+    for size in [1_usize, 4095, 16_383, 16_384, 16_385, 40_000, 65_536, 99_999] {
+        let mut bytes = vec![0_u8; size];
+        let got = ok!(pread(fd, bytes.as_mut_ptr().cast(), size, 1));
+        assert_eq!(got as usize, size);
+        assert!(bytes == expected[1..=size], "{size} bytes differ");
+    }
+    // Two ranges, the first of which is short; and a buffer that reaches beyond the end.
+    let (mut a, mut b) = (vec![0_u8; 10], vec![0_u8; 30_000]);
+    let into = [
+        libc::iovec { iov_base: a.as_mut_ptr().cast(), iov_len: a.len() },
+        libc::iovec { iov_base: b.as_mut_ptr().cast(), iov_len: b.len() },
+    ];
+    assert_eq!(ok!(preadv(fd, into.as_ptr(), 2, 0)), 30_010);
+    assert!(a == expected[..10] && b == expected[10..30_010]);
+    let end = ok!(lseek(fd, -5, libc::SEEK_END));
+    assert_eq!(read_some(fd, 70_000).len(), 5);
+    assert_eq!(ok!(lseek(fd, 0, libc::SEEK_CUR)), end + 5);
+    assert_eq!(read_some(fd, 70_000).len(), 0);
+    ok!(close(fd));
+}
+
+fn reads_end_at_unwritable_memory() {
+    const PAGE: usize = 4096;
+    let fd = open_own_file();
+    for pages in [1, 3, 5, 8] {
+        let len = (pages + 1) * PAGE;
+        // SAFETY: anonymous memory anywhere.
+        let memory = unsafe {
+            let (protection, flags) =
+                (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0)
+        };
+        assert_ne!(memory, libc::MAP_FAILED);
+        let last = memory.wrapping_byte_add(pages * PAGE);
+        ok!(mprotect(last, PAGE, libc::PROT_READ));
+        assert_eq!(ok!(pread(fd, memory, len, 0)) as usize, pages * PAGE);
+        fails!(libc::EFAULT, pread(fd, last, PAGE, 0));
+        ok!(munmap(memory, len));
+    }
+    ok!(close(fd));
 }

@@ -213,6 +213,15 @@ impl<'a> Listing<'a> {
         Ok(Self { is_last, items: input })
     }
 
+    /// Entries that are left, and bytes of their names, at most.
+    #[must_use]
+    pub fn bounds(&self) -> (usize, usize) {
+        /// Of an entry with a name of one byte and without attributes.
+        const SHORTEST: usize = 8 + 8 + 1 + 2 + 1 + 1;
+        let bytes = self.items.len();
+        (bytes / SHORTEST, bytes)
+    }
+
     fn item(&mut self) -> Decoded<DirItem<'a>> {
         let input = &mut self.items;
         let (ino, next) = (input.u64()?, input.u64()?);

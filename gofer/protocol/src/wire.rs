@@ -82,6 +82,11 @@ impl<'a> Reader<'a> {
     }
 
     #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

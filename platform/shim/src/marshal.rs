@@ -127,6 +127,10 @@ pub fn offer(slot: &Slot, fast: &Fast) {
             InCount(at, count, size) => {
                 offers.input(fast.argument(at), bytes(fast.argument(count), size));
             }
+            // Of a large buffer mostly no more than the front is filled.
+            OutCount(at, count, 1) => {
+                offers.output(fast.argument(at), fast.argument(count).min(MOST));
+            }
             OutCount(at, count, size) => {
                 offers.output(fast.argument(at), bytes(fast.argument(count), size));
             }

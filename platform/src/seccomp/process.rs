@@ -273,6 +273,16 @@ impl AddressSpace for Process {
         self.write_directly(addr, bytes)
     }
 
+    fn write_from(
+        &self,
+        addr: UserAddr,
+        most: usize,
+        file: BorrowedFd<'_>,
+        pos: u64,
+    ) -> Option<Result<(usize, usize), Errno>> {
+        windows::write_from(self, addr.0, most, file, pos)
+    }
+
     fn read_vectored(&self, ranges: &[(UserAddr, usize)], into: &mut [u8]) -> usize {
         if let [(addr, len)] = ranges
             && let Some(part) = into.get_mut(..*len)

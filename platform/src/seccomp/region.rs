@@ -5,10 +5,11 @@
 //! 2. Guests write it at any time: only atomics are handed out, all of whose bit patterns are valid.
 //! 3. Offsets are checked against the mapping's size before a pointer is made.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::sys;
 use abi::Errno;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -180,6 +181,34 @@ impl SlotRef {
         (end <= SLOT_SIZE).then(|| unsafe {
             copy(self.base().add(offset as usize), bytes.as_ptr(), bytes.len());
         })
+    }
+
+    /// Reads from a file into the range; `None` when that is not inside.
+    pub fn fill(
+        &self,
+        offset: u64,
+        len: usize,
+        file: BorrowedFd<'_>,
+        pos: u64,
+    ) -> Option<Result<usize, Errno>> {
+        let end = offset.checked_add(len as u64)?;
+        if end > SLOT_SIZE {
+            return None;
+        }
+        let Ok(pos) = i64::try_from(pos) else { return Some(Err(Errno::EINVAL)) };
+        loop {
+            // SAFETY: rule 3; the kernel writes there, as the guest may at any time.
+            let count = unsafe {
+                libc::pread(file.as_raw_fd(), self.base().add(offset as usize).cast(), len, pos)
+            };
+            match usize::try_from(count) {
+                Ok(count) => return Some(Ok(count)),
+                Err(_) => match sys::last_errno() {
+                    Errno::EINTR => {}
+                    errno => return Some(Err(errno)),
+                },
+            }
+        }
     }
 
     /// The word at an offset, or `None` when that is unaligned or outside.

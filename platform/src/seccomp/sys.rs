@@ -55,7 +55,7 @@ const NOTIF_SET_FLAGS: u64 = 0x4008_2104;
 const ADDFD_FLAG_SEND: u32 = 2;
 
 /// The calling thread's errno, as ours.
-fn last_errno() -> Errno {
+pub fn last_errno() -> Errno {
     Errno::from_raw(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 

@@ -6,10 +6,11 @@
 //! another way, has it written at once (a *flush*).
 
 use std::cell::RefCell;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use abi::UserAddr;
+use abi::{Errno, UserAddr};
 use parking_lot::Mutex;
 use shim_abi::{BOUNCE_END, BOUNCE_OFFSET, MAX_COPIES, MAX_WINDOWS, window};
 
@@ -149,6 +150,31 @@ impl Windows {
         slot.copy_out(input.place + inside, part).map_or(0, |()| len)
     }
 
+    /// See [`crate::AddressSpace::write_from`].
+    fn write_from(
+        &self,
+        slot: &SlotRef,
+        addr: u64,
+        most: usize,
+        file: BorrowedFd<'_>,
+        pos: u64,
+    ) -> Option<Result<(usize, usize), Errno>> {
+        let mut state = self.0.lock();
+        let output = state.outputs.iter().find(|output| output.place_of(addr, 1).is_some())?;
+        let inside = addr - output.addr;
+        let place = output.place + inside;
+        let asked = most.min((output.len - inside) as usize);
+        // Before something was read that would have no way out.
+        if !state.has_room_for_copy() {
+            return None;
+        }
+        let read = slot.fill(place, asked, file, pos)?;
+        if let Ok(count @ 1..) = read {
+            state.note_copy(Window { addr, len: count as u64, place });
+        }
+        Some(read.map(|count| (count, asked)))
+    }
+
     fn write(&self, process: &Process, slot: &SlotRef, addr: u64, bytes: &[u8]) -> bool {
         let len = bytes.len() as u64;
         let mut state = self.0.lock();
@@ -168,6 +194,10 @@ impl Windows {
 }
 
 impl State {
+    fn has_room_for_copy(&self) -> bool {
+        self.copies.len < MAX_COPIES
+    }
+
     fn note_copy(&mut self, copy: Window) -> bool {
         if let Some(last) = self.copies.last_mut()
             && last.addr.wrapping_add(last.len) == copy.addr
@@ -213,6 +243,17 @@ pub fn peek(process: &Process, addr: u64, into: &mut [u8]) -> usize {
 pub fn write(process: &Process, addr: u64, bytes: &[u8]) -> bool {
     with_current(process, |windows, slot| windows.write(process, slot, addr, bytes))
         .unwrap_or(false)
+}
+
+/// See [`crate::AddressSpace::write_from`].
+pub fn write_from(
+    process: &Process,
+    addr: u64,
+    most: usize,
+    file: BorrowedFd<'_>,
+    pos: u64,
+) -> Option<Result<(usize, usize), Errno>> {
+    with_current(process, |windows, slot| windows.write_from(slot, addr, most, file, pos)).flatten()
 }
 
 impl CallMemory for Thread {

@@ -2,8 +2,10 @@
 
 use std::marker::PhantomData;
 use std::mem::size_of;
+use std::os::fd::BorrowedFd;
 
 use abi::{Errno, Result, UserAddr};
+use base::io_buf::Filled;
 use base::{Sink, Source};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -157,9 +159,34 @@ impl<'a> UserSink<'a> {
     }
 }
 
+impl UserSink<'_> {
+    /// The next range with room, from its first free byte on.
+    fn place(&mut self) -> Option<(UserAddr, usize)> {
+        while let Some(range) = self.ranges.first() {
+            let room = range.len - self.skip;
+            if room > 0 {
+                return Some((range.addr.checked_add(self.skip as u64)?, room));
+            }
+            self.ranges = &self.ranges[1..];
+            self.skip = 0;
+        }
+        None
+    }
+}
+
 impl Sink for UserSink<'_> {
     fn remaining(&self) -> usize {
         self.left
+    }
+
+    fn put_from(&mut self, file: BorrowedFd<'_>, pos: u64) -> Option<Result<Filled>> {
+        let (at, room) = self.place()?;
+        let filled = self.mm.space().write_from(at, room, file, pos)?;
+        Some(filled.map(|(bytes, asked)| {
+            self.skip += bytes;
+            self.left -= bytes;
+            Filled { bytes, is_full: bytes == asked }
+        }))
     }
 
     fn put(&mut self, mut bytes: &[u8]) -> Result<usize> {

@@ -269,29 +269,13 @@ fn first_result(file: &File, result: Result<usize>) -> Attempt {
     }
 }
 
-/// Reads without waiting. From a file with positions as much as there is, from a stream what comes at once.
+/// Reads without waiting: what the file gives at once.
 fn read_now(cx: &Cx<'_>, file: &File, ranges: &[UserSlice], at: At) -> Result<usize> {
     let mm = cx.mm();
     let mut sink = UserSink::new(&mm, ranges);
-    let wanted = total(ranges);
-    cx.with_vfs(|vfs| {
-        let mut done = 0;
-        loop {
-            let step = match at.plus(done) {
-                At::Position => file.read(vfs, &mut sink),
-                At::Offset(offset) => file.pread(vfs, &mut sink, offset),
-            };
-            match step {
-                Ok(0) => break,
-                Ok(count) => done += count,
-                Err(errno) if done == 0 => return Err(errno),
-                Err(_) => break,
-            }
-            if done >= wanted || !file.ops().is_seekable() {
-                break;
-            }
-        }
-        Ok(done)
+    cx.with_vfs(|vfs| match at {
+        At::Position => file.read(vfs, &mut sink),
+        At::Offset(offset) => file.pread(vfs, &mut sink, offset),
     })
 }
 

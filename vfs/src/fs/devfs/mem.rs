@@ -43,13 +43,20 @@ impl MemDevice {
 /// Size of the pieces in which zeros and random bytes are handed out.
 const CHUNK: usize = 4096;
 
-fn put_pieces(sink: &mut dyn Sink, mut make: impl FnMut(&mut [u8]) -> Result<()>) -> Result<usize> {
-    let mut chunk = [0; CHUNK];
+static ZEROS: [u8; CHUNK] = [0; CHUNK];
+
+/// Puts `piece` until the sink is full, changed by `make` before each time.
+fn put_pieces<P: AsRef<[u8]>>(
+    sink: &mut dyn Sink,
+    mut piece: P,
+    mut make: impl FnMut(&mut P) -> Result<()>,
+) -> Result<usize> {
     let mut done = 0;
     while sink.remaining() > 0 {
-        let want = sink.remaining().min(CHUNK);
-        make(&mut chunk[..want])?;
-        match sink.put(&chunk[..want]) {
+        make(&mut piece)?;
+        let bytes = piece.as_ref();
+        let want = sink.remaining().min(bytes.len());
+        match sink.put(&bytes[..want]) {
             Ok(got) => {
                 done += got;
                 if got < want {
@@ -76,8 +83,11 @@ impl FileOps for MemDevice {
     fn read(&self, _: &VfsCx<'_>, _: &File, sink: &mut dyn Sink, _pos: u64) -> Result<usize> {
         match self {
             Self::Null => Ok(0),
-            Self::Zero | Self::Full => put_pieces(sink, |_| Ok(())),
-            Self::Random | Self::Urandom => put_pieces(sink, random),
+            Self::Zero | Self::Full => put_pieces(sink, ZEROS.as_slice(), |_| Ok(())),
+            Self::Random | Self::Urandom => {
+                let piece = vec![0; sink.remaining().min(CHUNK)];
+                put_pieces(sink, piece, |piece| random(piece))
+            }
         }
     }
 

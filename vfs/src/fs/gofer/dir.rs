@@ -53,7 +53,11 @@ impl Piece {
     fn decode(from: u64, fields: Reader<'_>) -> Decoded<(Self, Vec<Option<Attr>>)> {
         let listing = Listing::decode(fields)?;
         let mut piece = Self { from, is_last: listing.is_last, ..Self::default() };
-        let mut attrs = Vec::new();
+        // Growing step by step costs more than what is given back below.
+        let (rows, bytes) = listing.bounds();
+        piece.rows.reserve(rows);
+        piece.names.reserve(bytes);
+        let mut attrs = Vec::with_capacity(rows);
         for item in listing {
             let DirItem { ino, next, kind, name, attr } = item?;
             let start = piece.names.len();

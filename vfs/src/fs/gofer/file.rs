@@ -2,11 +2,12 @@
 
 use std::any::Any;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use abi::open::OpenFlags;
 use abi::{Errno, Result};
+use base::io_buf::Filled;
 use base::{Sink, Source};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::{IoSlice, ReadWriteFlags};
@@ -19,7 +20,7 @@ use crate::file::{File, FileOps, MapSource, Whence};
 /// Bytes moved per host call; on the stack, and never cleared.
 const PIECE: usize = 64 * 1024;
 /// Writes up to this size need no allocation.
-const SMALL: usize = 4096;
+const SMALL: usize = 512;
 
 /// See the module.
 pub struct GoferFile {
@@ -59,8 +60,20 @@ impl FileOps for GoferFile {
         let mut piece = [MaybeUninit::uninit(); PIECE];
         let mut total = 0;
         while sink.remaining() > 0 {
-            let wanted = sink.remaining().min(PIECE);
             let at = pos.checked_add(total as u64).ok_or(Errno::EINVAL)?;
+            match sink.put_from(self.fd.as_fd(), at) {
+                Some(Ok(Filled { bytes, is_full })) => {
+                    total += bytes;
+                    if is_full {
+                        continue;
+                    }
+                    break;
+                }
+                Some(Err(reason)) if total == 0 => return Err(reason),
+                Some(Err(_)) => break,
+                None => {}
+            }
+            let wanted = sink.remaining().min(PIECE);
             let got = match rustix::io::pread(&*self.fd, &mut piece[..wanted], at) {
                 Ok((bytes, _)) => &*bytes,
                 Err(rustix::io::Errno::INTR) => continue,

@@ -14,6 +14,7 @@ use super::foresight::OpenAhead;
 use super::inode::GoferInode;
 use super::open_files::Kept;
 use crate::lock_order;
+use crate::name_hash::NameHasher;
 
 /// Bytes that the read-only directories of one filesystem may know together.
 const LIMIT: usize = 16 << 20;
@@ -55,7 +56,7 @@ pub enum Entry {
 /// The entries a directory knows.
 #[derive(Default)]
 pub struct Known {
-    entries: HashMap<Arc<[u8]>, Entry>,
+    entries: HashMap<Arc<[u8]>, Entry, NameHasher>,
     /// Bytes of all names.
     name_bytes: usize,
     /// Every name is in `entries`.
