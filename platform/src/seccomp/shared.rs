@@ -104,7 +104,7 @@ impl Shared {
         let mut awaited = self.awaited.lock();
         if thread.position.load(Relaxed) == usize::MAX {
             thread.position.store(awaited.len(), Relaxed);
-            thread.answered_at.store(self.spin.all_finds(), Relaxed);
+            thread.answered_ms.store(self.spin.account_ms(), Relaxed);
             awaited.push(Arc::clone(thread));
             self.awaited_count.store(awaited.len(), SeqCst);
             self.before_reply(awaited.len());
@@ -123,11 +123,10 @@ impl Shared {
         }
     }
 
-    /// Whether one of those who run has posted nothing for so many finds.
-    pub fn has_silent(&self, finds: u32) -> bool {
-        let now = self.spin.all_finds();
+    /// Whether one of those who run has posted nothing since then, by [`Spin::account_ms`].
+    pub fn has_silent(&self, since_ms: u32) -> bool {
         let awaited = self.awaited.lock();
-        awaited.iter().any(|thread| now.wrapping_sub(thread.answered_at.load(Relaxed)) > finds)
+        awaited.iter().any(|thread| thread.answered_ms.load(Relaxed) < since_ms)
     }
 
     /// Wakes the owners of posted slots; true when there were any.

@@ -5,8 +5,8 @@
 //! One look without a find, being put off the CPU, or more guests than CPUs turn it cold again. How long the next
 //! streak must be depends on how that went: a machine with work for all its CPUs is left alone for long.
 //!
-//! With as many guests as CPUs the one that looks takes a CPU from them. That is worth it as long as it is busy with
-//! their calls for most of the time, each of which would cost several times as much by the doorbell.
+//! With as many guests as CPUs the one that looks takes a CPU from them. That is worth it as long as their calls come in
+//! quick succession: each would cost several times as much by the doorbell.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -43,17 +43,19 @@ const LONGEST_STREAK: u32 = 4096;
 /// The same after it showed that other programs want the CPUs.
 const CONTENDED_STREAK: u32 = 1 << 16;
 /// The same with as many guests as CPUs.
-const CROWDED_GAP: Duration = Duration::from_micros(25);
+const CROWDED_GAP: Duration = Duration::from_micros(16);
 /// How long a worker looks with as many guests as CPUs.
-const CROWDED_PATIENCE: Duration = Duration::from_micros(40);
-/// After so many finds it is asked whether a worker with as many guests as CPUs was busy, for at least this share of the time.
+const CROWDED_PATIENCE: Duration = Duration::from_micros(100);
+/// After so many finds it is asked whether they came quickly enough for a worker with as many guests as CPUs: a call costs
+/// several microseconds less than by the doorbell, but the guests have one CPU less.
 const FINDS_PER_ACCOUNT: u32 = 64;
-const BUSY_PERCENT: u64 = 40;
+const CROWDED_FIND_NS: u64 = 12_000;
 /// How long a crowd is left alone after it showed that it has other work for its CPUs; doubled each time.
-const LEAST_PENALTY_NS: u64 = 2_000_000;
+const LEAST_PENALTY_NS: u64 = 4_000_000;
 const MOST_PENALTY_NS: u64 = 256_000_000;
-/// Who posts nothing for so many finds of others computes, and wants a CPU.
-const SILENT_FINDS: u32 = 128;
+/// Who posts nothing for so long computes, and wants a CPU; unless it had to wait for one, so much for each other guest.
+const SILENT_MS: u32 = 20;
+const TURN_MS: u32 = 8;
 /// So many finds pay for the way to them, when something that needs rings comes between.
 const WORTH_FINDS: u32 = 6;
 /// So many finds say that being hot was right.
@@ -74,7 +76,6 @@ pub struct Spin {
     kept_away: Mutex<Vec<Arc<Thread>>>,
     /// Finds since it is hot.
     finds: AtomicU32,
-    all_finds: AtomicU32,
     /// Rings since the last find: being hot is of no use to who sleeps between calls.
     vain_rings: AtomicU32,
     streak: AtomicU32,
@@ -88,8 +89,7 @@ pub struct Spin {
     hot_since_ns: AtomicU64,
     /// Involuntary switches of the looking thread, as of the last question.
     preemptions: AtomicU64,
-    /// Time spent with looking in vain since `account_since_ns`.
-    vain_ns: AtomicU64,
+    /// Since when finds are counted for the next account.
     account_since_ns: AtomicU64,
 }
 
@@ -125,7 +125,6 @@ impl Spin {
             is_spinning: AtomicBool::new(false),
             kept_away: Mutex::default(),
             finds: AtomicU32::new(0),
-            all_finds: AtomicU32::new(0),
             vain_rings: AtomicU32::new(0),
             streak: AtomicU32::new(0),
             dense_streak: AtomicU32::new(0),
@@ -135,7 +134,6 @@ impl Spin {
             last_ring_ns: AtomicU64::new(0),
             hot_since_ns: AtomicU64::new(0),
             preemptions: AtomicU64::new(0),
-            vain_ns: AtomicU64::new(0),
             account_since_ns: AtomicU64::new(0),
         }
     }
@@ -149,9 +147,9 @@ impl Spin {
         (others.count() > 0).then_some(others)
     }
 
-    /// Finds ever, modulo 2^32.
-    pub fn all_finds(&self) -> u32 {
-        self.all_finds.load(Relaxed)
+    /// When the last account was opened, in milliseconds.
+    pub fn account_ms(&self) -> u32 {
+        (self.account_since_ns.load(Relaxed) / 1_000_000) as u32
     }
 
     /// Lets a thread run on other CPUs only than ours now; 0 is nobody.
@@ -202,17 +200,10 @@ impl Spin {
         self.not_before_ns.store(self.now_ns() + penalty, Relaxed);
     }
 
-    fn open_account(&self) {
-        self.vain_ns.store(0, Relaxed);
-        self.account_since_ns.store(self.now_ns(), Relaxed);
-    }
-
-    /// Whether the looking worker found little to do since the last question.
-    fn was_mostly_idle(&self) -> bool {
-        let past = self.now_ns().saturating_sub(self.account_since_ns.load(Relaxed));
-        let vain = self.vain_ns.load(Relaxed);
-        self.open_account();
-        vain * 100 > past * (100 - BUSY_PERCENT)
+    /// Begins an account; how long the last one took, in nanoseconds.
+    fn open_account(&self) -> u64 {
+        let now = self.now_ns();
+        now.saturating_sub(self.account_since_ns.swap(now, Relaxed))
     }
 
     /// Whether `guests` threads leave a CPU to look from.
@@ -326,7 +317,10 @@ impl Shared {
         let finds = spin.finds.load(Relaxed);
         let next = match ending {
             Ending::Crowded | Ending::Wanted => {
-                spin.judge_crowd(ending == Ending::Crowded && finds >= VERY_GOOD_FINDS);
+                // Crowded for a moment only, perhaps because others had the CPUs.
+                let hot_ns = spin.now_ns().saturating_sub(spin.hot_since_ns.load(Relaxed));
+                let was_good = u64::from(finds) * CROWDED_FIND_NS >= hot_ns;
+                spin.judge_crowd(was_good && ending == Ending::Crowded);
                 wanted
             }
             _ if finds >= VERY_GOOD_FINDS => wanted.min(SHORTEST_STREAK),
@@ -423,7 +417,7 @@ impl Shared {
             }
             for _ in 0..16 {
                 if self.scan() {
-                    self.note_find(guests, times.as_ref());
+                    self.note_find(guests);
                     return true;
                 }
                 std::hint::spin_loop();
@@ -457,26 +451,24 @@ impl Shared {
         false
     }
 
-    /// One of `guests` had posted; `times` is when looking began, where that took long.
-    fn note_find(&self, guests: usize, times: Option<&Times>) {
+    /// One of `guests` had posted.
+    fn note_find(&self, guests: usize) {
         let spin = &self.spin;
         spin.vain_rings.store(0, Relaxed);
-        spin.all_finds.fetch_add(1, Relaxed);
         let finds = spin.finds.fetch_add(1, Relaxed) + 1;
-        if let Some(times) = times {
-            let vain = u64::try_from(times.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            spin.vain_ns.fetch_add(vain, Relaxed);
-        }
         if !finds.is_multiple_of(FINDS_PER_ACCOUNT) {
             return;
         }
-        let was_idle = spin.was_mostly_idle();
+        let took_ns = spin.open_account();
         if spin.has_room(guests) {
             return;
         }
-        if self.has_silent(SILENT_FINDS) {
+        let hot_ms = (spin.hot_since_ns.load(Relaxed) / 1_000_000) as u32;
+        let turns_ms = TURN_MS.saturating_mul(u32::try_from(guests).unwrap_or(u32::MAX));
+        let since_ms = spin.account_ms().saturating_sub(SILENT_MS.saturating_add(turns_ms));
+        if since_ms > hot_ms && self.has_silent(since_ms) {
             self.turn_cold(Ending::Wanted);
-        } else if was_idle {
+        } else if took_ns > u64::from(FINDS_PER_ACCOUNT) * CROWDED_FIND_NS {
             self.turn_cold(Ending::Crowded);
         }
     }

@@ -291,13 +291,6 @@ pub fn involuntary_switches() -> u64 {
     }
 }
 
-/// Time of CLOCK_MONOTONIC.
-pub fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let (seconds, ns) = (now.tv_sec.cast_unsigned(), now.tv_nsec.cast_unsigned());
-    seconds * 1_000_000_000 + ns
-}
-
 /// CPU time of a process, user and total, in nanoseconds; zeroes when it is gone.
 pub fn process_times(pid: i32) -> (u64, u64) {
     // See clock_getcpuclockid(3): the complement of the pid, then the kind of clock. The first two count ticks.

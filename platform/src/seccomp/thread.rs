@@ -16,9 +16,6 @@ use super::sys::{self, AfterAddFd};
 use super::windows::Windows;
 use crate::{Answers, Kicker};
 
-/// Who computes for longer than this between two waits is given a CPU of its own, if there is one.
-const LONG_BURST_NS: u64 = 100_000;
-
 /// One guest thread of the host.
 pub struct Thread {
     process: Arc<Process>,
@@ -28,14 +25,8 @@ pub struct Thread {
     pub is_running: AtomicBool,
     /// What it posted was taken, and it was given no reply yet: the slot is the sentry's.
     is_taken: AtomicBool,
-    /// Its call took long.
-    was_long: AtomicBool,
-    /// When it went on after such a call, by [`sys::now_ns`]; 0: its next event came already.
-    went_on_ns: AtomicU64,
-    /// How long it usually runs after such a call until the next one.
-    burst_ns: AtomicU64,
-    /// Count of finds when it was answered, see `spin`.
-    pub answered_at: AtomicU32,
+    /// When it was answered, in milliseconds of `spin`'s clock, which stands still between two accounts.
+    pub answered_ms: AtomicU32,
     /// The context is gone; the host thread is to exit as soon as it is ours.
     pub is_doomed: AtomicBool,
     /// It was told to exit.
@@ -88,10 +79,7 @@ impl Thread {
             slot,
             is_running: AtomicBool::new(false),
             is_taken: AtomicBool::new(false),
-            was_long: AtomicBool::new(false),
-            went_on_ns: AtomicU64::new(0),
-            burst_ns: AtomicU64::new(0),
-            answered_at: AtomicU32::new(0),
+            answered_ms: AtomicU32::new(0),
             is_doomed: AtomicBool::new(false),
             is_ended: AtomicBool::new(false),
             is_kept_away: AtomicBool::new(false),
@@ -156,21 +144,6 @@ impl Thread {
     /// What it posted is about to be looked at.
     pub fn take(&self) {
         self.is_taken.store(true, Ordering::Relaxed);
-        let went_on = self.went_on_ns.swap(0, Ordering::Relaxed);
-        if went_on != 0 {
-            let burst = sys::now_ns().saturating_sub(went_on);
-            let usual = self.burst_ns.load(Ordering::Relaxed);
-            self.burst_ns.store((3 * usual + burst) / 4, Ordering::Relaxed);
-        }
-    }
-
-    /// It goes on after a call that took long: true when it is likely to compute for a while then.
-    fn goes_on_for_long(&self) -> bool {
-        if !self.was_long.swap(false, Ordering::Relaxed) {
-            return false;
-        }
-        self.went_on_ns.store(sys::now_ns(), Ordering::Relaxed);
-        self.burst_ns.load(Ordering::Relaxed) > LONG_BURST_NS
     }
 
     /// The thread rang. Its owner is to be woken when that was for an event.
@@ -255,8 +228,8 @@ impl Thread {
         let Some((last, others)) = reply.files.split_last() else {
             head.has_fd.store(0, Ordering::Relaxed);
             head.state.store(reply.state, Ordering::SeqCst);
-            if self.goes_on_for_long() && listener.has_others() {
-                // Whoever has woken it runs here.
+            if listener.has_others() {
+                // It may have rung on another CPU: pulled here, all guests would end up on one.
                 listener.send_elsewhere(notification, 0);
             } else {
                 listener.send(notification, 0);
@@ -322,7 +295,6 @@ impl Kicker for Thread {
         // Else what is posted is the answer to an order, which is yet to be found.
         if self.is_taken.load(Ordering::Relaxed) {
             self.slot.head().state.store(state::LONG, Ordering::Relaxed);
-            self.was_long.store(true, Ordering::Relaxed);
         }
     }
 
