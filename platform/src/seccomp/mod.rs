@@ -76,7 +76,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `zygote`, `blob` | starting the first guest process |
-//! | `bpf`, `filter` | the filter and the assembler it is written with |
+//! | `filter` | the filter |
 //! | `listener`, `spin` | waiting for rings; when to look instead |
 //! | `shared` | tables, notifications, deaths |
 //! | `orders`, `pool` | new processes and threads; stubs ahead of demand |
@@ -91,7 +91,6 @@
 
 mod birth;
 mod blob;
-mod bpf;
 mod context;
 mod filter;
 mod frame;
