@@ -55,7 +55,7 @@ impl From<BootError> for Outcome {
     }
 }
 
-/// Runs the sandbox's first process to its end.
+/// Runs the sandbox's first process to its end. The platform may be one that is not ready yet.
 #[must_use]
 pub fn boot(mut config: Config, platform: Arc<dyn Platform>) -> Outcome {
     host::allocator::use_one_heap();
@@ -103,6 +103,7 @@ fn prepare(config: Config, platform: Arc<dyn Platform>) -> Result<Prepared, Boot
         mounts,
         files,
     };
+    kernel.platform.get_ready().map_err(|error| BootError::new(error.to_string()))?;
     (config.confine)().map_err(BootError::new)?;
     orders::listen(&kernel, config.control, console.clone());
     if let Some(console) = &console {

@@ -57,6 +57,7 @@ impl Guest {
             trees: vec![Tree { host_path: root.to_path_buf(), writable }],
             sockets: theirs,
             confine: ConfineOptions::none(),
+            leave: None,
         };
         std::thread::spawn(move || gofer_server::serve(config).unwrap());
         let client = Client::connect(ours, Box::new(|_| {})).unwrap();
@@ -390,6 +391,7 @@ fn a_dead_gofer_is_told_once_and_gives_eio() {
         trees: vec![Tree { host_path: dir.0.clone(), writable: false }],
         sockets: theirs.iter().map(|fd| fd.try_clone().unwrap()).collect(),
         confine: ConfineOptions::none(),
+        leave: None,
     };
     let server = std::thread::spawn(move || gofer_server::serve(config).unwrap());
     let told = Arc::new(AtomicU32::new(0));

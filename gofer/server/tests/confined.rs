@@ -37,6 +37,7 @@ fn serve_when_asked() {
         trees,
         sockets: vec![socket, second],
         confine: gofer_server::ConfineOptions::default(),
+        leave: None,
     };
     // The harness's own calls after the test are not the gofer's: leave from here.
     let result = gofer_server::serve(config);

@@ -37,6 +37,8 @@ struct State {
     /// Not yet told to the zygote.
     queue: VecDeque<u64>,
     ready: VecDeque<Arc<Thread>>,
+    /// How many were taken so far.
+    taken: u64,
     waiting: Vec<Waker>,
     failure: Option<Errno>,
     is_dead: bool,
@@ -63,7 +65,13 @@ impl Pool {
     /// Orders stubs until enough are ready or on their way.
     pub fn refill(&self, shared: &Shared) {
         let mut state = self.state.lock();
-        let wanted = self.target + state.waiting.len();
+        // The first one is sure to be needed, and many programs need no other.
+        let ahead = match state.taken {
+            0 => self.target.min(1),
+            1 => 0,
+            _ => self.target,
+        };
+        let wanted = ahead + state.waiting.len();
         while state.ready.len() + state.ordered.len() < wanted {
             let token = shared.orders.next_token() | POOL_BIT;
             state.ordered.push(token);
@@ -163,7 +171,10 @@ impl Pool {
             }
         };
         let answer = match taken {
-            Some(stub) => Poll::Ready(Ok(stub)),
+            Some(stub) => {
+                state.taken += 1;
+                Poll::Ready(Ok(stub))
+            }
             None if state.is_dead => {
                 return Poll::Ready(Err(PlatformError::Broken("the zygote died".to_owned())));
             }

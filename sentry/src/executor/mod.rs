@@ -143,14 +143,21 @@ impl Executor {
 /// Body of a worker thread.
 fn worker(shared: &Shared, platform: &dyn Platform) {
     RUNS_TASKS.set(true);
-    while !shared.ended.load(Ordering::Relaxed) {
+    loop {
         shared.drain();
+        // Nothing more for guests: the host ends them with us, and whoever tells the outcome needs the CPU.
+        if shared.ended.load(Ordering::Relaxed) {
+            break;
+        }
         if platform.poll() {
             continue;
         }
         if let Err(error) = platform.park() {
             shared.end(Outcome::Failed { code: 125, message: error.to_string() });
         }
+    }
+    loop {
+        std::thread::park();
     }
 }
 

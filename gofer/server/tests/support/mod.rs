@@ -77,6 +77,7 @@ impl Client {
                 .collect(),
             sockets: vec![theirs],
             confine: gofer_server::ConfineOptions::none(),
+            leave: None,
         };
         std::thread::spawn(move || gofer_server::serve(config).unwrap());
         Self { socket: ours }
