@@ -30,3 +30,12 @@ pub fn start_elsewhere(child: Pid) {
         let _ = sched_setaffinity(Some(child), &allowed);
     }
 }
+
+/// Has a process's first thread go on on our processor, if it may.
+pub fn pull_here(pid: Pid) {
+    let Some(here) = current().filter(|here| usize::from(*here) < CpuSet::MAX_CPU) else { return };
+    let mut only = CpuSet::new();
+    only.set(here.into());
+    // Without effect it is only slower.
+    let _ = sched_setaffinity(Some(pid), &only);
+}

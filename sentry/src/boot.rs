@@ -2,12 +2,14 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | `ahead` | what the gofer looks for meanwhile |
 //! | `mounts` | the guest's tree |
 //! | `console` | the host's terminal as the guest's |
 //! | `stdio` | the first descriptors |
 //! | `program` | the first process: found, loaded, started |
 //! | `orders` | what the supervisor tells while the guest runs |
 
+mod ahead;
 mod console;
 pub(crate) mod mounts;
 mod orders;
@@ -53,6 +55,16 @@ impl From<BootError> for Outcome {
     fn from(BootError { code, message }: BootError) -> Self {
         Self::Failed { code, message }
     }
+}
+
+/// Says hello to the gofer; to be called once, before [`boot`] and better long before it: the gofer has some looking to
+/// do, and may not be there yet.
+///
+/// # Errors
+/// When the connection is none.
+pub fn greet(config: &Config) -> std::io::Result<()> {
+    let first = config.gofer.first().ok_or(std::io::ErrorKind::NotConnected)?;
+    Client::greet(first, &ahead::paths(config))
 }
 
 /// Runs the sandbox's first process to its end. The platform may be one that is not ready yet.
@@ -125,7 +137,7 @@ fn connect(
             executor.end(Outcome::Failed { code: 125, message });
         }
     });
-    Client::connect(sockets, on_broken).map_err(|error| BootError::new(error.to_string()))
+    Client::meet(sockets, on_broken).map_err(|error| BootError::new(error.to_string()))
 }
 
 /// The guest's clock for file times.

@@ -33,7 +33,10 @@ mod tests;
 
 pub use attr::{AttrChange, FsFigures, Owner, TimeChange};
 pub use path::{Name, TreePath};
-pub use reply::{DirItem, Listing, OpenedFile, OpenedFiles, ReplyHead, TreeInfo, Walked, Welcome};
+pub use reply::{
+    DirItem, Listing, OpenedFile, OpenedFiles, ReplyHead, Sighting, Sightings, TreeInfo, Walked,
+    Welcome,
+};
 pub use request::{NO_CPU, NodeKind, Op, Plus, Request, SyncScope};
 pub use wire::DecodeError;
 
@@ -44,7 +47,7 @@ pub mod transport {
 }
 
 /// Version of the messages; both sides must agree.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes of the longest message.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 /// Bytes of the longest path in a message; longer than `PATH_MAX`, because a guest may descend step by step.

@@ -87,6 +87,12 @@ pub enum Op<'a> {
         flags: OpenFlags,
     },
     ReadLink,
+    /// What lies on the way to each of `paths` (from the tree's root on, each ended by NUL), links followed within the
+    /// tree; the regular files at their ends are opened for reading. Answered by `Sightings`, by none for a
+    /// writable tree, of which nothing is believed for long.
+    Explore {
+        paths: &'a [u8],
+    },
     /// Opens regular files of the directory `path` for reading: `names` are entries of it, one beside the other and
     /// not one below the other, at most [`MAX_OPEN`](crate::MAX_OPEN). Answered by `OpenedFiles`.
     OpenFiles {
@@ -159,7 +165,7 @@ codes! {
     HELLO = 1, WALK = 2, ATTR = 3, OPEN = 4, READ_LINK = 5, READ_DIR = 6, CREATE = 7, MKDIR = 8, SYMLINK = 9,
     LINK = 10, UNLINK = 11, RMDIR = 12, RENAME = 13, MKNOD = 14, SET_ATTR = 15, GET_XATTR = 16,
     SET_XATTR = 17, LIST_XATTR = 18, REMOVE_XATTR = 19, STAT_FS = 20, SYNC = 21, ACCESS = 22, CONNECT = 23,
-    OPEN_FILES = 24,
+    OPEN_FILES = 24, EXPLORE = 25,
 }
 
 impl Op<'_> {
@@ -171,6 +177,7 @@ impl Op<'_> {
             Self::Open { .. } => OPEN,
             Self::OpenFiles { .. } => OPEN_FILES,
             Self::ReadLink => READ_LINK,
+            Self::Explore { .. } => EXPLORE,
             Self::ReadDir { .. } => READ_DIR,
             Self::Create { .. } => CREATE,
             Self::Mkdir { .. } => MKDIR,
@@ -219,6 +226,7 @@ impl Op<'_> {
             | Self::StatFs
             | Self::Sync { .. }
             | Self::OpenFiles { .. }
+            | Self::Explore { .. }
             | Self::Connect => false,
         }
     }
@@ -227,6 +235,7 @@ impl Op<'_> {
         match *self {
             Self::Hello { version } => out.put_u32(version),
             Self::Walk { names } | Self::OpenFiles { names } => out.put_blob(names.bytes()),
+            Self::Explore { paths } => out.put_blob(paths),
             Self::Open { flags } => out.put_u32(flags.bits()),
             Self::ReadDir { cursor, plus } => {
                 out.put_u64(cursor);
@@ -295,6 +304,7 @@ fn fields<'a>(code: u16, input: &mut Reader<'a>) -> Decoded<Op<'a>> {
         ATTR => Op::Attr,
         OPEN => Op::Open { flags: OpenFlags::from_bits_retain(input.u32()?) },
         READ_LINK => Op::ReadLink,
+        EXPLORE => Op::Explore { paths: input.blob()? },
         OPEN_FILES => Op::OpenFiles { names: input.path()? },
         READ_DIR => Op::ReadDir { cursor: input.u64()?, plus: Plus::from_code(input.u8()?)? },
         CREATE => Op::Create { owner: attr::owner(input)? },

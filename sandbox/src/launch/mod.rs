@@ -125,6 +125,12 @@ impl Process {
         }
     }
 
+    /// Kills it and has it end on our CPU, which is about to be idle, wherever it stood.
+    fn kill_here(&mut self) {
+        host::cpu::pull_here(self.child.pid);
+        self.kill();
+    }
+
     /// "the gofer died (signal 9)", for the one line.
     fn epitaph(&self) -> String {
         let name = self.name;

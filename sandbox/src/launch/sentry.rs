@@ -96,6 +96,7 @@ impl Body {
     fn run(self, namespaces: Namespaces) -> i32 {
         super::terminal::disown();
         host::signal::unblock_all();
+        let greeted = sentry::greet(&self.config);
         let namespaces =
             if namespaces.is_empty() { namespaces } else { namespaces | ENTERED.enter() };
         // Out of the terminal's reach: its signals are for the supervisor to forward.
@@ -109,6 +110,9 @@ impl Body {
         let options = platform::seccomp::Config { rewrite, answer, spin, ..Default::default() };
         let outcome = if !received_go(&reply) {
             return 1;
+        } else if let Err(error) = greeted {
+            let message = format!("cannot reach the gofer: {error}");
+            Outcome::Failed { code: 125, message }
         } else if let Err(message) = confine::enter(namespaces, identity) {
             Outcome::Failed { code: 125, message }
         } else {

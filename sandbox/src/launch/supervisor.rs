@@ -67,7 +67,7 @@ impl Supervisor {
             // Its end takes as long as the sentry's, and can be had at the same time. One that may be in the midst of
             // changing something for another process of the sandbox ends when the sentry has hung up.
             if !self.gofer_may_write {
-                self.gofer.kill();
+                self.gofer.kill_here();
             }
         }
         let end = match end? {

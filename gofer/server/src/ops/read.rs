@@ -132,7 +132,7 @@ pub fn open_files(
     Ok(())
 }
 
-fn link_text(dir: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
+pub fn link_text(dir: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
     let mut text = [0; LINK_BYTES];
     let length = rustix::fs::readlinkat_raw(dir.as_fd(), name, &mut text).map_err(errno)?;
     // A text that fills the buffer may have been cut.

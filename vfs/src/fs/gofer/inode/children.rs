@@ -1,5 +1,6 @@
 //! What a directory knows about its entries: learning, recalling, looking up, moving.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -165,6 +166,36 @@ impl GoferInode {
             state.reading = Arc::downgrade(&kept);
         }
         self.shared.open_files.keep(kept);
+    }
+
+    pub(in super::super) fn is(&self, kind: FileType) -> bool {
+        self.kind == kind
+    }
+
+    /// The gofer came by the entry `name`; for a symbolic link with its text, for a file perhaps with a descriptor.
+    pub(in super::super) fn sighted(
+        &self,
+        name: &[u8],
+        attr: Attr,
+        link: Option<Box<[u8]>>,
+        opened: Option<OwnedFd>,
+    ) -> Arc<Self> {
+        let inode = self.adopt(name, attr);
+        match (inode.kind, link, opened) {
+            (FileType::Symlink, Some(text), _) => inode.state.lock().link = Some(text),
+            (FileType::Regular, _, Some(fd)) => {
+                let kept = Kept::new(Arc::new(fd));
+                inode.state.lock().reading = Arc::downgrade(&kept);
+                self.shared.open_files.keep(kept);
+            }
+            _ => {}
+        }
+        inode
+    }
+
+    /// The gofer found no entry `name`.
+    pub(in super::super) fn not_sighted(&self, name: &[u8]) {
+        self.with_known(|known| known.learn(name, Entry::Absent, false));
     }
 
     /// Gives back memory; costs round trips later.
