@@ -49,14 +49,20 @@ pub enum Plus {
     /// Where a walk of the tree goes on.
     Directories,
     Everything,
+    /// All when there are at most [`Plus::FEW`], else none.
+    Few,
 }
 
 impl Plus {
+    /// Entries whose attributes cost about what one more request does.
+    pub const FEW: usize = 24;
+
     const fn code(self) -> u8 {
         match self {
             Self::Nothing => 0,
             Self::Directories => 1,
             Self::Everything => 2,
+            Self::Few => 3,
         }
     }
 
@@ -65,6 +71,7 @@ impl Plus {
             0 => Ok(Self::Nothing),
             1 => Ok(Self::Directories),
             2 => Ok(Self::Everything),
+            3 => Ok(Self::Few),
             _ => Err(DecodeError::BadValue),
         }
     }

@@ -53,7 +53,7 @@ fn requests_survive_the_wire_and_every_cut_is_refused() {
     round_trip(Op::Open { flags: OpenFlags::RDWR | OpenFlags::TRUNC });
     round_trip(Op::Explore { paths: b"/bin/../x\0y\0" });
     round_trip(Op::OpenFiles { names: TreePath::new(b"a/b").unwrap() });
-    for plus in [Plus::Nothing, Plus::Directories, Plus::Everything] {
+    for plus in [Plus::Nothing, Plus::Directories, Plus::Everything, Plus::Few] {
         round_trip(Op::ReadDir { cursor: u64::MAX, plus });
     }
     round_trip(Op::Symlink { target: b"../x", owner });

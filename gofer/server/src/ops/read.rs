@@ -172,6 +172,10 @@ pub fn read_dir(
 fn list(dir: &OwnedFd, plus: Plus, out: &mut Vec<u8>) -> Result<()> {
     out.put_flag(false);
     let mut raw = [MaybeUninit::uninit(); RAW_BYTES];
+    let plus = match plus {
+        Plus::Few => few(dir, &mut raw)?,
+        plus => plus,
+    };
     let mut entries = RawDir::new(dir.as_fd(), &mut raw);
     while let Some(entry) = entries.next() {
         let entry = entry.map_err(errno)?;
@@ -182,7 +186,7 @@ fn list(dir: &OwnedFd, plus: Plus, out: &mut Vec<u8>) -> Result<()> {
         // Not every filesystem tells types along with names.
         let told = known_kind(entry.file_type()).or((name == b"..").then_some(FileType::Directory));
         let wants_attr = match plus {
-            Plus::Nothing => told.is_none(),
+            Plus::Nothing | Plus::Few => told.is_none(),
             Plus::Directories => told.is_none_or(|kind| kind == FileType::Directory),
             Plus::Everything => true,
         };
@@ -195,6 +199,21 @@ fn list(dir: &OwnedFd, plus: Plus, out: &mut Vec<u8>) -> Result<()> {
         *is_last = 1;
     }
     Ok(())
+}
+
+/// Everything, if there are only few entries from here on; the directory is then where it was.
+fn few(dir: &OwnedFd, raw: &mut [MaybeUninit<u8>]) -> Result<Plus> {
+    let start = rustix::fs::seek(dir, SeekFrom::Current(0)).map_err(errno)?;
+    let mut entries = RawDir::new(dir.as_fd(), raw);
+    let mut count = 0;
+    while count <= Plus::FEW
+        && let Some(entry) = entries.next()
+    {
+        entry.map_err(errno)?;
+        count += 1;
+    }
+    rustix::fs::seek(dir, SeekFrom::Start(start)).map_err(errno)?;
+    Ok(if count <= Plus::FEW { Plus::Everything } else { Plus::Nothing })
 }
 
 fn known_kind(kind: rustix::fs::FileType) -> Option<FileType> {

@@ -149,25 +149,25 @@ impl Known {
     }
 
     /// Counts a lookup that is going to be asked for. Answers how to list the directory before, when it is time to: its
-    /// names, which also tells the ones that are not there, and the attributes unless it is large (by its own size in
-    /// bytes), for then a piece of the listing would be no more than a piece.
+    /// names, which also tells the ones that are not there, and the attributes once that many were asked for one by
+    /// one that having them all costs no more (few programs look at more than some files of a large directory). `size`
+    /// is the directory's own in bytes: all that is known about how many entries there are.
     pub fn worth_listing(&mut self, name: &[u8], size: u64) -> Option<Plus> {
-        /// Lookups in one directory that cost about what its listing does; a small one's costs less.
-        const ENOUGH: u32 = 4;
-        const ENOUGH_OF_SMALL: u32 = 2;
-        const SMALL: u64 = 8192;
-        const FEW: usize = 1024;
+        /// Attributes that cost what one request does.
+        const PER_LOOKUP: usize = 12;
+        /// Names of a listing that cost what one request does, in bytes of a directory.
+        const BYTES_PER_LOOKUP: u64 = 4096;
+        /// A piece of the listing would be no more than a piece.
+        const MOST: usize = 1024;
         if matches!(self.entries.get(name), Some(Entry::Named)) {
             self.lookups_of_named = self.lookups_of_named.saturating_add(1);
-            let is_time = self.lookups_of_named == ENOUGH && self.entries.len() <= FEW;
-            return is_time.then_some(Plus::Everything);
+            let enough = (self.entries.len() / PER_LOOKUP).max(1);
+            let is_time = usize::try_from(self.lookups_of_named) == Ok(enough);
+            return (is_time && self.entries.len() <= MOST).then_some(Plus::Everything);
         }
         self.lookups = self.lookups.saturating_add(1);
-        let (enough, plus) = match size {
-            ..=SMALL => (ENOUGH_OF_SMALL, Plus::Everything),
-            _ => (ENOUGH, Plus::Directories),
-        };
-        (self.lookups == enough && self.run == 0).then_some(plus)
+        let is_time = u64::from(self.lookups) == 1 + (size / BYTES_PER_LOOKUP).max(1);
+        (is_time && self.run == 0).then_some(Plus::Few)
     }
 
     /// Drops entries of inodes that nobody holds.
