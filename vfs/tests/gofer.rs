@@ -91,6 +91,7 @@ impl Guest {
             fs: &self.fs,
             caller: Caller::default(),
             file_size_limit: u64::MAX,
+            will_open: false,
         }
     }
 

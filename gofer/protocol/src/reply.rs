@@ -83,7 +83,7 @@ impl Welcome {
     }
 }
 
-/// Answer to `Walk`.
+/// Answer to `Walk`. The descriptor of a file that was opened comes with the message.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Walked {
     /// Attributes of the components found, outermost first.

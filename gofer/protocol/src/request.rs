@@ -84,9 +84,11 @@ pub enum Op<'a> {
     Hello {
         version: u32,
     },
-    /// Attributes of `names`, one after the other, from the directory `path` on.
+    /// Attributes of `names`, one after the other, from the directory `path` on. With `open`, the last one is opened for
+    /// reading, if it is a regular file that can be.
     Walk {
         names: TreePath<'a>,
+        open: bool,
     },
     Attr,
     /// Opens a regular file; only the access mode and `O_TRUNC` count.
@@ -241,7 +243,11 @@ impl Op<'_> {
     fn encode_fields(&self, out: &mut Vec<u8>) {
         match *self {
             Self::Hello { version } => out.put_u32(version),
-            Self::Walk { names } | Self::OpenFiles { names } => out.put_blob(names.bytes()),
+            Self::Walk { names, open } => {
+                out.put_blob(names.bytes());
+                out.put_flag(open);
+            }
+            Self::OpenFiles { names } => out.put_blob(names.bytes()),
             Self::Explore { paths } => out.put_blob(paths),
             Self::Open { flags } => out.put_u32(flags.bits()),
             Self::ReadDir { cursor, plus } => {
@@ -307,7 +313,7 @@ fn link_text<'a>(input: &mut Reader<'a>) -> Decoded<&'a [u8]> {
 fn fields<'a>(code: u16, input: &mut Reader<'a>) -> Decoded<Op<'a>> {
     Ok(match code {
         HELLO => Op::Hello { version: input.u32()? },
-        WALK => Op::Walk { names: input.path()? },
+        WALK => Op::Walk { names: input.path()?, open: input.flag()? },
         ATTR => Op::Attr,
         OPEN => Op::Open { flags: OpenFlags::from_bits_retain(input.u32()?) },
         READ_LINK => Op::ReadLink,

@@ -49,7 +49,9 @@ fn requests_survive_the_wire_and_every_cut_is_refused() {
         ..AttrChange::default()
     };
     round_trip(Op::Hello { version: VERSION });
-    round_trip(Op::Walk { names: TreePath::new(b"a/b/c").unwrap() });
+    for open in [false, true] {
+        round_trip(Op::Walk { names: TreePath::new(b"a/b/c").unwrap(), open });
+    }
     round_trip(Op::Open { flags: OpenFlags::RDWR | OpenFlags::TRUNC });
     round_trip(Op::Explore { paths: b"/bin/../x\0y\0" });
     round_trip(Op::OpenFiles { names: TreePath::new(b"a/b").unwrap() });

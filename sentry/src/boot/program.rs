@@ -68,7 +68,7 @@ async fn run(kernel: &Arc<Kernel>, start: Start) -> std::result::Result<(), Outc
 }
 
 fn vfs_cx<'a>(cred: &'a Credentials, fs: &'a FsContext) -> VfsCx<'a> {
-    VfsCx { cred, fs, caller: Caller::default(), file_size_limit: u64::MAX }
+    VfsCx { cred, fs, caller: Caller::default(), file_size_limit: u64::MAX, will_open: false }
 }
 
 fn fs_context(

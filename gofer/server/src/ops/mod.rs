@@ -31,7 +31,7 @@ pub fn perform(
     fds: &mut Vec<OwnedFd>,
 ) -> Result<()> {
     match op {
-        Op::Walk { names } => read::walk(session, tree, path, names, out),
+        Op::Walk { names, open } => read::walk(session, tree, path, (names, open), out, fds),
         Op::Attr => read::attr(session, tree, path, out),
         Op::Open { flags } => {
             fds.push(read::open(session, tree, path, flags, out)?);

@@ -25,8 +25,9 @@ pub fn walk(
     session: &mut Session,
     tree: &ServedTree,
     from: TreePath<'_>,
-    names: TreePath<'_>,
+    (names, open): (TreePath<'_>, bool),
     out: &mut Vec<u8>,
+    fds: &mut Vec<OwnedFd>,
 ) -> Result<()> {
     let mut dir = session.dir(tree, from)?;
     let mut walked = Walked::default();
@@ -56,6 +57,18 @@ pub fn walk(
                 }
             }
             FileType::Directory => {}
+            FileType::Regular if open && names.peek().is_none() => {
+                // What cannot be opened is told when the open is asked for.
+                if let Ok((fd, attr)) = session.open_in(tree, &dir, name.bytes(), OFlags::RDONLY)
+                    && attr.file_type() == FileType::Regular
+                {
+                    if let Some(last) = walked.found.last_mut() {
+                        *last = attr;
+                    }
+                    fds.push(fd);
+                }
+                break;
+            }
             _ => break,
         }
     }

@@ -68,6 +68,8 @@ pub struct Known {
     /// Regular files in the order of the listing.
     files: Vec<Arc<[u8]>>,
     ahead: OpenAhead,
+    /// Opens that had to be asked for.
+    opens: u32,
     /// Lookups that had to be asked for: of names nothing was known about, and of listed ones.
     lookups: u32,
     lookups_of_named: u32,
@@ -183,12 +185,23 @@ impl Known {
 
     /// The file `name` is to be opened. Answers the files to open along with it, those that are likely to be next.
     pub fn open_ahead(&mut self, name: &[u8], sure_after: u32) -> Vec<Arc<[u8]>> {
+        self.opens = self.opens.saturating_add(1);
+        if self.is_worth_opening_whole(sure_after) {
+            let others = self.files.iter().filter(|file| ***file != *name);
+            return others.filter(|file| self.is_to_open(file)).cloned().collect();
+        }
         let rest = self.files.get(self.ahead.at()..).unwrap_or_default();
         let place = rest.iter().take(OpenAhead::WINDOW).position(|file| **file == *name);
         let count = self.ahead.next(place, sure_after);
         let Some(place) = place.filter(|_| count > 0) else { return Vec::new() };
         let rest = rest.iter().skip(place + 1).take(count);
         rest.filter(|file| self.is_to_open(file)).cloned().collect()
+    }
+
+    /// A few files of which two were opened in whatever order: a locale's, the parts of a small package.
+    fn is_worth_opening_whole(&self, sure_after: u32) -> bool {
+        const FEW: usize = 16;
+        self.is_complete && self.files.len() <= FEW && self.opens == 2 && sure_after <= 2
     }
 
     fn is_to_open(&self, name: &[u8]) -> bool {
