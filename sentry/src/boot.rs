@@ -70,7 +70,6 @@ pub fn greet(config: &Config) -> std::io::Result<()> {
 /// Runs the sandbox's first process to its end. The platform may be one that is not ready yet.
 #[must_use]
 pub fn boot(mut config: Config, platform: Arc<dyn Platform>) -> Outcome {
-    host::allocator::use_one_heap();
     let stats = config.stats.take();
     match prepare(config, platform) {
         Ok((kernel, console)) => {

@@ -47,6 +47,7 @@ const GOFER_CONNECTIONS: usize = 2;
 
 /// Runs the plan's program to its end; the result is the command's exit code.
 pub fn launch(plan: Plan) -> Result<u8, Failure> {
+    host::allocator::use_one_heap();
     let timeout = plan.timeout;
     let signals = SignalFd::block(supervisor::FORWARDED)
         .map_err(|e| Failure::host("cannot block signals", e))?;
