@@ -66,12 +66,12 @@ impl Pool {
     pub fn refill(&self, shared: &Shared) {
         let mut state = self.state.lock();
         // The first one is sure to be needed, and many programs need no other.
-        let ahead = match state.taken {
-            0 => self.target.min(1),
-            1 => 0,
-            _ => self.target,
+        let waiting = state.waiting.len();
+        let wanted = match state.taken {
+            0 => waiting.max(self.target.min(1)),
+            1 => waiting,
+            _ => waiting + self.target,
         };
-        let wanted = ahead + state.waiting.len();
         while state.ready.len() + state.ordered.len() < wanted {
             let token = shared.orders.next_token() | POOL_BIT;
             state.ordered.push(token);
