@@ -31,7 +31,15 @@ pub fn start_elsewhere(child: Pid) {
     }
 }
 
-/// Has a process's first thread go on on our processor, if it may.
+/// The same for our processor: for a process that we are about to wait for.
+pub fn start_here(child: Pid) {
+    if let Ok(allowed) = sched_getaffinity(Some(child)) {
+        pull_here(child);
+        let _ = sched_setaffinity(Some(child), &allowed);
+    }
+}
+
+/// Has a process's first thread go on on our processor, if it may, and stay there.
 pub fn pull_here(pid: Pid) {
     let Some(here) = current().filter(|here| usize::from(*here) < CpuSet::MAX_CPU) else { return };
     let mut only = CpuSet::new();

@@ -74,7 +74,7 @@ pub fn boot(mut config: Config, platform: Arc<dyn Platform>) -> Outcome {
     match prepare(config, platform) {
         Ok((kernel, console)) => {
             let platform = Arc::clone(&kernel.platform);
-            let outcome = kernel.executor.run(&platform, WORKERS);
+            let outcome = kernel.executor.run(&platform);
             if let Some(console) = console {
                 console.drain();
             }
@@ -115,6 +115,10 @@ fn prepare(config: Config, platform: Arc<dyn Platform>) -> Result<Prepared, Boot
         files,
     };
     kernel.platform.get_ready().map_err(|error| BootError::new(error.to_string()))?;
+    // They make the first guest process meanwhile; the walls that follow enclose them, too.
+    let started = kernel.executor.start(&kernel.platform, WORKERS);
+    started.map_err(|error| BootError::new(format!("cannot start a worker thread: {error}")))?;
+    std::thread::yield_now();
     (config.confine)().map_err(BootError::new)?;
     orders::listen(&kernel, config.control, console.clone());
     if let Some(console) = &console {

@@ -98,12 +98,17 @@ impl Pool {
             wakers = std::mem::take(&mut state.waiting);
         }
         let expected = current.filter(|token| state.ordered.contains(token));
+        let is_first = state.taken == 0;
         state.notification = Some(notification);
         let order = state.next_order();
         drop(state);
         if let Some(token) = expected
             && let Ok(pid) = i32::try_from(result)
         {
+            if is_first && let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                // The other CPU is busy with the rest of the start, and we are about to wait for this one.
+                host::cpu::start_here(pid);
+            }
             shared.watch_unborn(token, pid);
             // Born while we looked?
             if !self.state.lock().ordered.contains(&token) {
