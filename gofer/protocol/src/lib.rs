@@ -2,7 +2,8 @@
 //!
 //! The protocol is stateless and made of paths. A connection is a `SOCK_SEQPACKET` socket; each request is one message
 //! and gets one reply, in order. A request names a *tree* (a host directory the gofer serves) and a path in it; the
-//! gofer follows no symbolic link and leaves no tree, so the sentry walks links itself. Opened files come
+//! gofer follows no symbolic link and leaves no tree, so the sentry walks links itself (`Explore` only looks where they
+//! lead, within the tree). Opened files come
 //! back as descriptors (`SCM_RIGHTS`).
 //!
 //! ```text

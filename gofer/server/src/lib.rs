@@ -4,7 +4,8 @@
 //! descriptors of regular files. It knows nothing of kernels, and trusts nothing it is asked:
 //!
 //! 1. Every path is resolved below its tree's root descriptor, with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
-//!    RESOLVE_NO_MAGICLINKS`; the last component is never followed.
+//!    RESOLVE_NO_MAGICLINKS`; the last component is never followed (`Explore` takes such steps
+//!    one by one, links included, from the root on).
 //! 2. What may write is refused with `EROFS` on a read-only tree, whoever asks; donated descriptors are then
 //!    read-only. Only regular files are opened: fifos and devices could block or act, a directory's descriptor
 //!    would let its holder walk.
