@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "mallopt(3) has no safe wrapper")]
 
 /// One heap for all threads, which grows and shrinks in large steps: a thread's own one grows page by page, with a host
-/// call for each. To be called before there is a second thread.
+/// call for each. To be called before there is a second thread; processes that are forked later have it, too.
 pub fn use_one_heap() {
     /// Bytes asked for beyond what is needed, and kept when they are free again; touched only when used.
     const STEP: libc::c_int = 1 << 20;

@@ -3,6 +3,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `allocator` | how the C library's allocator takes memory |
+//! | `bpf`, `seccomp` | filters of host calls, written as tables |
 //! | `cpu` | which processor this is |
 //! | `chmod` | mode changes through `O_PATH` descriptors |
 //! | `clone` | fork into new namespaces, without exec |
@@ -13,9 +14,11 @@
 #![deny(unsafe_code)]
 
 pub mod allocator;
+pub mod bpf;
 pub mod chmod;
 pub mod clone;
 pub mod cpu;
 pub mod namespace;
 pub mod scm_rights;
+pub mod seccomp;
 pub mod signal;

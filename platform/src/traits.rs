@@ -143,7 +143,14 @@ pub trait Platform: Send + Sync {
     /// Name for logs and `doctor`.
     fn name(&self) -> &'static str;
 
-    /// Facts about every address space of this platform.
+    /// Waits for what was begun when the platform was made, so that the time until then can be used. To be called by
+    /// the thread that made it, before anything below but [`Platform::layout`]; further calls do nothing.
+    ///
+    /// # Errors
+    /// `Broken`, with what the host lacks.
+    fn get_ready(&self) -> Result<(), PlatformError>;
+
+    /// Facts about every address space of this platform; those about the vDSO are there once it is ready.
     fn layout(&self) -> &Layout;
 
     /// An empty address space with one execution context in it: what execve needs.

@@ -2,12 +2,14 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | `ahead` | what the gofer looks for meanwhile |
 //! | `mounts` | the guest's tree |
 //! | `console` | the host's terminal as the guest's |
 //! | `stdio` | the first descriptors |
 //! | `program` | the first process: found, loaded, started |
 //! | `orders` | what the supervisor tells while the guest runs |
 
+mod ahead;
 mod console;
 pub(crate) mod mounts;
 mod orders;
@@ -55,15 +57,24 @@ impl From<BootError> for Outcome {
     }
 }
 
-/// Runs the sandbox's first process to its end.
+/// Says hello to the gofer; to be called once, before [`boot`] and better long before it: the gofer has some looking to
+/// do, and may not be there yet.
+///
+/// # Errors
+/// When the connection is none.
+pub fn greet(config: &Config) -> std::io::Result<()> {
+    let first = config.gofer.first().ok_or(std::io::ErrorKind::NotConnected)?;
+    Client::greet(first, &ahead::paths(config))
+}
+
+/// Runs the sandbox's first process to its end. The platform may be one that is not ready yet.
 #[must_use]
 pub fn boot(mut config: Config, platform: Arc<dyn Platform>) -> Outcome {
-    host::allocator::use_one_heap();
     let stats = config.stats.take();
     match prepare(config, platform) {
         Ok((kernel, console)) => {
             let platform = Arc::clone(&kernel.platform);
-            let outcome = kernel.executor.run(&platform, WORKERS);
+            let outcome = kernel.executor.run(&platform);
             if let Some(console) = console {
                 console.drain();
             }
@@ -103,6 +114,11 @@ fn prepare(config: Config, platform: Arc<dyn Platform>) -> Result<Prepared, Boot
         mounts,
         files,
     };
+    kernel.platform.get_ready().map_err(|error| BootError::new(error.to_string()))?;
+    // They make the first guest process meanwhile; the walls that follow enclose them, too.
+    let started = kernel.executor.start(&kernel.platform, WORKERS);
+    started.map_err(|error| BootError::new(format!("cannot start a worker thread: {error}")))?;
+    std::thread::yield_now();
     (config.confine)().map_err(BootError::new)?;
     orders::listen(&kernel, config.control, console.clone());
     if let Some(console) = &console {
@@ -124,7 +140,7 @@ fn connect(
             executor.end(Outcome::Failed { code: 125, message });
         }
     });
-    Client::connect(sockets, on_broken).map_err(|error| BootError::new(error.to_string()))
+    Client::meet(sockets, on_broken).map_err(|error| BootError::new(error.to_string()))
 }
 
 /// The guest's clock for file times.

@@ -83,11 +83,12 @@ pub enum MountSource {
 }
 
 /// See [`Config::host`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct HostFacts {
-    /// Host's /proc/cpuinfo, as it is.
-    pub cpuinfo: String,
+    /// Host's /proc/cpuinfo, as it is; read when the guest asks for it, which few programs do.
+    pub cpuinfo: Option<OwnedFd>,
     pub cpus: u32,
+    /// In bytes.
     pub mem_total: u64,
     pub swap_total: u64,
     /// uname -r of the ABI that we offer.

@@ -44,7 +44,7 @@ pub mod task;
 pub mod thread_loop;
 pub mod time;
 
-pub use boot::boot;
+pub use boot::{boot, greet};
 pub use cx::Cx;
 pub use error::{Restart, SysError, SysResult};
 pub use kernel::Kernel;

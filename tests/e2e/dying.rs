@@ -29,13 +29,13 @@ fn disturb(case: &Case, act: impl FnOnce(i32)) -> Output {
     output
 }
 
-/// The supervisor starts the gofer first, then the sentry.
-fn gofer(supervisor: i32) -> i32 {
-    *children(supervisor).first().expect("there is a gofer")
+/// The supervisor starts the sentry first, then the gofer.
+fn sentry(supervisor: i32) -> i32 {
+    *children(supervisor).first().expect("there is a sentry")
 }
 
-fn sentry(supervisor: i32) -> i32 {
-    *children(supervisor).get(1).expect("there is a sentry")
+fn gofer(supervisor: i32) -> i32 {
+    *children(supervisor).get(1).expect("there is a gofer")
 }
 
 fn assert_all_gone(pids: &[i32]) {

@@ -68,7 +68,7 @@ fn sentry_is_confined() {
     std::thread::sleep(Duration::from_millis(1500));
     let children = format!("/proc/{supervisor}/task/{supervisor}/children");
     let children = std::fs::read_to_string(children).unwrap_or_default();
-    let sentry = children.split_whitespace().nth(1).expect("there is a sentry").to_owned();
+    let sentry = children.split_whitespace().next().expect("there is a sentry").to_owned();
     let status = std::fs::read_to_string(format!("/proc/{sentry}/status")).unwrap_or_default();
     let entries = std::fs::read_dir(format!("/proc/{sentry}/root")).map(Iterator::count);
     // SAFETY: signals a process this test started.

@@ -52,4 +52,6 @@ pub struct VfsCx<'a> {
     pub caller: Caller,
     /// RLIMIT_FSIZE in bytes; a write beyond it fails with EFBIG (the sentry adds SIGXFSZ).
     pub file_size_limit: u64,
+    /// What is looked up is to be opened for reading: where each question takes a while, both may be asked at once.
+    pub will_open: bool,
 }

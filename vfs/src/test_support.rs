@@ -55,6 +55,7 @@ impl World {
             fs: &self.fs,
             caller: Caller::default(),
             file_size_limit: u64::MAX,
+            will_open: false,
         }
     }
 

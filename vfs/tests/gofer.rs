@@ -52,14 +52,21 @@ struct Guest {
 
 impl Guest {
     fn new(root: &HostPath, writable: bool) -> Self {
+        Self::with_foresight(root, writable, "")
+    }
+
+    /// One whose gofer is asked for `paths` before it is there.
+    fn with_foresight(root: &HostPath, writable: bool, paths: &str) -> Self {
         let (ours, theirs) = sockets(2);
+        Client::greet(&ours[0], paths.as_bytes()).unwrap();
         let config = Config {
             trees: vec![Tree { host_path: root.to_path_buf(), writable }],
             sockets: theirs,
             confine: ConfineOptions::none(),
+            leave: None,
         };
         std::thread::spawn(move || gofer_server::serve(config).unwrap());
-        let client = Client::connect(ours, Box::new(|_| {})).unwrap();
+        let client = Client::meet(ours, Box::new(|_| {})).unwrap();
         let gofer = GoferFs::new(Arc::clone(&client), 0).unwrap();
         let names = MountNamespace::new(Arc::clone(&gofer) as _, b"host", MountFlags::empty());
         let fs = FsContext::new(names.root(), names.root(), 0o022);
@@ -84,6 +91,7 @@ impl Guest {
             fs: &self.fs,
             caller: Caller::default(),
             file_size_limit: u64::MAX,
+            will_open: false,
         }
     }
 
@@ -390,6 +398,7 @@ fn a_dead_gofer_is_told_once_and_gives_eio() {
         trees: vec![Tree { host_path: dir.0.clone(), writable: false }],
         sockets: theirs.iter().map(|fd| fd.try_clone().unwrap()).collect(),
         confine: ConfineOptions::none(),
+        leave: None,
     };
     let server = std::thread::spawn(move || gofer_server::serve(config).unwrap());
     let told = Arc::new(AtomicU32::new(0));
@@ -469,4 +478,33 @@ fn figures() {
         }
         println!("find with stat, /usr/share, {round}: {count} entries in {:?}", start.elapsed());
     }
+}
+
+#[test]
+fn what_was_asked_for_ahead_needs_no_round_trip() {
+    let dir = TempDir::new();
+    std::fs::create_dir_all(dir.0.join("usr/lib")).unwrap();
+    std::fs::write(dir.0.join("usr/lib/libx.so.1.2"), "code").unwrap();
+    std::os::unix::fs::symlink("libx.so.1.2", dir.0.join("usr/lib/libx.so.1")).unwrap();
+    std::os::unix::fs::symlink("usr/lib", dir.0.join("lib")).unwrap();
+    let guest = Guest::with_foresight(&dir.0, false, "/lib/libx.so.1\0/usr/none\0");
+    let (text, requests) = guest.requests(|| guest.read("/lib/libx.so.1"));
+    assert_eq!((text.as_deref(), requests), (Ok("code"), 0));
+    let (absent, requests) = guest.requests(|| guest.at("/usr/none").err());
+    assert_eq!((absent, requests), (Some(Errno::ENOENT), 0));
+    // What was not asked for is there all the same.
+    assert_eq!(guest.list("/usr", 10), [".", "..", "lib"]);
+    assert_eq!(guest.at("/usr/lib/other").err(), Some(Errno::ENOENT));
+}
+
+#[test]
+fn a_writable_tree_is_asked_when_it_is_wanted() {
+    let dir = TempDir::new();
+    std::fs::write(dir.0.join("file"), "old").unwrap();
+    let guest = Guest::with_foresight(&dir.0, true, "/file\0/later\0");
+    std::fs::remove_file(dir.0.join("file")).unwrap();
+    std::fs::write(dir.0.join("file"), "new").unwrap();
+    std::fs::write(dir.0.join("later"), "there").unwrap();
+    assert_eq!(guest.read("/file").as_deref(), Ok("new"));
+    assert_eq!(guest.read("/later").as_deref(), Ok("there"));
 }

@@ -2,7 +2,8 @@
 //!
 //! The protocol is stateless and made of paths. A connection is a `SOCK_SEQPACKET` socket; each request is one message
 //! and gets one reply, in order. A request names a *tree* (a host directory the gofer serves) and a path in it; the
-//! gofer follows no symbolic link and leaves no tree, so the sentry walks links itself. Opened files come
+//! gofer follows no symbolic link and leaves no tree, so the sentry walks links itself (`Explore` only looks where they
+//! lead, within the tree). Opened files come
 //! back as descriptors (`SCM_RIGHTS`).
 //!
 //! ```text
@@ -33,7 +34,10 @@ mod tests;
 
 pub use attr::{AttrChange, FsFigures, Owner, TimeChange};
 pub use path::{Name, TreePath};
-pub use reply::{DirItem, Listing, OpenedFile, OpenedFiles, ReplyHead, TreeInfo, Walked, Welcome};
+pub use reply::{
+    DirItem, Listing, OpenedFile, OpenedFiles, ReplyHead, Sighting, Sightings, TreeInfo, Walked,
+    Welcome,
+};
 pub use request::{NO_CPU, NodeKind, Op, Plus, Request, SyncScope};
 pub use wire::DecodeError;
 
@@ -44,7 +48,7 @@ pub mod transport {
 }
 
 /// Version of the messages; both sides must agree.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes of the longest message.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 /// Bytes of the longest path in a message; longer than `PATH_MAX`, because a guest may descend step by step.

@@ -83,7 +83,7 @@ impl Welcome {
     }
 }
 
-/// Answer to `Walk`.
+/// Answer to `Walk`. The descriptor of a file that was opened comes with the message.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Walked {
     /// Attributes of the components found, outermost first.
@@ -237,6 +237,85 @@ impl<'a> Listing<'a> {
 
 impl<'a> Iterator for Listing<'a> {
     type Item = Decoded<DirItem<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.items.is_empty() {
+            return None;
+        }
+        let item = self.item();
+        if item.is_err() {
+            self.items = Reader::new(&[]);
+        }
+        Some(item)
+    }
+}
+
+/// One thing that `Explore` came by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sighting<'a> {
+    /// The directory it is in: 0 is the tree's root, n the n-th sighting of the reply.
+    pub dir: u16,
+    pub name: &'a [u8],
+    /// `None`: nothing has this name.
+    pub attr: Option<Attr>,
+    /// Text of a symbolic link.
+    pub link: Option<&'a [u8]>,
+    /// It was opened. The descriptors come with the message, in the order of the sightings.
+    pub is_open: bool,
+}
+
+impl Sighting<'_> {
+    /// Bytes it takes in a reply, at most.
+    #[must_use]
+    pub fn encoded_bound(&self) -> usize {
+        2 + 2 + self.name.len() + 1 + ATTR_BYTES + 1 + 2 + self.link.map_or(0, <[u8]>::len) + 1
+    }
+
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u16(self.dir);
+        out.put_blob(self.name);
+        out.put_flag(self.attr.is_some());
+        if let Some(attr) = &self.attr {
+            attr::put_attr(out, attr);
+        }
+        out.put_flag(self.link.is_some());
+        if let Some(text) = self.link {
+            out.put_blob(text);
+        }
+        out.put_flag(self.is_open);
+    }
+}
+
+/// Answer to `Explore`: sightings up to the end of the message, each after the directory it is in.
+#[derive(Clone, Debug)]
+pub struct Sightings<'a> {
+    items: Reader<'a>,
+    count: u16,
+}
+
+impl<'a> Sightings<'a> {
+    /// Sightings are checked as they are taken.
+    #[must_use]
+    pub const fn decode(input: Reader<'a>) -> Self {
+        Self { items: input, count: 0 }
+    }
+
+    fn item(&mut self) -> Decoded<Sighting<'a>> {
+        let input = &mut self.items;
+        let dir = input.u16()?;
+        if dir > self.count {
+            return Err(DecodeError::BadValue);
+        }
+        self.count = self.count.checked_add(1).ok_or(DecodeError::BadValue)?;
+        let name = input.name()?.bytes();
+        let attr = if input.flag()? { Some(attr::attr(input)?) } else { None };
+        let link = if input.flag()? { Some(input.blob()?) } else { None };
+        Ok(Sighting { dir, name, attr, link, is_open: input.flag()? })
+    }
+}
+
+impl<'a> Iterator for Sightings<'a> {
+    type Item = Decoded<Sighting<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.items.is_empty() {

@@ -49,14 +49,20 @@ pub enum Plus {
     /// Where a walk of the tree goes on.
     Directories,
     Everything,
+    /// All when there are at most [`Plus::FEW`], else none.
+    Few,
 }
 
 impl Plus {
+    /// Entries whose attributes cost about what one more request does.
+    pub const FEW: usize = 24;
+
     const fn code(self) -> u8 {
         match self {
             Self::Nothing => 0,
             Self::Directories => 1,
             Self::Everything => 2,
+            Self::Few => 3,
         }
     }
 
@@ -65,6 +71,7 @@ impl Plus {
             0 => Ok(Self::Nothing),
             1 => Ok(Self::Directories),
             2 => Ok(Self::Everything),
+            3 => Ok(Self::Few),
             _ => Err(DecodeError::BadValue),
         }
     }
@@ -77,9 +84,11 @@ pub enum Op<'a> {
     Hello {
         version: u32,
     },
-    /// Attributes of `names`, one after the other, from the directory `path` on.
+    /// Attributes of `names`, one after the other, from the directory `path` on. With `open`, the last one is opened for
+    /// reading, if it is a regular file that can be.
     Walk {
         names: TreePath<'a>,
+        open: bool,
     },
     Attr,
     /// Opens a regular file; only the access mode and `O_TRUNC` count.
@@ -87,6 +96,12 @@ pub enum Op<'a> {
         flags: OpenFlags,
     },
     ReadLink,
+    /// What lies on the way to each of `paths` (from the tree's root on, each ended by NUL), links followed within the
+    /// tree; the regular files at their ends are opened for reading. Answered by `Sightings`, by none for a
+    /// writable tree, of which nothing is believed for long.
+    Explore {
+        paths: &'a [u8],
+    },
     /// Opens regular files of the directory `path` for reading: `names` are entries of it, one beside the other and
     /// not one below the other, at most [`MAX_OPEN`](crate::MAX_OPEN). Answered by `OpenedFiles`.
     OpenFiles {
@@ -159,7 +174,7 @@ codes! {
     HELLO = 1, WALK = 2, ATTR = 3, OPEN = 4, READ_LINK = 5, READ_DIR = 6, CREATE = 7, MKDIR = 8, SYMLINK = 9,
     LINK = 10, UNLINK = 11, RMDIR = 12, RENAME = 13, MKNOD = 14, SET_ATTR = 15, GET_XATTR = 16,
     SET_XATTR = 17, LIST_XATTR = 18, REMOVE_XATTR = 19, STAT_FS = 20, SYNC = 21, ACCESS = 22, CONNECT = 23,
-    OPEN_FILES = 24,
+    OPEN_FILES = 24, EXPLORE = 25,
 }
 
 impl Op<'_> {
@@ -171,6 +186,7 @@ impl Op<'_> {
             Self::Open { .. } => OPEN,
             Self::OpenFiles { .. } => OPEN_FILES,
             Self::ReadLink => READ_LINK,
+            Self::Explore { .. } => EXPLORE,
             Self::ReadDir { .. } => READ_DIR,
             Self::Create { .. } => CREATE,
             Self::Mkdir { .. } => MKDIR,
@@ -219,6 +235,7 @@ impl Op<'_> {
             | Self::StatFs
             | Self::Sync { .. }
             | Self::OpenFiles { .. }
+            | Self::Explore { .. }
             | Self::Connect => false,
         }
     }
@@ -226,7 +243,12 @@ impl Op<'_> {
     fn encode_fields(&self, out: &mut Vec<u8>) {
         match *self {
             Self::Hello { version } => out.put_u32(version),
-            Self::Walk { names } | Self::OpenFiles { names } => out.put_blob(names.bytes()),
+            Self::Walk { names, open } => {
+                out.put_blob(names.bytes());
+                out.put_flag(open);
+            }
+            Self::OpenFiles { names } => out.put_blob(names.bytes()),
+            Self::Explore { paths } => out.put_blob(paths),
             Self::Open { flags } => out.put_u32(flags.bits()),
             Self::ReadDir { cursor, plus } => {
                 out.put_u64(cursor);
@@ -291,10 +313,11 @@ fn link_text<'a>(input: &mut Reader<'a>) -> Decoded<&'a [u8]> {
 fn fields<'a>(code: u16, input: &mut Reader<'a>) -> Decoded<Op<'a>> {
     Ok(match code {
         HELLO => Op::Hello { version: input.u32()? },
-        WALK => Op::Walk { names: input.path()? },
+        WALK => Op::Walk { names: input.path()?, open: input.flag()? },
         ATTR => Op::Attr,
         OPEN => Op::Open { flags: OpenFlags::from_bits_retain(input.u32()?) },
         READ_LINK => Op::ReadLink,
+        EXPLORE => Op::Explore { paths: input.blob()? },
         OPEN_FILES => Op::OpenFiles { names: input.path()? },
         READ_DIR => Op::ReadDir { cursor: input.u64()?, plus: Plus::from_code(input.u8()?)? },
         CREATE => Op::Create { owner: attr::owner(input)? },

@@ -49,10 +49,13 @@ fn requests_survive_the_wire_and_every_cut_is_refused() {
         ..AttrChange::default()
     };
     round_trip(Op::Hello { version: VERSION });
-    round_trip(Op::Walk { names: TreePath::new(b"a/b/c").unwrap() });
+    for open in [false, true] {
+        round_trip(Op::Walk { names: TreePath::new(b"a/b/c").unwrap(), open });
+    }
     round_trip(Op::Open { flags: OpenFlags::RDWR | OpenFlags::TRUNC });
+    round_trip(Op::Explore { paths: b"/bin/../x\0y\0" });
     round_trip(Op::OpenFiles { names: TreePath::new(b"a/b").unwrap() });
-    for plus in [Plus::Nothing, Plus::Directories, Plus::Everything] {
+    for plus in [Plus::Nothing, Plus::Directories, Plus::Everything, Plus::Few] {
         round_trip(Op::ReadDir { cursor: u64::MAX, plus });
     }
     round_trip(Op::Symlink { target: b"../x", owner });
@@ -169,5 +172,35 @@ proptest! {
         if let Ok(path) = TreePath::new(&bytes) {
             prop_assert!(path.names().all(|name| Name::new(name.bytes()).is_ok()));
         }
+    }
+}
+
+#[test]
+fn sightings_survive_the_wire_and_stand_after_their_directories() {
+    let link = Attr { mode: S_IFLNK | 0o777, ..sample_attr() };
+    let seen = [
+        Sighting { dir: 0, name: b"a", attr: Some(link), link: Some(b"/b"), is_open: false },
+        Sighting { dir: 1, name: b"b", attr: Some(sample_attr()), link: None, is_open: true },
+        Sighting { dir: 1, name: b"c", attr: None, link: None, is_open: false },
+    ];
+    let mut out = Vec::new();
+    for sighting in &seen {
+        let before = out.len();
+        sighting.encode(&mut out);
+        assert!(out.len() - before <= sighting.encoded_bound());
+    }
+    fn decode(message: &[u8]) -> Result<Vec<Sighting<'_>>, DecodeError> {
+        Sightings::decode(Reader::new(message)).collect()
+    }
+    assert_eq!(decode(&out), Ok(seen.to_vec()));
+    assert!(decode(&out[..out.len() - 1]).is_err());
+    for bad in [
+        Sighting { dir: 1, ..seen[0] },
+        Sighting { dir: 0, name: b"..", ..seen[0] },
+        Sighting { dir: 0, name: b"a/b", ..seen[0] },
+    ] {
+        out.clear();
+        bad.encode(&mut out);
+        assert!(decode(&out).is_err(), "{bad:?}");
     }
 }

@@ -4,7 +4,8 @@
 //! descriptors of regular files. It knows nothing of kernels, and trusts nothing it is asked:
 //!
 //! 1. Every path is resolved below its tree's root descriptor, with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
-//!    RESOLVE_NO_MAGICLINKS`; the last component is never followed.
+//!    RESOLVE_NO_MAGICLINKS`; the last component is never followed (`Explore` takes such steps
+//!    one by one, links included, from the root on).
 //! 2. What may write is refused with `EROFS` on a read-only tree, whoever asks; donated descriptors are then
 //!    read-only. Only regular files are opened: fifos and devices could block or act, a directory's descriptor
 //!    would let its holder walk.
@@ -30,7 +31,8 @@ mod tree;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Barrier};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::Mode;
 
@@ -52,6 +54,9 @@ pub struct Config {
     /// Connected `SOCK_SEQPACKET` sockets.
     pub sockets: Vec<OwnedFd>,
     pub confine: ConfineOptions,
+    /// Called by the thread whose connection was the last to end, in a process that has nothing else to do; it need not
+    /// wait for its other threads then. Without it, [`serve`] returns.
+    pub leave: Option<fn() -> !>,
 }
 
 /// Why the gofer could not start.
@@ -78,7 +83,7 @@ pub enum Error {
 /// # Errors
 /// When a tree cannot be opened or the confinement that was asked for cannot be had. Nothing was served then.
 pub fn serve(config: Config) -> Result<(), Error> {
-    let Config { trees, sockets, confine: options } = config;
+    let Config { trees, sockets, confine: options, leave } = config;
     if u16::try_from(trees.len()).is_err() {
         return Err(Error::TooManyTrees);
     }
@@ -95,33 +100,47 @@ pub fn serve(config: Config) -> Result<(), Error> {
     let served: Arc<[ServedTree]> = served.into();
     let mut sockets = sockets.into_iter();
     let own = sockets.next().ok_or(Error::NoSocket)?;
-    // The filter is put on all threads at once, after each has come through its start-up calls.
-    let start = Arc::new(Barrier::new(sockets.len() + 1));
-    let started = Arc::new(Barrier::new(sockets.len() + 1));
+    let left = Arc::new(AtomicUsize::new(sockets.len() + 1));
+    // Closed until the filter is there, which is put on all threads at once. The filter lets them come through their
+    // start-up, so that nobody has to wait for them.
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
     let workers = sockets
         .map(|socket| {
-            let (start, started) = (Arc::clone(&start), Arc::clone(&started));
-            let served = Arc::clone(&served);
+            let (gate, left, served) = (Arc::clone(&gate), Arc::clone(&left), Arc::clone(&served));
             std::thread::Builder::new()
                 .name("gofer".to_owned())
                 .stack_size(256 * 1024)
                 .spawn(move || {
-                    started.wait();
-                    start.wait();
+                    drop(gate.lock());
                     connection::serve(&socket, &served);
+                    drop(socket);
+                    end(&left, leave);
                 })
                 .map_err(Error::Thread)
         })
         .collect::<Result<Vec<_>, _>>()?;
-    started.wait();
     confine::after_threads(options, can_write)?;
-    start.wait();
+    drop(closed);
     connection::serve(&own, &served);
     drop(own);
+    end(&left, leave);
     for worker in workers {
         if worker.join().is_err() {
             tracing::error!("a gofer thread panicked");
         }
     }
     Ok(())
+}
+
+/// After a connection; the last one takes the process along, if it may.
+fn end(left: &AtomicUsize, leave: Option<fn() -> !>) {
+    let is_last = left.fetch_sub(1, Ordering::AcqRel) == 1;
+    let Some(leave) = leave else { return };
+    if is_last {
+        leave();
+    }
+    loop {
+        std::thread::park();
+    }
 }

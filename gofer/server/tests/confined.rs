@@ -37,6 +37,7 @@ fn serve_when_asked() {
         trees,
         sockets: vec![socket, second],
         confine: gofer_server::ConfineOptions::default(),
+        leave: None,
     };
     // The harness's own calls after the test are not the gofer's: leave from here.
     let result = gofer_server::serve(config);
@@ -138,7 +139,7 @@ fn a_confined_gofer_serves_and_ends_in_peace() {
 fn the_whole_host_can_be_served_read_only() {
     let gofer = Gofer::start(&[(Path::new("/"), false)]);
     let names = TreePath::new(b"etc/passwd").unwrap();
-    gofer.ask(0, "", Op::Walk { names }).unwrap();
+    gofer.ask(0, "", Op::Walk { names, open: false }).unwrap();
     gofer.ask(0, "etc/passwd", Op::Open { flags: OpenFlags::empty() }).unwrap();
     assert!(gofer.ask(0, "proc/self", Op::Attr).is_ok(), "mounts below the tree are part of it");
     let memory = gofer.ask(0, &format!("proc/{}/mem", std::process::id()), READ);

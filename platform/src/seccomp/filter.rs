@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::bpf::{Assembler, Instruction, Label, Test, Word};
+use host::bpf::{Assembler, Instruction, Label, Test, Word};
 
 const RET_KILL_PROCESS: u32 = 0x8000_0000;
 const RET_TRAP: u32 = 0x0003_0000;
@@ -147,16 +147,18 @@ fn assemble(asm: &mut Assembler, rule: Rule, mismatch: Label) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bpf::run;
-    use super::super::sys::SeccompData;
+    use host::bpf::Call;
+
     use super::*;
 
     const TEXT: Range<u64> = 0x7e00_0001_1000..0x7e00_0001_2000;
 
+    fn run(call: &Call) -> u32 {
+        host::bpf::run(&program(&TEXT).expect("assembles"), call).expect("a valid program")
+    }
+
     fn verdict(nr: i64, at: u64, args: [u64; 6]) -> u32 {
-        let data =
-            SeccompData { nr: nr as i32, arch: AUDIT_ARCH_X86_64, instruction_pointer: at, args };
-        run(&program(&TEXT).expect("assembles"), &data)
+        run(&Call { number: nr as u32, arch: AUDIT_ARCH_X86_64, pointer: at, args })
     }
 
     const IN: u64 = TEXT.start + 2;
@@ -178,9 +180,8 @@ mod tests {
     #[test]
     fn foreign_architectures_are_killed_anywhere() {
         for at in [0x40_0000, IN] {
-            let data =
-                SeccompData { nr: 1, arch: 0x4000_0003, instruction_pointer: at, args: [0; 6] };
-            assert_eq!(run(&program(&TEXT).expect("assembles"), &data), RET_KILL_PROCESS);
+            let call = Call { number: 1, arch: 0x4000_0003, pointer: at, args: [0; 6] };
+            assert_eq!(run(&call), RET_KILL_PROCESS);
         }
     }
 

@@ -76,7 +76,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `zygote`, `blob` | starting the first guest process |
-//! | `bpf`, `filter` | the filter and the assembler it is written with |
+//! | `filter` | the filter |
 //! | `listener`, `spin` | waiting for rings; when to look instead |
 //! | `shared` | tables, notifications, deaths |
 //! | `orders`, `pool` | new processes and threads; stubs ahead of demand |
@@ -91,7 +91,6 @@
 
 mod birth;
 mod blob;
-mod bpf;
 mod context;
 mod filter;
 mod frame;
@@ -110,10 +109,12 @@ mod zygote;
 
 use std::future::poll_fn;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{Arc, OnceLock};
 
 use abi::Errno;
+use parking_lot::Mutex;
+use shim_abi::global_flag;
 
 use self::context::SeccompContext;
 use self::listener::Wait;
@@ -174,30 +175,60 @@ impl From<SetupError> for PlatformError {
 
 /// Guest processes under seccomp user notification.
 pub struct SeccompPlatform {
+    config: Config,
+    template: frame::Template,
+    /// What is known before the zygote is there: all but its vDSO.
+    early_layout: Layout,
+    /// Taken by [`Platform::get_ready`].
+    starting: Mutex<Option<Starting>>,
+    ready: OnceLock<Ready>,
+}
+
+/// A zygote on its way, and the page it reads.
+struct Starting {
+    zygote: zygote::Starting,
+    global: region::GlobalPage,
+}
+
+/// With a zygote.
+struct Ready {
     shared: Arc<Shared>,
     layout: Layout,
 }
 
 impl SeccompPlatform {
-    /// Starts the zygote. To be called by the thread that lives as long as the sentry does (guest processes die
-    /// with it), while it is the only one, with the credentials it will keep and before it gives up its
-    /// filesystem.
+    /// A platform that is ready.
+    ///
+    /// # Errors
+    /// Those of [`SeccompPlatform::begin`] and [`Platform::get_ready`].
+    #[expect(clippy::new_ret_no_self, reason = "callers see the trait only")]
+    pub fn new(config: Config) -> Result<Arc<dyn Platform>, PlatformError> {
+        let platform = Self::begin(config)?;
+        platform.get_ready()?;
+        Ok(platform)
+    }
+
+    /// Starts the zygote; [`Platform::get_ready`] waits for it. To be called by the thread that lives as long as the
+    /// sentry does (guest processes die with it), while it is the only one, with the credentials it will keep and
+    /// before it gives up its filesystem.
     ///
     /// # Errors
     /// `Broken`, with what the host lacks.
-    #[expect(clippy::new_ret_no_self, reason = "callers see the trait only")]
-    pub fn new(config: Config) -> Result<Arc<dyn Platform>, PlatformError> {
-        Ok(Arc::new(Self::start(&config)?))
+    pub fn begin(config: Config) -> Result<Arc<dyn Platform>, PlatformError> {
+        Ok(Arc::new(Self::start(config)?))
     }
 
-    fn start(config: &Config) -> Result<Self, SetupError> {
+    fn start(config: Config) -> Result<Self, SetupError> {
         sys::keep_zombies().map_err(|e| SetupError::Host("sigaction", e))?;
-        let template = frame::Template::capture()?;
         let global = region::GlobalPage::new().map_err(|e| SetupError::Host("memfd_create", e))?;
-        zygote::prepare(&global, spin::shim_spins(), config.rewrite)?;
+        zygote::prepare(&global, config.rewrite)?;
         let zygote = zygote::start(&global)?;
+        // No shim reads this before it is a guest's.
+        global.get().spins.store(spin::shim_spins(), Relaxed);
+        let template = frame::Template::capture()?;
         let (hwcap, hwcap2) = rustix::param::linux_hwcap();
-        let mut layout = Layout {
+        let has_fast_entry = global.get().flags.load(Relaxed) & global_flag::SLOT_IN_GS != 0;
+        let layout = Layout {
             min_addr: shim_abi::MIN_ADDR,
             task_size: shim_abi::TASK_SIZE,
             vdso: None,
@@ -206,14 +237,24 @@ impl SeccompPlatform {
             hwcap2: hwcap2 as u64,
             minsigstksz: rustix::param::linux_minsigstksz() as u64,
             xstate_size: template.xstate_size(),
-            call_entry: None,
+            call_entry: if has_fast_entry { Some(blob::call_entry()?) } else { None },
         };
+        Ok(Self {
+            config,
+            template,
+            early_layout: layout,
+            starting: Mutex::new(Some(Starting { zygote, global })),
+            ready: OnceLock::new(),
+        })
+    }
+
+    fn finish(&self, Starting { zygote, global }: Starting) -> Result<Ready, SetupError> {
+        let config = &self.config;
+        let zygote = zygote.finish(&global)?;
+        let mut layout = self.early_layout.clone();
         let pool = pool::Pool::new(zygote.pid, zygote.pidfd, config.pool);
-        let shared = Shared::new(zygote.listener, template, global, pool, config)
+        let shared = Shared::new(zygote.listener, self.template.clone(), global, pool, config)
             .map_err(|e| SetupError::Host("epoll_create1", e))?;
-        if shared.has_fast_entry() {
-            layout.call_entry = Some(blob::call_entry()?);
-        }
         shared
             .watch(shared.pool.zygote().as_fd(), shared::ZYGOTE_ID)
             .map_err(|e| SetupError::Host("epoll_ctl", e))?;
@@ -229,11 +270,16 @@ impl SeccompPlatform {
         let second = shared.listener.receive().map_err(host)?;
         shared.on_notification(&second);
         shared.pool.refill(&shared);
-        Ok(Self { shared, layout })
+        Ok(Ready { shared, layout })
+    }
+
+    fn shared(&self) -> Result<&Arc<Shared>, PlatformError> {
+        let not_ready = || PlatformError::Broken("the platform is not ready".to_owned());
+        self.ready.get().map(|ready| &ready.shared).ok_or_else(not_ready)
     }
 
     async fn take_stub(&self) -> Result<Box<dyn Context>, PlatformError> {
-        let shared = &self.shared;
+        let shared = self.shared()?;
         let thread = poll_fn(|cx| shared.pool.poll_take(shared, cx)).await?;
         let xstate = shared.template.initial_xstate();
         let regs = frame::initial_registers();
@@ -248,8 +294,17 @@ impl Platform for SeccompPlatform {
         "seccomp"
     }
 
+    fn get_ready(&self) -> Result<(), PlatformError> {
+        if let Some(starting) = self.starting.lock().take() {
+            let ready = self.finish(starting)?;
+            // Nobody else got to `starting`.
+            let _ = self.ready.set(ready);
+        }
+        self.shared().map(drop)
+    }
+
     fn layout(&self) -> &Layout {
-        &self.layout
+        self.ready.get().map_or(&self.early_layout, |ready| &ready.layout)
     }
 
     fn spawn(&self) -> BoxFuture<'_, Result<Box<dyn Context>, PlatformError>> {
@@ -258,23 +313,24 @@ impl Platform for SeccompPlatform {
 
     fn poll(&self) -> bool {
         // Who posts while nobody looks rings, and is better waited for.
-        self.shared.may_have_unrung() && self.shared.scan()
+        self.shared().is_ok_and(|shared| shared.may_have_unrung() && shared.scan())
     }
 
     fn park(&self) -> Result<(), PlatformError> {
+        let shared = self.shared()?;
         loop {
-            if self.shared.is_broken.load(SeqCst) {
+            if shared.is_broken.load(SeqCst) {
                 return Err(PlatformError::Broken("the zygote died".to_owned()));
             }
-            self.shared.end_doomed();
-            if self.shared.look() {
+            shared.end_doomed();
+            if shared.look() {
                 return Ok(());
             }
-            match self.shared.listener.wait() {
+            match shared.listener.wait() {
                 Ok(Wait::Rang(notification)) => {
-                    let has_woken = self.shared.on_notification(&notification);
-                    if self.shared.awaited_count.load(SeqCst) > 0 {
-                        self.shared.listener.hand_over();
+                    let has_woken = shared.on_notification(&notification);
+                    if shared.awaited_count.load(SeqCst) > 0 {
+                        shared.listener.hand_over();
                     }
                     if has_woken {
                         return Ok(());
@@ -289,22 +345,28 @@ impl Platform for SeccompPlatform {
     }
 
     fn unpark(&self) {
-        self.shared.listener.unpark();
+        if let Ok(shared) = self.shared() {
+            shared.listener.unpark();
+        }
     }
 
     fn death_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.shared.deaths())
+        self.ready.get().map(|ready| ready.shared.deaths())
     }
 
     fn reap(&self) {
-        self.shared.reap();
+        if let Ok(shared) = self.shared() {
+            shared.reap();
+        }
     }
 }
 
 impl Drop for SeccompPlatform {
     fn drop(&mut self) {
-        self.shared.end_all();
-        let _ = sys::kill(self.shared.pool.zygote_pid(), libc::SIGKILL);
-        let _ = sys::wait_pid(self.shared.pool.zygote_pid());
+        if let Ok(shared) = self.shared() {
+            shared.end_all();
+            let _ = sys::kill(shared.pool.zygote_pid(), libc::SIGKILL);
+            let _ = sys::wait_pid(shared.pool.zygote_pid());
+        }
     }
 }

@@ -37,6 +37,8 @@ struct State {
     /// Not yet told to the zygote.
     queue: VecDeque<u64>,
     ready: VecDeque<Arc<Thread>>,
+    /// How many were taken so far.
+    taken: u64,
     waiting: Vec<Waker>,
     failure: Option<Errno>,
     is_dead: bool,
@@ -63,7 +65,13 @@ impl Pool {
     /// Orders stubs until enough are ready or on their way.
     pub fn refill(&self, shared: &Shared) {
         let mut state = self.state.lock();
-        let wanted = self.target + state.waiting.len();
+        // The first one is sure to be needed, and many programs need no other.
+        let waiting = state.waiting.len();
+        let wanted = match state.taken {
+            0 => waiting.max(self.target.min(1)),
+            1 => waiting,
+            _ => waiting + self.target,
+        };
         while state.ready.len() + state.ordered.len() < wanted {
             let token = shared.orders.next_token() | POOL_BIT;
             state.ordered.push(token);
@@ -90,12 +98,17 @@ impl Pool {
             wakers = std::mem::take(&mut state.waiting);
         }
         let expected = current.filter(|token| state.ordered.contains(token));
+        let is_first = state.taken == 0;
         state.notification = Some(notification);
         let order = state.next_order();
         drop(state);
         if let Some(token) = expected
             && let Ok(pid) = i32::try_from(result)
         {
+            if is_first && let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                // The other CPU is busy with the rest of the start, and we are about to wait for this one.
+                host::cpu::start_here(pid);
+            }
             shared.watch_unborn(token, pid);
             // Born while we looked?
             if !self.state.lock().ordered.contains(&token) {
@@ -163,7 +176,10 @@ impl Pool {
             }
         };
         let answer = match taken {
-            Some(stub) => Poll::Ready(Ok(stub)),
+            Some(stub) => {
+                state.taken += 1;
+                Poll::Ready(Ok(stub))
+            }
             None if state.is_dead => {
                 return Poll::Ready(Err(PlatformError::Broken("the zygote died".to_owned())));
             }

@@ -1,6 +1,5 @@
 //! Starting the zygote: a fork of this process that becomes the blob.
 
-use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 
@@ -23,8 +22,18 @@ const NEW_LISTENER: u32 = 1 << 3;
 const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 const HWCAP2_FSGSBASE: u64 = 2;
 
+/// A zygote on its way.
+pub struct Starting {
+    pid: i32,
+    /// Ends without a word when the zygote has its filter.
+    report: OwnedFd,
+    filter_flags: u32,
+    /// Taken over by whom it became.
+    is_taken: bool,
+}
+
 /// Fills in the page that all shims read: flags and the filter program.
-pub fn prepare(global: &GlobalPage, spins: u32, may_rewrite: bool) -> Result<(), SetupError> {
+pub fn prepare(global: &GlobalPage, may_rewrite: bool) -> Result<(), SetupError> {
     let page = global.get();
     let program = filter::program(&blob::text()?).ok_or(SetupError::Blob)?;
     if program.len() > page.filter.len() {
@@ -37,24 +46,68 @@ pub fn prepare(global: &GlobalPage, spins: u32, may_rewrite: bool) -> Result<(),
     let has_fsgsbase = rustix::param::linux_hwcap().1 as u64 & HWCAP2_FSGSBASE != 0;
     let mut flags = if has_fsgsbase { global_flag::FSGSBASE } else { 0 };
     // What the shim's entry is written with.
-    if may_rewrite && has_fsgsbase && std::arch::is_x86_feature_detected!("bmi2") {
+    if may_rewrite && has_fsgsbase && has_bmi2() {
         flags |= global_flag::SLOT_IN_GS;
     }
     page.flags.store(flags, Ordering::Relaxed);
-    page.spins.store(spins, Ordering::Relaxed);
     Ok(())
 }
 
-/// Starts it and takes its listener.
-pub fn start(global: &GlobalPage) -> Result<Zygote, SetupError> {
+/// One question to the processor. The library's answers take a dozen, each of which a virtual machine leaves for its
+/// host to answer.
+fn has_bmi2() -> bool {
+    const FEATURES: u32 = 7;
+    const BMI2: u32 = 1 << 8;
+    // This leaf is there: FSGSBASE, which is known to be there, is in it.
+    std::arch::x86_64::__cpuid_count(FEATURES, 0).ebx & BMI2 != 0
+}
+
+/// Starts it, on another CPU if there is one.
+pub fn start(global: &GlobalPage) -> Result<Starting, SetupError> {
     // WAIT_KILLABLE_RECV came with 5.19; without it a kick may abort a ring, which rings again.
-    match start_with(global, NEW_LISTENER | WAIT_KILLABLE_RECV) {
-        Err(SetupError::Filter(libc::EINVAL)) => start_with(global, NEW_LISTENER),
-        other => other,
+    start_with(global, NEW_LISTENER | WAIT_KILLABLE_RECV)
+}
+
+impl Starting {
+    /// Waits until it has its filter, and takes the listener.
+    pub fn finish(mut self, global: &GlobalPage) -> Result<Zygote, SetupError> {
+        match self.hear() {
+            Err(SetupError::Filter(libc::EINVAL)) if self.filter_flags != NEW_LISTENER => {
+                start_with(global, NEW_LISTENER)?.finish(global)
+            }
+            Err(error) => Err(error),
+            Ok(()) => {
+                let zygote = take_listener(self.pid)?;
+                self.is_taken = true;
+                Ok(zygote)
+            }
+        }
+    }
+
+    fn hear(&self) -> Result<(), SetupError> {
+        let mut report = [0; 2];
+        loop {
+            match rustix::io::read(&self.report, &mut report) {
+                Ok(0) => return Ok(()),
+                // Two bytes go through a pipe at once.
+                Ok(_) => return Err(reported(report)),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(SetupError::Host("read", errno(error))),
+            }
+        }
     }
 }
 
-fn start_with(global: &GlobalPage, filter_flags: u32) -> Result<Zygote, SetupError> {
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if !self.is_taken {
+            let _ = sys::kill(self.pid, libc::SIGKILL);
+            let _ = sys::wait_pid(self.pid);
+        }
+    }
+}
+
+fn start_with(global: &GlobalPage, filter_flags: u32) -> Result<Starting, SetupError> {
     global.get().filter_flags.store(filter_flags, Ordering::Relaxed);
     let image = image()?;
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
@@ -73,26 +126,17 @@ fn start_with(global: &GlobalPage, filter_flags: u32) -> Result<Zygote, SetupErr
     if pid < 0 {
         return Err(SetupError::host("fork"));
     }
-    drop(writer);
-    let mut report = Vec::new();
-    let read = std::fs::File::from(reader).read_to_end(&mut report);
-    let zygote = read
-        .map_err(|_| SetupError::host("read"))
-        .and_then(|_| reported(&report))
-        .and_then(|()| take_listener(pid));
-    if zygote.is_err() {
-        let _ = sys::kill(pid, libc::SIGKILL);
-        let _ = sys::wait_pid(pid);
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        host::cpu::start_elsewhere(pid);
     }
-    zygote
+    Ok(Starting { pid, report: reader, filter_flags, is_taken: false })
 }
 
-/// What the child said before the pipe's end: nothing is good.
-fn reported(report: &[u8]) -> Result<(), SetupError> {
-    match report.first_chunk::<2>().map(|bytes| i32::from(u16::from_le_bytes(*bytes))) {
-        None => Ok(()),
-        Some(step) if step >= 0x100 => Err(SetupError::Filter(step - 0x100)),
-        Some(step) => Err(SetupError::Zygote(step)),
+/// What the child said before the pipe's end.
+fn reported(report: [u8; 2]) -> SetupError {
+    match i32::from(u16::from_le_bytes(report)) {
+        step if step >= 0x100 => SetupError::Filter(step - 0x100),
+        step => SetupError::Zygote(step),
     }
 }
 
@@ -191,10 +235,9 @@ unsafe fn drop_capabilities() {
     const VERSION_3: u32 = 0x2008_0522;
     let header = [VERSION_3, 0];
     let data = [0u32; 6];
-    for capability in 0..64 {
-        // SAFETY: plain values; refused without CAP_SETPCAP, when there is nothing to drop either.
-        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
-    }
+    // SAFETY: plain values; refused without CAP_SETPCAP, when there is nothing to drop either, and beyond the last.
+    let drop = |capability: i32| unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    let _ = (0..64).all(|capability| drop(capability) == 0);
     // SAFETY: both structs have the sizes that version 3 asks for.
     unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
 }

@@ -1,26 +1,21 @@
 //! Facts of the host that the guest may see; read before anything is confined.
 
+use std::os::fd::OwnedFd;
+
 use sentry::config::HostFacts;
 
 /// The ABI we offer: a long-term kernel of today, whatever the host runs.
 const KERNEL_RELEASE: &str = "6.12.0";
 
 pub fn read() -> HostFacts {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let memory = rustix::system::sysinfo();
+    let bytes = |units| u64::from(memory.mem_unit).saturating_mul(units);
     let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count()).max(1);
     HostFacts {
-        cpuinfo,
+        cpuinfo: std::fs::File::open("/proc/cpuinfo").ok().map(OwnedFd::from),
         cpus,
-        mem_total: field(&meminfo, "MemTotal:"),
-        swap_total: field(&meminfo, "SwapTotal:"),
+        mem_total: bytes(memory.totalram),
+        swap_total: bytes(memory.totalswap),
         kernel_release: KERNEL_RELEASE.into(),
     }
-}
-
-/// A line of /proc/meminfo, in bytes.
-fn field(meminfo: &str, name: &str) -> u64 {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(name));
-    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0).saturating_mul(1024)
 }

@@ -11,15 +11,18 @@ use crate::failure::Failure;
 /// Exit code of a gofer that could not start; its own line is on standard error then.
 pub const COULD_NOT_START: i32 = 3;
 
-/// Forks the gofer that serves the plan's trees on `sockets`.
-pub fn start(plan: &Plan, sockets: Vec<OwnedFd>) -> Result<Child, Failure> {
+/// What the gofer is to serve.
+pub fn trees(plan: &Plan) -> Vec<Tree> {
+    let served =
+        |tree: &super::plan::Tree| Tree { host_path: tree.path.clone(), writable: tree.writable };
+    plan.trees.iter().map(served).collect()
+}
+
+/// Forks the gofer that serves `trees` on `sockets`.
+pub fn start(trees: Vec<Tree>, sockets: Vec<OwnedFd>) -> Result<Child, Failure> {
     let keep: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
-    let trees = plan
-        .trees
-        .iter()
-        .map(|tree| Tree { host_path: tree.path.clone(), writable: tree.writable })
-        .collect();
-    let config = Config { trees, sockets, confine: ConfineOptions::default() };
+    let confine = ConfineOptions::default();
+    let config = Config { trees, sockets, confine, leave: Some(host::clone::leave) };
     fork(Namespaces::empty(), &keep, move || body(config))
         .map_err(|e| Failure::host("cannot start the gofer", e))
 }

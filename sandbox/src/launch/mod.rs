@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! supervisor (this process)      holds the terminal, forwards signals, waits, tells the exit code
-//!   ├── gofer                    opens files; speaks to the sentry over GOFER_CONNECTIONS sockets
-//!   └── sentry                   our kernel, in namespaces of its own; its control socket leads here
-//!         └── guest processes    made by the sentry's platform
+//!   ├── sentry                   our kernel, in namespaces of its own; its control socket leads here
+//!   │     └── guest processes    made by the sentry's platform
+//!   └── gofer                    opens files; speaks to the sentry over GOFER_CONNECTIONS sockets
 //! ```
+//!
+//! The sentry has most to do and begins first, on another CPU; the supervisor makes the gofer meanwhile.
 //!
 //! They die together: the sentry is the first process of a pid namespace, so no guest outlives it; sentry and gofer
 //! ask to be killed when the supervisor dies; the supervisor kills what is left when one of them ends.
@@ -39,11 +41,13 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use crate::failure::Failure;
 use plan::Plan;
 
-/// Sockets between sentry and gofer: a request that waits for a disk holds up its own socket only.
-const GOFER_CONNECTIONS: usize = 3;
+/// Sockets between sentry and gofer, as many as the sentry has threads that ask (a worker and the reactor): a request
+/// that waits for a disk holds up its own only.
+const GOFER_CONNECTIONS: usize = 2;
 
 /// Runs the plan's program to its end; the result is the command's exit code.
 pub fn launch(plan: Plan) -> Result<u8, Failure> {
+    host::allocator::use_one_heap();
     let timeout = plan.timeout;
     let signals = SignalFd::block(supervisor::FORWARDED)
         .map_err(|e| Failure::host("cannot block signals", e))?;
@@ -56,7 +60,8 @@ pub fn launch(plan: Plan) -> Result<u8, Failure> {
         client_ends.push(client);
         server_ends.push(server);
     }
-    let gofer = Process::new("gofer", gofer::start(&plan, server_ends)?);
+    let trees = gofer::trees(&plan);
+    let gofer_may_write = trees.iter().any(|tree| tree.writable);
     let streams = terminal::take()?;
     let terminal = streams.terminal;
     let (control, theirs) = socket_pair()?;
@@ -69,8 +74,16 @@ pub fn launch(plan: Plan) -> Result<u8, Failure> {
         supervisor_end: &control,
     })?;
     let sentry = Process::new("sentry", child);
-    let mut supervisor =
-        supervisor::Supervisor { signals, control, sentry, gofer, terminal, timeout };
+    let gofer = Process::new("gofer", gofer::start(trees, server_ends)?);
+    let mut supervisor = supervisor::Supervisor {
+        signals,
+        control,
+        sentry,
+        gofer,
+        gofer_may_write,
+        terminal,
+        timeout,
+    };
     supervisor.run()
 }
 
@@ -111,6 +124,12 @@ impl Process {
                 rustix::process::Signal::KILL,
             );
         }
+    }
+
+    /// Kills it and has it end on our CPU, which is about to be idle, wherever it stood.
+    fn kill_here(&mut self) {
+        host::cpu::pull_here(self.child.pid);
+        self.kill();
     }
 
     /// "the gofer died (signal 9)", for the one line.

@@ -25,11 +25,10 @@ pub struct Wiring<'a> {
     pub supervisor_end: &'a OwnedFd,
 }
 
-const ALL: Namespaces = Namespaces::PID
-    .union(Namespaces::NET)
-    .union(Namespaces::IPC)
-    .union(Namespaces::UTS)
-    .union(Namespaces::MOUNT);
+/// Namespaces that a process enters itself, once it owns the user namespace (or is root): making them takes the host
+/// longer than all else in a fork, time that the supervisor has better use for.
+const ENTERED: Namespaces =
+    Namespaces::NET.union(Namespaces::IPC).union(Namespaces::UTS).union(Namespaces::MOUNT);
 
 /// Forks the sentry with as many namespaces as the host allows.
 pub fn start(wiring: Wiring<'_>) -> Result<Child, Failure> {
@@ -45,15 +44,16 @@ pub fn start(wiring: Wiring<'_>) -> Result<Child, Failure> {
     keep.push(reply.as_raw_fd());
     let identity = Identity::of_sentry();
     let mut body = Some(Body { config, platform, reply, identity });
-    let mut attempts = vec![ALL | Namespaces::USER];
+    let mut attempts = vec![Namespaces::PID | Namespaces::USER];
     if rustix::process::geteuid().is_root() {
-        attempts.push(ALL);
+        attempts.push(Namespaces::PID);
     }
     attempts.push(Namespaces::empty());
     for namespaces in attempts {
         let run = || body.take().map_or(1, |body| body.run(namespaces));
         match fork(namespaces, &keep, run) {
             Ok(child) => {
+                host::cpu::start_elsewhere(child.pid);
                 finish_namespaces(&child, namespaces, identity)?;
                 send(supervisor_end.as_fd(), &Order::Go.encode())
                     .map_err(|e| Failure::host("cannot reach the sentry", e))?;
@@ -96,6 +96,9 @@ impl Body {
     fn run(self, namespaces: Namespaces) -> i32 {
         super::terminal::disown();
         host::signal::unblock_all();
+        let greeted = sentry::greet(&self.config);
+        let namespaces =
+            if namespaces.is_empty() { namespaces } else { namespaces | ENTERED.enter() };
         // Out of the terminal's reach: its signals are for the supervisor to forward.
         let _ = rustix::process::setsid();
         silence_standard_streams();
@@ -107,10 +110,13 @@ impl Body {
         let options = platform::seccomp::Config { rewrite, answer, spin, ..Default::default() };
         let outcome = if !received_go(&reply) {
             return 1;
+        } else if let Err(error) = greeted {
+            let message = format!("cannot reach the gofer: {error}");
+            Outcome::Failed { code: 125, message }
         } else if let Err(message) = confine::enter(namespaces, identity) {
             Outcome::Failed { code: 125, message }
         } else {
-            match platform::seccomp::SeccompPlatform::new(options) {
+            match platform::seccomp::SeccompPlatform::begin(options) {
                 Ok(platform) => sentry::boot(config, platform),
                 Err(error) => Outcome::Failed { code: 125, message: error.to_string() },
             }
@@ -187,6 +193,7 @@ fn descriptors(config: &Config) -> Vec<RawFd> {
     let console = config.console.iter().flat_map(|console| [&console.input, &console.output]);
     let own =
         config.gofer.iter().chain(&config.strace).chain(&config.stats).chain([&config.control]);
+    let own = own.chain(&config.host.cpuinfo);
     own.chain(stdio).chain(console).map(AsRawFd::as_raw_fd).collect()
 }
 

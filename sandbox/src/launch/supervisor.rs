@@ -35,6 +35,7 @@ pub struct Supervisor {
     pub control: OwnedFd,
     pub sentry: Process,
     pub gofer: Process,
+    pub gofer_may_write: bool,
     pub terminal: Option<Terminal>,
     pub timeout: Option<Duration>,
 }
@@ -63,6 +64,11 @@ impl Supervisor {
         // Everything is dead and the terminal restored before the last line is printed.
         if !matches!(end, Ok(End::GoferDied)) {
             self.sentry.kill();
+            // Its end takes as long as the sentry's, and can be had at the same time. One that may be in the midst of
+            // changing something for another process of the sandbox ends when the sentry has hung up.
+            if !self.gofer_may_write {
+                self.gofer.kill_here();
+            }
         }
         let end = match end? {
             End::GoferDied => self.hear_last_words(),
@@ -212,6 +218,11 @@ fn gofer_epitaph(gofer: &Process) -> String {
 
 /// Without a pid namespace, guests of a killed sentry become our children: end them too.
 fn kill_orphans() {
+    use rustix::process::{WaitOptions, waitpid};
+    // Mostly there is nobody, which is quicker to hear than to read.
+    if matches!(waitpid(None, WaitOptions::NOHANG), Err(rustix::io::Errno::CHILD)) {
+        return;
+    }
     let me = rustix::process::getpid().as_raw_nonzero();
     let list = format!("/proc/self/task/{me}/children");
     // Each round ends one generation; a kernel without this file has none to show.
@@ -222,7 +233,7 @@ fn kill_orphans() {
             let Some(pid) = rustix::process::Pid::from_raw(pid) else { continue };
             found = true;
             let _ = rustix::process::kill_process(pid, Signal::KILL);
-            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+            let _ = waitpid(Some(pid), WaitOptions::empty());
         }
         if !found {
             return;

@@ -5,12 +5,7 @@
 
 mod sentry_calls;
 
-use std::collections::BTreeMap;
-
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
+use host::seccomp::{Filter, Rule, Test, Verdict};
 
 /// A host call, the arguments it may have, and why the sentry needs it.
 pub struct Row {
@@ -21,58 +16,23 @@ pub struct Row {
     pub reason: &'static str,
 }
 
-/// A test of one argument.
-pub enum Test {
-    /// Argument (by index) equals the value, as 32 bits.
-    Is(u8, u64),
-    /// Argument has none of these bits, as 64 bits.
-    Lacks(u8, u64),
-}
-
-/// Installs the sentry's filters on all of its threads: one that kills for what is in neither list, and one that
-/// refuses what is only tried. (Of two filters' answers the host takes the stricter.)
+/// Installs the sentry's filter on all of its threads: it kills for what is in neither list, and refuses what is only
+/// tried.
 pub fn install_sentry_filter() -> Result<(), String> {
-    let kill = compile(
-        sentry_calls::ROWS.iter().chain(sentry_calls::REFUSED),
-        SeccompAction::KillProcess,
-        SeccompAction::Allow,
-    );
-    let refusal = SeccompAction::Errno(libc::EACCES.unsigned_abs());
-    let refuse = compile(sentry_calls::REFUSED, SeccompAction::Allow, refusal);
-    for program in [refuse, kill] {
-        let program = program.map_err(|e| format!("bad filter: {e}"))?;
-        seccompiler::apply_filter_all_threads(&program)
-            .map_err(|e| format!("the sentry's filter of host calls was refused: {e}"))?;
-    }
-    Ok(())
+    let filter = sentry_filter().ok_or("the sentry's filter of host calls is malformed")?;
+    let refused = |error| format!("the sentry's filter of host calls was refused: {error}");
+    filter.install().map_err(refused)
 }
 
-fn compile<'a>(
-    rows: impl IntoIterator<Item = &'a Row>,
-    mismatch: SeccompAction,
-    matched: SeccompAction,
-) -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for row in rows {
-        let chain = rules.entry(row.number).or_default();
-        for alternative in row.when {
-            let conditions = alternative.iter().map(condition).collect::<Result<_, _>>()?;
-            chain.push(SeccompRule::new(conditions)?);
-        }
-    }
-    SeccompFilter::new(rules, mismatch, matched, TargetArch::x86_64)?.try_into()
-}
-
-fn condition(test: &Test) -> Result<SeccompCondition, seccompiler::BackendError> {
-    match *test {
-        Test::Is(index, value) => {
-            SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
-        }
-        Test::Lacks(index, bits) => {
-            let masked = SeccompCmpOp::MaskedEq(bits);
-            SeccompCondition::new(index, SeccompCmpArgLen::Qword, masked, 0)
-        }
-    }
+fn sentry_filter() -> Option<Filter> {
+    let rule = |row: &Row, verdict| {
+        let number = u32::try_from(row.number).ok()?;
+        Some(Rule { number, when: row.when, verdict })
+    };
+    let refuse = Verdict::Refuse(libc::EACCES as u16);
+    let allowed = sentry_calls::ROWS.iter().map(|row| rule(row, Verdict::Allow));
+    let refused = sentry_calls::REFUSED.iter().map(|row| rule(row, refuse));
+    Filter::new(allowed.chain(refused).collect::<Option<Vec<_>>>()?)
 }
 
 #[cfg(test)]
@@ -86,8 +46,32 @@ mod tests {
             assert!(!row.reason.is_empty(), "call {}", row.number);
             assert!(seen.insert(row.number), "call {} stands twice", row.number);
         }
-        let kill = SeccompAction::KillProcess;
-        assert!(compile(sentry_calls::ROWS, kill, SeccompAction::Allow).is_ok());
+        assert!(sentry_filter().is_some());
+    }
+
+    #[test]
+    fn what_is_not_listed_kills_and_what_is_only_tried_is_refused() {
+        let filter = sentry_filter().expect("a valid table");
+        let numbers = |rows: &[Row]| rows.iter().map(|row| row.number).collect::<Vec<_>>();
+        let (listed, refused) = (numbers(sentry_calls::ROWS), numbers(sentry_calls::REFUSED));
+        for number in 0..1024 {
+            let verdict = filter.verdict(number, [0; 6]);
+            let number = i64::from(number);
+            if refused.contains(&number) {
+                assert_eq!(verdict, Some(Verdict::Refuse(libc::EACCES as u16)), "{number}");
+            } else if !listed.contains(&number) || number == libc::SYS_ioctl {
+                assert_eq!(verdict, None, "{number}");
+            } else {
+                assert_eq!(verdict, Some(Verdict::Allow), "{number}");
+            }
+        }
+        let ioctl = |request| filter.verdict(libc::SYS_ioctl as u32, [3, request, 0, 0, 0, 0]);
+        assert_eq!(ioctl(0xc050_2100), Some(Verdict::Allow));
+        // TIOCSTI.
+        assert_eq!(ioctl(0x5412), None);
+        let mmap = |prot| filter.verdict(libc::SYS_mmap as u32, [0, 0, prot, 0, 0, 0]);
+        assert_eq!(mmap(3), Some(Verdict::Allow));
+        assert_eq!(mmap(7), None);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The sentry's host calls.
 
-use super::{Row, Test};
+use host::seccomp::Test;
+
+use super::Row;
 
 const fn any(number: i64, reason: &'static str) -> Row {
     Row { number, when: &[], reason }

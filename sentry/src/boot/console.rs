@@ -102,7 +102,13 @@ impl Console {
 /// The terminal's node in the guest's tree.
 fn find(fs: &Arc<FsContext>, tty: &Tty) -> Option<Path> {
     let cred = Credentials::root();
-    let cx = VfsCx { cred: &cred, fs, caller: Caller::default(), file_size_limit: u64::MAX };
+    let cx = VfsCx {
+        cred: &cred,
+        fs,
+        caller: Caller::default(),
+        file_size_limit: u64::MAX,
+        will_open: false,
+    };
     let name = format!("/dev/pts/{}", tty.index());
     let found = path::resolve(&cx, None, name.as_bytes(), LookupFlags::FOLLOW).ok()?;
     found.inode().attr().is_ok_and(|attr| attr.rdev == tty.rdev()).then_some(found)
@@ -149,7 +155,7 @@ impl Pump {
     fn copy(&self) -> Progress {
         let caller = Caller::default();
         let (cred, fs) = (&self.cred, &self.fs);
-        let cx = VfsCx { cred, fs, caller, file_size_limit: u64::MAX };
+        let cx = VfsCx { cred, fs, caller, file_size_limit: u64::MAX, will_open: false };
         let mut pending = self.pending.lock();
         loop {
             if pending.is_empty() {

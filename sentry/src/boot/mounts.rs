@@ -57,7 +57,13 @@ fn add(
     let root = mounts.root();
     let cred = Credentials::root();
     let fs = FsContext::new(root.clone(), root, 0o022);
-    let cx = VfsCx { cred: &cred, fs: &fs, caller: Caller::default(), file_size_limit: u64::MAX };
+    let cx = VfsCx {
+        cred: &cred,
+        fs: &fs,
+        caller: Caller::default(),
+        file_size_limit: u64::MAX,
+        will_open: false,
+    };
     let at = mount_point(&cx, &spec.target)?;
     let fs = filesystem(kernel, gofer, Some(mounts), &spec.source)?;
     mounts.mount(&at, fs, source_name(spec), flags(spec))?;

@@ -68,7 +68,7 @@ async fn run(kernel: &Arc<Kernel>, start: Start) -> std::result::Result<(), Outc
 }
 
 fn vfs_cx<'a>(cred: &'a Credentials, fs: &'a FsContext) -> VfsCx<'a> {
-    VfsCx { cred, fs, caller: Caller::default(), file_size_limit: u64::MAX }
+    VfsCx { cred, fs, caller: Caller::default(), file_size_limit: u64::MAX, will_open: false }
 }
 
 fn fs_context(
@@ -89,14 +89,19 @@ fn fs_context(
     Ok(fs)
 }
 
+/// Where execvp(3) looks for programs; an empty place is the working directory.
+pub(super) fn search_path(env: &[Vec<u8>]) -> impl Iterator<Item = &[u8]> {
+    let search = env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
+    search.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':')
+}
+
 /// The program's place and the name it runs under, looked up as execvp(3) does.
 fn find(cx: &VfsCx<'_>, name: &[u8], env: &[Vec<u8>]) -> Result<(Path, Vec<u8>)> {
     if name.contains(&b'/') || name.is_empty() {
         return Ok((path::resolve(cx, None, name, LookupFlags::FOLLOW)?, name.to_vec()));
     }
-    let search = env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
     let mut refused = Errno::ENOENT;
-    for dir in search.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':') {
+    for dir in search_path(env) {
         let mut candidate = if dir.is_empty() { b".".to_vec() } else { dir.to_vec() };
         candidate.push(b'/');
         candidate.extend_from_slice(name);

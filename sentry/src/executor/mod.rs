@@ -107,20 +107,24 @@ impl Executor {
         self.shared.end(outcome);
     }
 
-    /// Starts `workers` threads and is the reactor on the calling thread until [`Executor::end`]. Workers stay blocked
-    /// afterwards; the process is expected to exit.
-    pub fn run(&self, platform: &Arc<dyn Platform>, workers: usize) -> Outcome {
+    /// Starts `workers` threads, which serve the platform from now on.
+    ///
+    /// # Errors
+    /// Those of thread creation.
+    pub fn start(&self, platform: &Arc<dyn Platform>, workers: usize) -> io::Result<()> {
         for index in 0..workers.max(1) {
             let (shared, platform) = (Arc::clone(&self.shared), Arc::clone(platform));
-            let spawned = std::thread::Builder::new()
+            std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .stack_size(WORKER_STACK_BYTES)
-                .spawn(move || worker(&shared, &*platform));
-            if let Err(error) = spawned {
-                let message = format!("cannot start a worker thread: {error}");
-                return Outcome::Failed { code: 125, message };
-            }
+                .spawn(move || worker(&shared, &*platform))?;
         }
+        Ok(())
+    }
+
+    /// Is the reactor on the calling thread until [`Executor::end`]. Workers stay blocked afterwards; the process is
+    /// expected to exit.
+    pub fn run(&self, platform: &Arc<dyn Platform>) -> Outcome {
         RUNS_TASKS.set(true);
         loop {
             self.shared.drain();
@@ -143,14 +147,21 @@ impl Executor {
 /// Body of a worker thread.
 fn worker(shared: &Shared, platform: &dyn Platform) {
     RUNS_TASKS.set(true);
-    while !shared.ended.load(Ordering::Relaxed) {
+    loop {
         shared.drain();
+        // Nothing more for guests: the host ends them with us, and whoever tells the outcome needs the CPU.
+        if shared.ended.load(Ordering::Relaxed) {
+            break;
+        }
         if platform.poll() {
             continue;
         }
         if let Err(error) = platform.park() {
             shared.end(Outcome::Failed { code: 125, message: error.to_string() });
         }
+    }
+    loop {
+        std::thread::park();
     }
 }
 

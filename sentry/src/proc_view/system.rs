@@ -1,5 +1,6 @@
 //! The whole sandbox as /proc shows it.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use abi::ids::Tid;
@@ -59,6 +60,15 @@ fn runnable(threads: &[Arc<Thread>]) -> u64 {
     threads.iter().filter(|thread| thread.run.is_in_guest()).count() as u64
 }
 
+/// Text of a file of the host's /proc.
+fn whole(file: &OwnedFd) -> String {
+    let (mut text, mut chunk) = (Vec::new(), [0; 4096]);
+    while let Ok(length @ 1..) = rustix::io::pread(file, &mut chunk[..], text.len() as u64) {
+        text.extend_from_slice(chunk.get(..length).unwrap_or_default());
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 impl SystemView for ProcView {
     fn processes(&self) -> Vec<Tid> {
         self.groups().iter().map(|group| group.tgid).collect()
@@ -71,7 +81,9 @@ impl SystemView for ProcView {
     }
 
     fn cpuinfo(&self) -> String {
-        self.kernel.upgrade().map_or_else(String::new, |kernel| kernel.host.cpuinfo.clone())
+        let kernel = self.kernel.upgrade();
+        let file = kernel.as_ref().and_then(|kernel| kernel.host.cpuinfo.as_ref());
+        file.map_or_else(String::new, whole)
     }
 
     fn cpus(&self) -> u32 {

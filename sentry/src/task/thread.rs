@@ -290,7 +290,7 @@ impl Thread {
         let caller =
             Caller { tid: self.tid(), tgid: group.tgid, pgid: group.pgid(), sid: group.sid() };
         let file_size_limit = group.limit(Resource::Fsize);
-        f(&VfsCx { cred: &cred, fs: &fs, caller, file_size_limit })
+        f(&VfsCx { cred: &cred, fs: &fs, caller, file_size_limit, will_open: false })
     }
 }
 

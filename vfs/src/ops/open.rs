@@ -101,7 +101,8 @@ pub fn open(cx: &VfsCx<'_>, start: Option<&Path>, path: &[u8], how: OpenHow) -> 
         return open_tmpfile(cx, start, path, how, lookup);
     }
     if !flags.contains(OpenFlags::CREAT) {
-        return open_path(cx, &resolve(cx, start, path, lookup)?, flags);
+        let looking = VfsCx { will_open: !flags.writes(), ..*cx };
+        return open_path(cx, &resolve(&looking, start, path, lookup)?, flags);
     }
     if flags.contains(OpenFlags::DIRECTORY) {
         return Err(Errno::EINVAL);

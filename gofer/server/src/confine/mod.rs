@@ -63,12 +63,12 @@ pub enum Error {
     Host { what: &'static str, source: rustix::io::Errno },
     #[error("the gofer cannot restrict itself by Landlock: {0}")]
     Landlock(#[from] ::landlock::RulesetError),
-    #[error("the gofer's system-call filter does not compile: {0}")]
-    Filter(#[from] seccompiler::BackendError),
+    #[error("the gofer's system-call filter is malformed")]
+    Filter,
     #[error(
         "the gofer's system-call filter cannot be installed: {0}; the host needs CONFIG_SECCOMP_FILTER"
     )]
-    Install(#[from] seccompiler::Error),
+    Install(std::io::Error),
 }
 
 /// The walls that threads inherit.
@@ -94,8 +94,8 @@ pub fn before_threads(options: ConfineOptions, trees: &[ServedTree]) -> Result<(
 /// The filter, on all threads at once.
 pub fn after_threads(options: ConfineOptions, can_write: bool) -> Result<(), Error> {
     if options.seccomp {
-        seccompiler::apply_filter_all_threads(&seccomp::refusals()?)?;
-        seccompiler::apply_filter_all_threads(&seccomp::filter(can_write)?)?;
+        let filter = seccomp::filter(can_write).ok_or(Error::Filter)?;
+        filter.install().map_err(Error::Install)?;
     }
     Ok(())
 }

@@ -1,16 +1,13 @@
 //! The gofer's system calls. Anything else kills the process: it can only be foreign code.
 
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch,
-};
+use host::seccomp::{Filter, Rule, Test, Verdict};
 
 /// A call and why it is needed.
-type Row = (i64, &'static str);
+type Row = (u32, &'static str);
 
 /// Fixed by Linux, newer than some libc's tables.
-const SYS_FCHMODAT2: i64 = 452;
-const SYS_OPENAT2: i64 = 437;
+const SYS_FCHMODAT2: u32 = 452;
+const SYS_OPENAT2: u32 = 437;
 
 /// For every gofer.
 pub const READING: &[Row] = &[
@@ -29,19 +26,21 @@ pub const READING: &[Row] = &[
     (74, "fsync of a donated file"),
     (75, "fdatasync of a donated file"),
     (306, "syncfs"),
-    (202, "futex: start-up barrier, allocator, joining"),
+    (202, "futex: start-up gate, allocator, joining"),
     (12, "brk: allocator"),
     (11, "munmap: allocator, stacks of ended threads"),
     (25, "mremap: allocator"),
     (28, "madvise: allocator, stacks of ended threads"),
     (10, "mprotect: allocator's arenas"),
     (203, "sched_setaffinity: answering on the asker's processor"),
+    (204, "sched_getaffinity: start of a thread"),
     (24, "sched_yield: contended locks"),
-    (SYS_OPENAT, "openat: refused, see `refusals`"),
-    (14, "rt_sigprocmask: end of a thread, abort"),
+    (14, "rt_sigprocmask: start and end of a thread, abort"),
     (13, "rt_sigaction: abort"),
     (15, "rt_sigreturn: return from the stack-overflow handler"),
-    (131, "sigaltstack: end of a thread"),
+    (131, "sigaltstack: start and end of a thread"),
+    (273, "set_robust_list: start of a thread"),
+    (334, "rseq: start of a thread"),
     (219, "restart_syscall: a call interrupted by SIGSTOP"),
     (228, "clock_gettime: where the vDSO cannot answer"),
     (39, "getpid: abort"),
@@ -67,54 +66,63 @@ pub const WRITING: &[Row] = &[
     (199, "fremovexattr"),
 ];
 
-const SYS_OPENAT: i64 = 257;
-const EACCES: u32 = 13;
-const SYS_WRITE: i64 = 1;
-const SYS_MMAP: i64 = 9;
-const SYS_TGKILL: i64 = 234;
-const SYS_FCNTL: i64 = 72;
-const STDERR: u64 = 2;
-const PROT_EXEC: u64 = 4;
-const SIGABRT: u64 = 6;
-const F_GETFD: u64 = 1;
+/// Calls that are allowed for one value of an argument.
+const CONDITIONAL: &[(u32, &[&[Test]], &str)] = &[
+    (157, &[&[Test::Is(0, 15)]], "prctl PR_SET_NAME: start of a thread"),
+    (1, &[&[Test::Is(0, 2)]], "write: diagnostics on standard error"),
+    (9, &[&[Test::Lacks(2, 4)]], "mmap: the allocator and thread stacks; never code"),
+    (234, &[&[Test::Is(2, 6)]], "tgkill: abort(3) after a panic"),
+    (
+        72,
+        &[&[Test::Is(1, 1)]],
+        "fcntl F_GETFD: debug builds check a descriptor before they close it",
+    ),
+];
 
-/// Calls that are allowed for one value of an argument: (call, argument, comparison, value).
-fn conditional() -> Vec<(i64, u8, SeccompCmpOp, u64)> {
-    vec![
-        // Diagnostics.
-        (SYS_WRITE, 0, SeccompCmpOp::Eq, STDERR),
-        // The allocator and thread stacks; never code.
-        (SYS_MMAP, 2, SeccompCmpOp::MaskedEq(PROT_EXEC), 0),
-        // abort(3) after a panic.
-        (SYS_TGKILL, 2, SeccompCmpOp::Eq, SIGABRT),
-        // Debug builds of the standard library check a descriptor before they close it.
-        (SYS_FCNTL, 1, SeccompCmpOp::Eq, F_GETFD),
-    ]
-}
+const EACCES: u16 = 13;
 
-/// A second filter, for calls that fail instead of killing: glibc's malloc looks at
-/// `/proc/sys/vm/overcommit_memory` before it gives a thread's arena back, and takes no for an answer.
-pub fn refusals() -> Result<BpfProgram, BackendError> {
-    let rules = [(SYS_OPENAT, Vec::new())].into_iter().collect();
-    SeccompFilter::new(
-        rules,
-        SeccompAction::Allow,
-        SeccompAction::Errno(EACCES),
-        TargetArch::x86_64,
-    )?
-    .try_into()
-}
+/// Calls that fail instead of killing.
+const REFUSED: &[Row] = &[(
+    257,
+    "openat: glibc's malloc looks at /proc/sys/vm/overcommit_memory before it gives a thread's arena back, and takes \
+     no for an answer",
+)];
 
-/// The allow-list.
-pub fn filter(can_write: bool) -> Result<BpfProgram, BackendError> {
+/// The allow-list; `None` when the tables contradict each other.
+pub fn filter(can_write: bool) -> Option<Filter> {
+    let rule = |number: &u32, when, verdict| Rule { number: *number, when, verdict };
     let writing = if can_write { WRITING } else { &[] };
-    let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> =
-        READING.iter().chain(writing).map(|(call, _)| (*call, Vec::new())).collect();
-    for (call, argument, comparison, value) in conditional() {
-        let condition =
-            SeccompCondition::new(argument, SeccompCmpArgLen::Dword, comparison, value)?;
-        rules.entry(call).or_default().push(SeccompRule::new(vec![condition])?);
+    let allowed = READING.iter().chain(writing);
+    let allowed = allowed.map(|(number, _)| rule(number, &[], Verdict::Allow));
+    let tested = CONDITIONAL.iter().map(|(number, when, _)| rule(number, when, Verdict::Allow));
+    let refused = REFUSED.iter().map(|(number, _)| rule(number, &[], Verdict::Refuse(EACCES)));
+    Filter::new(allowed.chain(tested).chain(refused))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writing_needs_a_writable_tree() {
+        let (reading, writing) = (filter(false), filter(true));
+        let (reading, writing) = (reading.expect("a valid table"), writing.expect("a valid table"));
+        for (number, what) in WRITING {
+            assert_eq!(reading.verdict(*number, [0; 6]), None, "{what}");
+            assert_eq!(writing.verdict(*number, [0; 6]), Some(Verdict::Allow), "{what}");
+        }
+        for number in 0..1024 {
+            let listed = READING.iter().any(|row| row.0 == number);
+            let args = [1; 6];
+            let verdict = reading.verdict(number, args);
+            match number {
+                72 => assert_eq!(verdict, Some(Verdict::Allow), "fcntl F_GETFD"),
+                9 => assert_eq!(verdict, Some(Verdict::Allow), "mmap PROT_READ"),
+                257 => assert_eq!(verdict, Some(Verdict::Refuse(EACCES))),
+                _ => assert_eq!(verdict.is_some(), listed, "{number}"),
+            }
+        }
+        assert_eq!(reading.verdict(9, [0, 0, 5, 0, 0, 0]), None, "executable memory");
+        assert_eq!(reading.verdict(1, [2, 0, 0, 0, 0, 0]), Some(Verdict::Allow), "last words");
     }
-    SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)?
-        .try_into()
 }

@@ -2,10 +2,12 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | `explore` | the ways to several places at once |
 //! | `read` | walking, attributes, links, listings, opening |
 //! | `write` | creating, removing, renaming, changing |
 //! | `xattr` | extended attributes |
 
+mod explore;
 mod read;
 mod write;
 mod xattr;
@@ -29,13 +31,17 @@ pub fn perform(
     fds: &mut Vec<OwnedFd>,
 ) -> Result<()> {
     match op {
-        Op::Walk { names } => read::walk(session, tree, path, names, out),
+        Op::Walk { names, open } => read::walk(session, tree, path, (names, open), out, fds),
         Op::Attr => read::attr(session, tree, path, out),
         Op::Open { flags } => {
             fds.push(read::open(session, tree, path, flags, out)?);
             Ok(())
         }
         Op::OpenFiles { names } => read::open_files(session, tree, path, names, out, fds),
+        Op::Explore { paths } => {
+            explore::explore(session, tree, paths, out, fds);
+            Ok(())
+        }
         Op::ReadLink => read::read_link(session, tree, path, out),
         Op::ReadDir { cursor, plus } => read::read_dir(session, tree, path, (cursor, plus), out),
         Op::StatFs => read::stat_fs(tree, path, out),

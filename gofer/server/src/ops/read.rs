@@ -25,8 +25,9 @@ pub fn walk(
     session: &mut Session,
     tree: &ServedTree,
     from: TreePath<'_>,
-    names: TreePath<'_>,
+    (names, open): (TreePath<'_>, bool),
     out: &mut Vec<u8>,
+    fds: &mut Vec<OwnedFd>,
 ) -> Result<()> {
     let mut dir = session.dir(tree, from)?;
     let mut walked = Walked::default();
@@ -56,6 +57,18 @@ pub fn walk(
                 }
             }
             FileType::Directory => {}
+            FileType::Regular if open && names.peek().is_none() => {
+                // What cannot be opened is told when the open is asked for.
+                if let Ok((fd, attr)) = session.open_in(tree, &dir, name.bytes(), OFlags::RDONLY)
+                    && attr.file_type() == FileType::Regular
+                {
+                    if let Some(last) = walked.found.last_mut() {
+                        *last = attr;
+                    }
+                    fds.push(fd);
+                }
+                break;
+            }
             _ => break,
         }
     }
@@ -132,7 +145,7 @@ pub fn open_files(
     Ok(())
 }
 
-fn link_text(dir: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
+pub fn link_text(dir: impl AsFd, name: &[u8]) -> Result<Vec<u8>> {
     let mut text = [0; LINK_BYTES];
     let length = rustix::fs::readlinkat_raw(dir.as_fd(), name, &mut text).map_err(errno)?;
     // A text that fills the buffer may have been cut.
@@ -172,6 +185,10 @@ pub fn read_dir(
 fn list(dir: &OwnedFd, plus: Plus, out: &mut Vec<u8>) -> Result<()> {
     out.put_flag(false);
     let mut raw = [MaybeUninit::uninit(); RAW_BYTES];
+    let plus = match plus {
+        Plus::Few => few(dir, &mut raw)?,
+        plus => plus,
+    };
     let mut entries = RawDir::new(dir.as_fd(), &mut raw);
     while let Some(entry) = entries.next() {
         let entry = entry.map_err(errno)?;
@@ -182,7 +199,7 @@ fn list(dir: &OwnedFd, plus: Plus, out: &mut Vec<u8>) -> Result<()> {
         // Not every filesystem tells types along with names.
         let told = known_kind(entry.file_type()).or((name == b"..").then_some(FileType::Directory));
         let wants_attr = match plus {
-            Plus::Nothing => told.is_none(),
+            Plus::Nothing | Plus::Few => told.is_none(),
             Plus::Directories => told.is_none_or(|kind| kind == FileType::Directory),
             Plus::Everything => true,
         };
@@ -195,6 +212,21 @@ fn list(dir: &OwnedFd, plus: Plus, out: &mut Vec<u8>) -> Result<()> {
         *is_last = 1;
     }
     Ok(())
+}
+
+/// Everything, if there are only few entries from here on; the directory is then where it was.
+fn few(dir: &OwnedFd, raw: &mut [MaybeUninit<u8>]) -> Result<Plus> {
+    let start = rustix::fs::seek(dir, SeekFrom::Current(0)).map_err(errno)?;
+    let mut entries = RawDir::new(dir.as_fd(), raw);
+    let mut count = 0;
+    while count <= Plus::FEW
+        && let Some(entry) = entries.next()
+    {
+        entry.map_err(errno)?;
+        count += 1;
+    }
+    rustix::fs::seek(dir, SeekFrom::Start(start)).map_err(errno)?;
+    Ok(if count <= Plus::FEW { Plus::Everything } else { Plus::Nothing })
 }
 
 fn known_kind(kind: rustix::fs::FileType) -> Option<FileType> {

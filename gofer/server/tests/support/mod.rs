@@ -77,6 +77,7 @@ impl Client {
                 .collect(),
             sockets: vec![theirs],
             confine: gofer_server::ConfineOptions::none(),
+            leave: None,
         };
         std::thread::spawn(move || gofer_server::serve(config).unwrap());
         Self { socket: ours }
@@ -110,7 +111,7 @@ impl Client {
 
     pub fn walk(&self, names: &str) -> Walked {
         let names = TreePath::new(names.as_bytes()).unwrap();
-        let reply = self.ask("", Op::Walk { names }).unwrap();
+        let reply = self.ask("", Op::Walk { names, open: false }).unwrap();
         Walked::decode(reply.fields(), names.names().count()).unwrap()
     }
 

@@ -1,5 +1,6 @@
 //! The connections to a gofer. A request takes its processor's, or any idle one; each carries one request at a time.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,6 +13,7 @@ use gofer_protocol::{
 };
 
 use super::errno;
+use super::explored::{self, Explored};
 use crate::lock_order;
 
 /// Told once, with the reason, when the gofer does not answer any more.
@@ -53,16 +55,46 @@ pub struct Client {
     is_broken: AtomicBool,
     on_broken: OnBroken,
     trees: Vec<TreeInfo>,
+    /// What the greeting asked for, until the filesystem of tree 0 takes it.
+    explored: Mutex<Vec<Explored>, lock_order::GoferCaches>,
     /// Only a measure, so relaxed.
     requests: AtomicU64,
 }
 
 impl Client {
+    /// Says hello on the first socket, without waiting for the answer: the gofer may not even be there yet. It then
+    /// looks ahead on the way to `paths` of tree 0, each ended by NUL, so that they need no round trip later.
+    ///
+    /// # Errors
+    /// Of sendmsg(2).
+    pub fn greet(socket: &OwnedFd, paths: &[u8]) -> io::Result<()> {
+        let mut request = Vec::new();
+        let path = TreePath::ROOT;
+        for (seq, op) in [(1, Op::Hello { version: VERSION }), (2, Op::Explore { paths })] {
+            Request { seq, cpu: NO_CPU, tree: 0, path, op }.encode(&mut request);
+            transport::send(socket, &request, &[])?;
+        }
+        Ok(())
+    }
+
     /// Greets the gofer at the other end of `sockets`.
     ///
     /// # Errors
     /// When there is none, or one of another version.
     pub fn connect(
+        sockets: Vec<OwnedFd>,
+        on_broken: OnBroken,
+    ) -> std::result::Result<Arc<Self>, ConnectError> {
+        let first = sockets.first().ok_or(ConnectError::NoSocket)?;
+        Self::greet(first, b"").map_err(|_| ConnectError::Silent)?;
+        Self::meet(sockets, on_broken)
+    }
+
+    /// Hears the answer to [`Client::greet`] on the first of `sockets`.
+    ///
+    /// # Errors
+    /// When there is none, or one of another version.
+    pub fn meet(
         sockets: Vec<OwnedFd>,
         on_broken: OnBroken,
     ) -> std::result::Result<Arc<Self>, ConnectError> {
@@ -74,20 +106,28 @@ impl Client {
             })
             .collect();
         let first = connections.first().ok_or(ConnectError::NoSocket)?;
-        let hello = Op::Hello { version: VERSION };
-        let welcome = first
-            .lock()
-            .exchange(0, TreePath::ROOT, hello, |fields, _| Welcome::decode(fields))
-            .map_err(|failure| match failure {
+        let mut first = first.lock();
+        first.seq = 1;
+        let welcome =
+            first.hear(|fields, _| Welcome::decode(fields)).map_err(|failure| match failure {
                 Failure::Refused(errno) => ConnectError::Refused(errno),
                 Failure::Broken(_) => ConnectError::Silent,
             })?;
+        first.seq = 2;
+        let explored = match first.hear(explored::decode) {
+            Ok(explored) => explored,
+            // It can be asked for when it is wanted.
+            Err(Failure::Refused(_)) => Vec::new(),
+            Err(Failure::Broken(_)) => return Err(ConnectError::Silent),
+        };
+        drop(first);
         Ok(Arc::new(Self {
             connections,
             turn: AtomicUsize::new(0),
             is_broken: AtomicBool::new(false),
             on_broken,
             trees: welcome.trees,
+            explored: Mutex::new(explored),
             requests: AtomicU64::new(0),
         }))
     }
@@ -96,6 +136,11 @@ impl Client {
     #[must_use]
     pub fn trees(&self) -> &[TreeInfo] {
         &self.trees
+    }
+
+    /// What the greeting found in tree 0; once.
+    pub(super) fn take_explored(&self) -> Vec<Explored> {
+        std::mem::take(&mut *self.explored.lock())
     }
 
     /// Round trips so far.
@@ -161,6 +206,14 @@ impl Connection {
         }
         transport::send(&self.socket, &self.request, &[])
             .map_err(|reason| Failure::Broken(format!("cannot ask it: {reason}")))?;
+        self.hear(read)
+    }
+
+    /// The answer to request number `seq`.
+    fn hear<T>(
+        &mut self,
+        read: impl FnOnce(Reader<'_>, Vec<OwnedFd>) -> Decoded<T>,
+    ) -> std::result::Result<T, Failure> {
         let (length, fds) =
             transport::receive(&self.socket, &mut self.reply).map_err(|reason| {
                 match errno(reason) {

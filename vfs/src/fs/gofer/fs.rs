@@ -6,6 +6,7 @@ use abi::{Errno, Result};
 use gofer_protocol::{Op, SyncScope, TreeInfo};
 
 use super::client::Client;
+use super::explored;
 use super::foresight::Foresight;
 use super::inode::GoferInode;
 use super::known::KnownBudget;
@@ -28,6 +29,8 @@ pub struct GoferFs {
     shared: Arc<Shared>,
     root: Arc<GoferInode>,
     info: TreeInfo,
+    /// Holds what is known of them.
+    _explored: Vec<Arc<GoferInode>>,
 }
 
 impl GoferFs {
@@ -44,7 +47,10 @@ impl GoferFs {
             foresight: Foresight::default(),
         });
         let root = GoferInode::root(Arc::clone(&shared), info.root);
-        Ok(Arc::new(Self { shared, root, info }))
+        let explored = if tree == 0 { shared.client.take_explored() } else { Vec::new() };
+        // Of a tree that others change, nothing was to be told.
+        let explored = if info.writable { Vec::new() } else { explored::learn(&root, explored) };
+        Ok(Arc::new(Self { shared, root, info, _explored: explored }))
     }
 
     /// Bytes that the directories of a read-only tree take to know their entries; bounded.

@@ -186,7 +186,7 @@ impl GoferInode {
                 self.changed();
                 // The file was made, but its descriptor found no place: the open that follows makes room.
                 if matches!(created, Err(Errno::ENFILE)) {
-                    return self.walk(&[name])?.pop().ok_or(Errno::EIO);
+                    return self.walk(&[name], false)?.pop().ok_or(Errno::EIO);
                 }
                 let (attr, fd) = created?;
                 let inode = self.adopt(name, attr);
@@ -290,7 +290,7 @@ impl Inode for GoferInode {
         if self.shared.is_writable { CachePolicy::Revalidate } else { CachePolicy::Forever }
     }
 
-    fn lookup(&self, _cx: &VfsCx<'_>, name: &[u8]) -> Result<Arc<dyn Inode>> {
+    fn lookup(&self, cx: &VfsCx<'_>, name: &[u8]) -> Result<Arc<dyn Inode>> {
         if self.kind != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
@@ -304,7 +304,7 @@ impl Inode for GoferInode {
                 return known.map(|inode| inode as Arc<dyn Inode>);
             }
         }
-        let found = self.walk(&[name])?.pop().ok_or(Errno::EIO)?;
+        let found = self.walk(&[name], cx.will_open)?.pop().ok_or(Errno::EIO)?;
         Ok(found as Arc<dyn Inode>)
     }
 
@@ -317,9 +317,11 @@ impl Inode for GoferInode {
             // The walk goes on from there by itself, and may find more that is known.
             Some(known) => Ok(vec![known?]),
             None if names.len() == 1 => Ok(vec![self.lookup(cx, first)?]),
-            None => {
-                Ok(self.walk(names)?.into_iter().map(|inode| inode as Arc<dyn Inode>).collect())
-            }
+            None => Ok(self
+                .walk(names, cx.will_open)?
+                .into_iter()
+                .map(|inode| inode as Arc<dyn Inode>)
+                .collect()),
         }
     }
 

@@ -68,6 +68,8 @@ pub struct Known {
     /// Regular files in the order of the listing.
     files: Vec<Arc<[u8]>>,
     ahead: OpenAhead,
+    /// Opens that had to be asked for.
+    opens: u32,
     /// Lookups that had to be asked for: of names nothing was known about, and of listed ones.
     lookups: u32,
     lookups_of_named: u32,
@@ -149,25 +151,25 @@ impl Known {
     }
 
     /// Counts a lookup that is going to be asked for. Answers how to list the directory before, when it is time to: its
-    /// names, which also tells the ones that are not there, and the attributes unless it is large (by its own size in
-    /// bytes), for then a piece of the listing would be no more than a piece.
+    /// names, which also tells the ones that are not there, and the attributes once that many were asked for one by
+    /// one that having them all costs no more (few programs look at more than some files of a large directory). `size`
+    /// is the directory's own in bytes: all that is known about how many entries there are.
     pub fn worth_listing(&mut self, name: &[u8], size: u64) -> Option<Plus> {
-        /// Lookups in one directory that cost about what its listing does; a small one's costs less.
-        const ENOUGH: u32 = 4;
-        const ENOUGH_OF_SMALL: u32 = 2;
-        const SMALL: u64 = 8192;
-        const FEW: usize = 1024;
+        /// Attributes that cost what one request does.
+        const PER_LOOKUP: usize = 12;
+        /// Names of a listing that cost what one request does, in bytes of a directory.
+        const BYTES_PER_LOOKUP: u64 = 4096;
+        /// A piece of the listing would be no more than a piece.
+        const MOST: usize = 1024;
         if matches!(self.entries.get(name), Some(Entry::Named)) {
             self.lookups_of_named = self.lookups_of_named.saturating_add(1);
-            let is_time = self.lookups_of_named == ENOUGH && self.entries.len() <= FEW;
-            return is_time.then_some(Plus::Everything);
+            let enough = (self.entries.len() / PER_LOOKUP).max(1);
+            let is_time = usize::try_from(self.lookups_of_named) == Ok(enough);
+            return (is_time && self.entries.len() <= MOST).then_some(Plus::Everything);
         }
         self.lookups = self.lookups.saturating_add(1);
-        let (enough, plus) = match size {
-            ..=SMALL => (ENOUGH_OF_SMALL, Plus::Everything),
-            _ => (ENOUGH, Plus::Directories),
-        };
-        (self.lookups == enough && self.run == 0).then_some(plus)
+        let is_time = u64::from(self.lookups) == 1 + (size / BYTES_PER_LOOKUP).max(1);
+        (is_time && self.run == 0).then_some(Plus::Few)
     }
 
     /// Drops entries of inodes that nobody holds.
@@ -183,12 +185,23 @@ impl Known {
 
     /// The file `name` is to be opened. Answers the files to open along with it, those that are likely to be next.
     pub fn open_ahead(&mut self, name: &[u8], sure_after: u32) -> Vec<Arc<[u8]>> {
+        self.opens = self.opens.saturating_add(1);
+        if self.is_worth_opening_whole(sure_after) {
+            let others = self.files.iter().filter(|file| ***file != *name);
+            return others.filter(|file| self.is_to_open(file)).cloned().collect();
+        }
         let rest = self.files.get(self.ahead.at()..).unwrap_or_default();
         let place = rest.iter().take(OpenAhead::WINDOW).position(|file| **file == *name);
         let count = self.ahead.next(place, sure_after);
         let Some(place) = place.filter(|_| count > 0) else { return Vec::new() };
         let rest = rest.iter().skip(place + 1).take(count);
         rest.filter(|file| self.is_to_open(file)).cloned().collect()
+    }
+
+    /// A few files of which two were opened in whatever order: a locale's, the parts of a small package.
+    fn is_worth_opening_whole(&self, sure_after: u32) -> bool {
+        const FEW: usize = 16;
+        self.is_complete && self.files.len() <= FEW && self.opens == 2 && sure_after <= 2
     }
 
     fn is_to_open(&self, name: &[u8]) -> bool {

@@ -16,6 +16,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `client` | the connections: requests, replies, a gofer that died |
+//! | `explored` | what the gofer found while nobody had asked yet |
 //! | `fs` | the mounted filesystem |
 //! | `inode` | objects: lookups, attributes, changes |
 //! | `known` | what a directory knows about its entries |
@@ -26,6 +27,7 @@
 
 mod client;
 mod dir;
+mod explored;
 mod file;
 mod foresight;
 mod fs;

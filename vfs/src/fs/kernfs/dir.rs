@@ -1,7 +1,7 @@
 //! Synthetic directories.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use abi::open::OpenFlags;
 use abi::stat::{Attr, FileType};
@@ -169,6 +169,45 @@ impl Children for FixedDir {
         let is_dir =
             |entry: &&(Vec<u8>, Arc<dyn Inode>)| entry.1.file_type() == FileType::Directory;
         self.entries.iter().filter(is_dir).count() as u32
+    }
+
+    fn cache_policy(&self) -> CachePolicy {
+        CachePolicy::Forever
+    }
+}
+
+/// Children that never change and are made when somebody looks at them: most programs never do.
+pub struct LateDir {
+    make: Box<dyn Fn() -> FixedDir + Send + Sync>,
+    children: OnceLock<FixedDir>,
+}
+
+impl LateDir {
+    pub fn new(make: impl Fn() -> FixedDir + Send + Sync + 'static) -> Self {
+        Self { make: Box::new(make), children: OnceLock::new() }
+    }
+
+    fn children(&self) -> &FixedDir {
+        self.children.get_or_init(|| (self.make)())
+    }
+}
+
+impl Children for LateDir {
+    fn lookup(&self, cx: &VfsCx<'_>, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        self.children().lookup(cx, name)
+    }
+
+    fn list(
+        &self,
+        cx: &VfsCx<'_>,
+        from: u64,
+        emit: &mut dyn FnMut(u64, DirEntry<'_>) -> bool,
+    ) -> Result<()> {
+        self.children().list(cx, from, emit)
+    }
+
+    fn subdirectories(&self) -> u32 {
+        self.children().subdirectories()
     }
 
     fn cache_policy(&self) -> CachePolicy {

@@ -6,7 +6,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `node` | attributes that every synthetic inode has |
-//! | `dir` | directories: fixed or computed |
+//! | `dir` | directories: fixed, made late, or computed |
 //! | `text` | files with generated text, some of them writable |
 //! | `link` | symbolic links, plain and magic |
 
@@ -15,7 +15,7 @@ mod link;
 mod node;
 mod text;
 
-pub use dir::{Children, DirInode, FixedDir};
+pub use dir::{Children, DirInode, FixedDir, LateDir};
 pub use link::LinkInode;
 pub use node::{Node, Owner, OwnerSource};
 pub use text::{TextInode, TextSource};

@@ -60,7 +60,7 @@ pub(super) struct Layers {
 impl Layers {
     pub(super) fn kernel_cx(&self) -> VfsCx<'_> {
         let (cred, fs) = &self.kernel;
-        VfsCx { cred, fs, caller: Caller::default(), file_size_limit: u64::MAX }
+        VfsCx { cred, fs, caller: Caller::default(), file_size_limit: u64::MAX, will_open: false }
     }
 
     /// Device number that nodes of this lower device report.

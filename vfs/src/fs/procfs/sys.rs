@@ -10,7 +10,7 @@ use abi::stat::FileType;
 use super::Shared;
 use super::view::SystemView;
 use crate::context::VfsCx;
-use crate::fs::kernfs::{DirInode, FixedDir, TextInode, TextSource};
+use crate::fs::kernfs::{DirInode, FixedDir, LateDir, TextInode, TextSource};
 use crate::fs::pipefs::PIPE_MAX_SIZE;
 use crate::inode::Inode;
 
@@ -148,6 +148,12 @@ const NET: &[(&str, &str)] = &[
 ];
 
 pub fn make(shared: &Arc<Shared>) -> Arc<dyn Inode> {
+    let node = shared.node(FileType::Directory, 0o555);
+    let shared = Arc::clone(shared);
+    DirInode::new(node, LateDir::new(move || children(&shared)))
+}
+
+fn children(shared: &Arc<Shared>) -> FixedDir {
     let mut kernel = Tree::new(shared);
     kernel.constants(KERNEL);
     kernel.add("hostname", 0o644, Hostname { view: Arc::clone(&shared.view) });
@@ -172,7 +178,7 @@ pub fn make(shared: &Arc<Shared>) -> Arc<dyn Inode> {
     for name in ["abi", "debug", "dev", "user"] {
         top = top.with(name, Tree::new(shared).finish());
     }
-    DirInode::new(shared.node(FileType::Directory, 0o555), top)
+    top
 }
 
 fn line(value: impl std::fmt::Display) -> Result<Vec<u8>> {

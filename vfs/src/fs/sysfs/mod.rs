@@ -18,9 +18,10 @@ mod tree;
 use std::sync::Arc;
 
 use abi::Result;
-use abi::stat::makedev;
+use abi::stat::{FileType, makedev};
 
 use crate::filesystem::FileSystem;
+use crate::fs::kernfs::{DirInode, LateDir, Node};
 use crate::inode::{Inode, StatFs};
 use tree::Tree;
 
@@ -46,11 +47,16 @@ pub struct SysFs {
 impl SysFs {
     #[must_use]
     pub fn new(machine: &Machine) -> Arc<Self> {
-        let mut tree = Tree::default();
-        constant::add_to(&mut tree);
-        cpu::add_to(&mut tree, machine);
-        cgroup::add_to(&mut tree, machine);
-        Arc::new(Self { root: tree.finish() })
+        let machine = *machine;
+        let children = LateDir::new(move || {
+            let mut tree = Tree::default();
+            constant::add_to(&mut tree);
+            cpu::add_to(&mut tree, &machine);
+            cgroup::add_to(&mut tree, &machine);
+            tree.children()
+        });
+        let node = Node::numbered(DEV, FileType::Directory, 0o755);
+        Arc::new(Self { root: DirInode::new(node, children) })
     }
 }
 

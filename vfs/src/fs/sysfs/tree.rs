@@ -51,7 +51,12 @@ impl Tree {
         }
     }
 
-    pub fn finish(self) -> Arc<dyn Inode> {
+    fn finish(self) -> Arc<dyn Inode> {
+        DirInode::new(Node::numbered(DEV, FileType::Directory, 0o755), self.children())
+    }
+
+    /// What is in the directory.
+    pub fn children(self) -> FixedDir {
         let mut dir = FixedDir::new();
         for (name, entry) in self.entries {
             let inode: Arc<dyn Inode> = match entry {
@@ -67,6 +72,6 @@ impl Tree {
             };
             dir = dir.with(name, inode);
         }
-        DirInode::new(Node::numbered(DEV, FileType::Directory, 0o755), dir)
+        dir
     }
 }

@@ -1,5 +1,6 @@
 //! What a directory knows about its entries: learning, recalling, looking up, moving.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -167,6 +168,45 @@ impl GoferInode {
         self.shared.open_files.keep(kept);
     }
 
+    pub(in super::super) fn is(&self, kind: FileType) -> bool {
+        self.kind == kind
+    }
+
+    /// The gofer came by the entry `name`; for a symbolic link with its text, for a file perhaps with a descriptor.
+    pub(in super::super) fn sighted(
+        &self,
+        name: &[u8],
+        attr: Attr,
+        link: Option<Box<[u8]>>,
+        opened: Option<OwnedFd>,
+    ) -> Arc<Self> {
+        let inode = self.adopt(name, attr);
+        match (inode.kind, link, opened) {
+            (FileType::Symlink, Some(text), _) => inode.state.lock().link = Some(text),
+            (FileType::Regular, _, Some(fd)) => inode.keep_opened(fd),
+            _ => {}
+        }
+        inode
+    }
+
+    /// Keeps a descriptor for reading where the open that follows will look.
+    fn keep_opened(&self, fd: OwnedFd) {
+        let kept = Kept::new(Arc::new(fd));
+        {
+            let mut state = self.state.lock();
+            if state.reading.strong_count() > 0 {
+                return;
+            }
+            state.reading = Arc::downgrade(&kept);
+        }
+        self.shared.open_files.keep(kept);
+    }
+
+    /// The gofer found no entry `name`.
+    pub(in super::super) fn not_sighted(&self, name: &[u8]) {
+        self.with_known(|known| known.learn(name, Entry::Absent, false));
+    }
+
     /// Gives back memory; costs round trips later.
     pub(in super::super) fn forget_known(&self) {
         let known = self.state.lock().known.take();
@@ -209,11 +249,18 @@ impl GoferInode {
     }
 
     /// Asks for several components at once, `names[0]` here and each further one in the one before; answers those that
-    /// exist, up to the first that is no directory.
-    pub(super) fn walk(&self, names: &[&[u8]]) -> Result<Vec<Arc<Self>>> {
+    /// exist, up to the first that is no directory. With `open`, a file at the end comes with its descriptor.
+    pub(super) fn walk(&self, names: &[&[u8]], open: bool) -> Result<Vec<Arc<Self>>> {
         let joined = names.join(&b'/');
-        let op = Op::Walk { names: TreePath::new(&joined)? };
-        let walked = self.ask(op, |fields, _| Walked::decode(fields, names.len()))?;
+        let walk = |open| {
+            let op = Op::Walk { names: TreePath::new(&joined)?, open };
+            self.ask(op, |fields, fds| Ok((Walked::decode(fields, names.len())?, fds)))
+        };
+        let (walked, fds) = match walk(open) {
+            // The answer came, but there was no place for the descriptor.
+            Err(Errno::ENFILE) if open => walk(false)?,
+            other => other?,
+        };
         let mut found: Vec<Arc<Self>> = Vec::with_capacity(walked.found.len());
         for (name, attr) in names.iter().zip(&walked.found) {
             let dir = found.last().map_or(self, |last| &**last);
@@ -224,6 +271,12 @@ impl GoferInode {
             found.push(inode);
         }
         let last = found.last().map_or(self, |last| &**last);
+        if let Some(fd) = fds.into_iter().next()
+            && found.len() == names.len()
+            && last.kind == FileType::Regular
+        {
+            last.keep_opened(fd);
+        }
         if let Some(text) = walked.link
             && last.kind == FileType::Symlink
         {

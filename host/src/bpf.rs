@@ -1,4 +1,7 @@
 //! A small assembler for classic BPF, as seccomp runs it: labels, and words of `struct seccomp_data`.
+//!
+//! The host runs a filter once per call number when it is installed, to learn which calls it always lets through: a
+//! program should be short and its way to a verdict, too.
 
 /// `struct sock_filter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +14,7 @@ pub struct Instruction {
 
 impl Instruction {
     /// As it lies in memory, little endian.
+    #[must_use]
     pub fn to_word(self) -> u64 {
         u64::from(self.code)
             | u64::from(self.jt) << 16
@@ -65,13 +69,15 @@ pub enum Test {
 #[derive(Debug, Default)]
 pub struct Assembler {
     code: Vec<Instruction>,
-    /// Instruction and label of each jump yet to be resolved. A conditional jump goes to the next instruction
-    /// when true, else over an unconditional one, so that no distance is too far.
+    /// Instruction and label of each jump yet to be resolved. A conditional jump stands before an unconditional one,
+    /// for labels that are too far for it, and goes over it where it can.
     jumps: Vec<(usize, Label)>,
     places: Vec<Option<usize>>,
 }
 
 impl Assembler {
+    /// A label that stands nowhere yet.
+    #[must_use]
     pub fn label(&mut self) -> Label {
         self.places.push(None);
         Label(self.places.len() - 1)
@@ -124,41 +130,116 @@ impl Assembler {
     }
 
     /// The program; `None` when a jump leads nowhere or backwards.
+    #[must_use]
     pub fn finish(mut self) -> Option<Vec<Instruction>> {
         for (at, label) in self.jumps {
             let place = (*self.places.get(label.0)?)?;
             let distance = place.checked_sub(at)?.checked_sub(1)?;
             self.code.get_mut(at)?.k = u32::try_from(distance).ok()?;
+            // Straight from the condition before it, if that can reach.
+            let test = at.checked_sub(1).and_then(|before| self.code.get_mut(before));
+            if let (Some(test), Ok(distance)) = (test, u8::try_from(distance + 1))
+                && matches!(test.code, JUMP_EQUAL | JUMP_GREATER_EQUAL)
+            {
+                match (test.jt, test.jf) {
+                    (0, 1) => test.jt = distance,
+                    (1, 0) => test.jf = distance,
+                    _ => {}
+                }
+            }
         }
         Some(self.code)
     }
 }
 
-/// What the kernel would answer: an interpreter for tests.
-#[cfg(test)]
-pub fn run(program: &[Instruction], data: &super::sys::SeccompData) -> u32 {
-    let word = |offset: u32| -> u32 {
-        let low_high = |value: u64, offset: u32| (value >> (8 * (offset % 8))) as u32;
-        match offset {
-            0 => data.nr.cast_unsigned(),
-            4 => data.arch,
-            8 | 12 => low_high(data.instruction_pointer, offset),
-            _ => low_high(data.args[((offset - 16) / 8) as usize], offset),
+/// What is asked about a call: `struct seccomp_data`.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    pub number: u32,
+    pub arch: u32,
+    /// Where the calling code goes on.
+    pub pointer: u64,
+    pub args: [u64; 6],
+}
+
+/// What the kernel would answer; `None` for a program that it would refuse. For tests of filters.
+#[must_use]
+pub fn run(program: &[Instruction], call: &Call) -> Option<u32> {
+    let half = |value: u64, offset: u32| (value >> (8 * (offset % 8))) as u32;
+    let word = |offset: u32| match offset {
+        0 => Some(call.number),
+        4 => Some(call.arch),
+        8 | 12 => Some(half(call.pointer, offset)),
+        _ => {
+            let arg = call.args.get(usize::try_from(offset.checked_sub(16)? / 8).ok()?)?;
+            Some(half(*arg, offset))
         }
     };
     let (mut at, mut accumulator) = (0usize, 0u32);
     loop {
-        let i = program[at];
+        let i = program.get(at)?;
         at += 1;
         let branch = |taken: bool| usize::from(if taken { i.jt } else { i.jf });
         match i.code {
-            LOAD => accumulator = word(i.k),
+            LOAD => accumulator = word(i.k)?,
             AND => accumulator &= i.k,
             JUMP_ALWAYS => at += i.k as usize,
             JUMP_EQUAL => at += branch(accumulator == i.k),
             JUMP_GREATER_EQUAL => at += branch(accumulator >= i.k),
-            RETURN => return i.k,
-            other => panic!("unknown instruction {other:#x}"),
+            RETURN => return Some(i.k),
+            _ => return None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(program: &[Instruction], number: u32) -> Option<u32> {
+        run(program, &Call { number, arch: 0, pointer: 0, args: [0; 6] })
+    }
+
+    /// `returns` for what the test is true of and 0 for the rest, with `between` instructions on the way.
+    fn program(is_jump_if: bool, between: usize) -> Vec<Instruction> {
+        let mut asm = Assembler::default();
+        let target = asm.label();
+        asm.load(Word::Number);
+        if is_jump_if {
+            asm.jump_if(Test::AtLeast(7), target);
+        } else {
+            asm.jump_unless(Test::AtLeast(7), target);
+        }
+        for _ in 0..between {
+            asm.and(!0);
+        }
+        asm.ret(u32::from(!is_jump_if));
+        asm.place(target);
+        asm.ret(u32::from(is_jump_if));
+        asm.finish().expect("all labels stand behind their jumps")
+    }
+
+    #[test]
+    fn jumps_reach_near_and_far_labels() {
+        for between in [0, 1, 200, 253, 254, 255, 256, 1000] {
+            for is_jump_if in [true, false] {
+                let program = program(is_jump_if, between);
+                assert_eq!(answer(&program, 6), Some(0), "{between} {is_jump_if}");
+                assert_eq!(answer(&program, 7), Some(1), "{between} {is_jump_if}");
+            }
+        }
+    }
+
+    #[test]
+    fn backward_jumps_and_lost_labels_are_refused() {
+        let mut asm = Assembler::default();
+        let nowhere = asm.label();
+        asm.jump(nowhere);
+        assert!(asm.finish().is_none());
+        let mut asm = Assembler::default();
+        let back = asm.label();
+        asm.place(back);
+        asm.jump(back);
+        assert!(asm.finish().is_none());
     }
 }
