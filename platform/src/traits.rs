@@ -336,6 +336,29 @@ pub trait Kicker: Send + Sync {
     /// What the platform may answer on its own when the context asks who it is; replaces what was said before, and
     /// holds before this returns for every call that begins later. Platforms that cannot do so ignore it.
     fn set_answers(&self, answers: &Answers);
+
+    /// Lets guest code change its blocked signals without a call. While it stands still only; `None`: the platform
+    /// cannot. To be given up when the context ends: what it stands for may then be another's.
+    fn share_signals(self: Arc<Self>) -> Option<Arc<dyn SharedSignals>>;
+}
+
+/// Signal state that guest code can reach. Bit n-1 of a word stands for signal n.
+///
+/// Who sends a signal calls [`SharedSignals::add_pending`] first and reads the mask then: either the mask is seen, or
+/// guest code sees that it has to make a call.
+pub trait SharedSignals: Send + Sync {
+    /// Blocked signals as guest code says: any word, at any time another one.
+    fn mask(&self) -> u64;
+
+    /// Replaces the mask. While guest code stands still.
+    fn set_mask(&self, mask: u64);
+
+    /// Signals that guest code neither lets through nor newly blocks without a call: those that are pending. Replaces
+    /// what was said before.
+    fn set_pending(&self, signals: u64);
+
+    /// The same, beside what was said before.
+    fn add_pending(&self, signals: u64);
 }
 
 /// Results of getpid(2), gettid(2), getppid(2), getuid(2) and kin.

@@ -20,6 +20,7 @@ mod proc;
 mod process;
 mod read_write;
 mod signal;
+mod signal_calls;
 mod socket;
 mod stat;
 mod support;
@@ -40,6 +41,7 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("memory", memory::TESTS),
     ("process", process::TESTS),
     ("signal", signal::TESTS),
+    ("signal_calls", signal_calls::TESTS),
     ("frame", frame::TESTS),
     ("thread", thread::TESTS),
     ("time", time::TESTS),

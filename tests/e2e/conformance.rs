@@ -14,6 +14,7 @@ const FAMILIES: &[&str] = &[
     "memory",
     "process",
     "signal",
+    "signal_calls",
     "frame",
     "thread",
     "time",
@@ -101,6 +102,6 @@ macro_rules! families {
 }
 
 families! {
-    read_write directory memory process signal frame thread time poll identity call_sites stat pipe socket network exec misc
-    fcntl timer terminal watch proc hostile
+    read_write directory memory process signal signal_calls frame thread time poll identity call_sites stat pipe socket network
+    exec misc fcntl timer terminal watch proc hostile
 }

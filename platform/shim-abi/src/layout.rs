@@ -230,6 +230,16 @@ pub struct Fast {
     pub copies: [Window; MAX_COPIES],
     /// The guest's xmm registers while compiled code runs; the guest's side only.
     pub vectors: [Vector; 16],
+    /// Not zero: the shim may change `mask`.
+    pub has_mask: AtomicU32,
+    _align_1: u32,
+    /// Blocked signals; bit n-1 stands for signal n. Written by the shim while guest code runs, else by the sentry.
+    pub mask: AtomicU64,
+    /// Signals that are pending for the thread or its process, perhaps more: kept by the sentry. Who lets one through, or
+    /// blocks it while it is on its way, asks the sentry to do so.
+    pub pending: AtomicU64,
+    /// For copying small things from and to guest memory; the guest's side only.
+    pub words: [AtomicU64; 4],
 }
 
 /// One xmm register.

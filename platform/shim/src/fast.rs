@@ -19,7 +19,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::abi::{self, Fast, Global, Slot, kind, reply, state};
 use crate::calls;
 use crate::channel::{self, Outcome};
-use crate::marshal;
+use crate::{marshal, signal_calls};
 
 /// Offset in a slot of register `index` of `gregs`.
 const fn register(index: usize) -> usize {
@@ -152,6 +152,8 @@ unsafe extern "C" fn save() {
         "je {post}",
         "lea r11, [rip + {offer}]",
         "call {with_vectors}",
+        "test eax, eax",
+        "jnz {out}",
         "mov edx, {call}",
         "jmp {post}",
         window_count = const WINDOW_COUNT,
@@ -161,6 +163,7 @@ unsafe extern "C" fn save() {
         with_vectors = sym with_vectors,
         call = const kind::CALL,
         post = sym post,
+        out = sym out,
         r8 = const register(0), r9 = const register(1), r10 = const register(2),
         r11 = const register(3), r12 = const register(4), r13 = const register(5),
         r14 = const register(6), r15 = const register(7), rdi = const register(8),
@@ -435,9 +438,13 @@ extern "C" fn serve(slot: u64) -> u32 {
     }
 }
 
-/// Puts what the call points to into the slot.
+/// Answers the call, or puts what it points to into the slot; not zero when it was answered.
 extern "C" fn offer(slot: u64) -> u32 {
     let slot = channel::slot_of(slot);
+    if let Some(result) = signal_calls::answer(fast(slot)) {
+        fast(slot).registers[Fast::RAX].store(result, Relaxed);
+        return 1;
+    }
     marshal::offer(slot, fast(slot));
     0
 }

@@ -29,6 +29,7 @@ mod clone;
 mod fast;
 mod guest_memory;
 mod marshal;
+mod signal_calls;
 mod signals;
 mod zygote;
 

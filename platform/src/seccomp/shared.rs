@@ -169,6 +169,11 @@ impl Shared {
             _ => {
                 let thread = self.threads.lock().get(&tid).cloned();
                 match thread {
+                    // Else who jumps into the zygote's loop stays there, whoever kicks it.
+                    Some(thread) if why != ring::EVENT => {
+                        thread.process().fail("broke its channel: a ring of no kind");
+                        true
+                    }
                     Some(thread) if thread.on_ring(&self.listener, id) => {
                         self.note_ring();
                         self.on_post(&thread);

@@ -14,7 +14,7 @@ use super::process::Process;
 use super::region::SlotRef;
 use super::sys::{self, AfterAddFd};
 use super::windows::Windows;
-use crate::{Answers, Kicker};
+use crate::{Answers, Kicker, SharedSignals};
 
 /// Who computes for longer than this between two waits is given a CPU of its own, if there is one.
 const LONG_BURST_NS: u64 = 100_000;
@@ -351,10 +351,36 @@ impl Kicker for Thread {
         fast.answered.store(answered, Ordering::SeqCst);
     }
 
+    fn share_signals(self: Arc<Self>) -> Option<Arc<dyn SharedSignals>> {
+        if !self.process.may_answer() {
+            return None;
+        }
+        self.slot.fast().has_mask.store(1, Ordering::SeqCst);
+        Some(self)
+    }
+
     fn kick(&self) {
         if self.is_running.load(Ordering::SeqCst) && !self.process.is_collected() {
             // The shim blocks it; it is delivered by the return to guest code (rule 6).
             let _ = sys::tgkill(self.process.pid(), self.tid, shim_abi::KICK_SIGNAL);
         }
+    }
+}
+
+impl SharedSignals for Thread {
+    fn mask(&self) -> u64 {
+        self.slot.fast().mask.load(Ordering::SeqCst)
+    }
+
+    fn set_mask(&self, mask: u64) {
+        self.slot.fast().mask.store(mask, Ordering::SeqCst);
+    }
+
+    fn set_pending(&self, signals: u64) {
+        self.slot.fast().pending.store(signals, Ordering::SeqCst);
+    }
+
+    fn add_pending(&self, signals: u64) {
+        self.slot.fast().pending.fetch_or(signals, Ordering::SeqCst);
     }
 }

@@ -177,6 +177,19 @@ fn hello_that_nobody_ordered_kills() {
     still_works(&platform);
 }
 
+/// As the zygote would, in whose loop a guest could otherwise stand for ever, whoever kicks it.
+#[test]
+fn ring_of_no_kind_kills() {
+    let platform = platform();
+    for why in [1, 4] {
+        let mut context = load(&platform, snippet!("mov eax, 110", "mov rdi, r12", "jmp r14"));
+        let at = gadget(&*context);
+        (context.regs_mut().r12, context.regs_mut().r14) = (why, at);
+        assert_eq!(run_to_death(&mut *context), "broke its channel: a ring of no kind");
+    }
+    still_works(&platform);
+}
+
 /// The next thing that happens to either context; `None` when nothing does for a while.
 fn next_of(contexts: [&mut Box<dyn Context>; 2]) -> Option<(usize, Result<Event, PlatformError>)> {
     let [first, second] = contexts;

@@ -9,4 +9,5 @@ mod fast;
 mod faults;
 mod hostile;
 mod memory;
+mod signal_calls;
 mod windows;

@@ -196,7 +196,7 @@ impl TaskView for ThreadView {
         };
         let (pending, queued, blocked) = {
             let signals = self.thread.signals.lock();
-            (signals.queue.set().0, signals.queue.len(), signals.mask.0)
+            (signals.queue.set().0, signals.queue.len(), signals.mask().0)
         };
         let (mut ignored, mut caught) = (0, 0);
         {

@@ -126,7 +126,7 @@ pub fn rt_sigprocmask(
         return Err(Errno::EINVAL.into());
     }
     let mm = cx.mm();
-    let mask = cx.thread.signals.lock().mask;
+    let mask = cx.thread.signals.lock().mask();
     if let Some(set) = set.optional() {
         let set = SigSet(set.read(&mm)?);
         let new = match how {
@@ -148,7 +148,7 @@ pub fn rt_sigpending(cx: &mut Cx<'_>, set: Out<u64>, size: usize) -> SysResult {
     if size > SIGSET_BYTES {
         return Err(Errno::EINVAL.into());
     }
-    let mask = cx.thread.signals.lock().mask;
+    let mask = cx.thread.signals.lock().mask();
     let blocked = SigSet(cx.thread.pending_signals().0 & mask.0);
     cx.mm().write(set.addr, &blocked.0.to_le_bytes()[..size])?;
     Ok(0)

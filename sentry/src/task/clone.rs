@@ -161,7 +161,7 @@ fn new_thread(
     };
     let signals = {
         let own = cx.thread.signals.lock();
-        let mut signals = ThreadSignals::with_mask(own.mask);
+        let mut signals = ThreadSignals::with_mask(own.mask());
         // A thread in the same memory must not share the alternate stack; a vfork child may.
         if !flags.contains(CloneFlags::VM) || flags.contains(CloneFlags::VFORK) {
             signals.stack = own.stack;

@@ -1,0 +1,98 @@
+//! Calls about signals that need no sentry.
+//!
+//! What the guest blocks is its own affair: the mask is in the slot, and the sentry reads it there when it sends or
+//! delivers. Only a change that concerns a pending signal is the sentry's. Neither side waits for the other:
+//!
+//! * The sentry queues a signal, adds it to `pending` (barrier), then reads `mask`: not blocked, it kicks.
+//! * The shim writes `mask` (barrier), then reads `pending`: if a signal is in it that the thread does not block both before and
+//!   after, the old mask comes back and the sentry carries out the call.
+//!
+//! So either the shim sees the signal or its sender sees the mask. Whoever reads the new mask although the old one comes
+//! back once more has seen what the call, which then goes to the sentry, makes true.
+//!
+//! Whatever is not plain (a bad argument, a pointer to nowhere) is left to the sentry, before anything was changed.
+
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use crate::abi::{Fast, TASK_SIZE};
+use crate::guest_memory;
+
+const RT_SIGPROCMASK: u64 = 14;
+/// `sizeof(sigset_t)` of the kernel.
+const SIGSET_BYTES: u64 = 8;
+/// SIGKILL and SIGSTOP.
+const UNBLOCKABLE: u64 = 1 << 8 | 1 << 18;
+
+/// The result of a call that is answered here.
+pub fn answer(fast: &Fast) -> Option<u64> {
+    match fast.register(Fast::RAX) {
+        RT_SIGPROCMASK => rt_sigprocmask(fast),
+        _ => None,
+    }
+}
+
+fn rt_sigprocmask(fast: &Fast) -> Option<u64> {
+    const SIG_BLOCK: i32 = 0;
+    const SIG_UNBLOCK: i32 = 1;
+    const SIG_SETMASK: i32 = 2;
+    let (how, new, old) = (fast.argument(0) as i32, fast.argument(1), fast.argument(2));
+    if fast.has_mask.load(Relaxed) == 0 || fast.argument(3) != SIGSET_BYTES {
+        return None;
+    }
+    let before = fast.mask.load(Relaxed);
+    let mut after = before;
+    if new != 0 {
+        let [set] = read(fast, new)?;
+        after = match how {
+            SIG_BLOCK => before | set,
+            SIG_UNBLOCK => before & !set,
+            SIG_SETMASK => set,
+            _ => return None,
+        };
+        after &= !UNBLOCKABLE;
+    }
+    let is_concerned = || fast.pending.load(SeqCst) & !(before & after) != 0;
+    if new != 0 && is_concerned() {
+        return None;
+    }
+    if old != 0 {
+        write(fast, old, [before])?;
+    }
+    if new != 0 {
+        fast.mask.swap(after, SeqCst);
+        if is_concerned() {
+            fast.mask.store(before, SeqCst);
+            return None;
+        }
+    }
+    Some(0)
+}
+
+/// Words of guest memory; `None` when they are not there.
+fn read<const N: usize>(fast: &Fast, addr: u64) -> Option<[u64; N]> {
+    let (place, len) = place::<N>(fast, addr)?;
+    if guest_memory::copy(place, addr, len) != 0 {
+        return None;
+    }
+    let mut words = [0; N];
+    for (to, from) in words.iter_mut().zip(&fast.words) {
+        *to = from.load(Relaxed);
+    }
+    Some(words)
+}
+
+/// Writes words to guest memory; `None` when that is not there.
+fn write<const N: usize>(fast: &Fast, addr: u64, words: [u64; N]) -> Option<()> {
+    let (place, len) = place::<N>(fast, addr)?;
+    for (from, to) in words.iter().zip(&fast.words) {
+        to.store(*from, Relaxed);
+    }
+    (guest_memory::copy(addr, place, len) == 0).then_some(())
+}
+
+/// Where `N` words for or from `addr` are kept, and their length.
+fn place<const N: usize>(fast: &Fast, addr: u64) -> Option<(u64, u64)> {
+    const { assert!(N <= 4) };
+    let len = 8 * N as u64;
+    (addr <= TASK_SIZE - len).then_some((&raw const fast.words as u64, len))
+}

@@ -1,0 +1,197 @@
+//! What the shim does with the signal mask on its own, and when it asks.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use abi::UserAddr;
+use platform::{Context, Event, Platform, SharedSignals};
+
+use crate::fast::load_fast;
+use crate::harness::{DATA, next, platform, step};
+
+/// Where the snippets have the set, the old mask and what to do.
+const SET: u64 = DATA + 0x200;
+const OLD: u64 = DATA + 0x208;
+const HOW: u64 = DATA + 0x210;
+const SIG_BLOCK: u64 = 0;
+const SIG_UNBLOCK: u64 = 1;
+const SIG_SETMASK: u64 = 2;
+const RT_SIGPROCMASK: u64 = 14;
+const GETPID: u64 = 39;
+const KILL: u64 = 1 << 8;
+
+/// Changes the mask as [`SET`] and [`HOW`] say, then asks for its id, over and over.
+fn changer(platform: &Arc<dyn Platform>) -> Option<Box<dyn Context>> {
+    let code = snippet!(
+        "2:",
+        "mov eax, 14",
+        "mov rdi, [0x600210]",
+        "mov esi, 0x600200",
+        "mov edx, 0x600208",
+        "mov r10d, 8",
+        "lea rcx, [rip + 3f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "3:",
+        "mov rbx, rax",
+        "inc r12",
+        "mov eax, 39",
+        "syscall",
+        "jmp 2b",
+    );
+    load_fast(platform, code)
+}
+
+fn say(context: &dyn Context, how: u64, set: u64) {
+    context.space().write(UserAddr(HOW), &how.to_le_bytes());
+    context.space().write(UserAddr(SET), &set.to_le_bytes());
+}
+
+fn old(context: &dyn Context) -> u64 {
+    let mut bytes = [0; 8];
+    context.space().read(UserAddr(OLD), &mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+fn share(context: &dyn Context) -> Arc<dyn SharedSignals> {
+    context.kicker().share_signals().expect("this platform can")
+}
+
+#[test]
+fn the_mask_is_changed_without_an_event() {
+    let platform = platform();
+    let Some(mut context) = changer(&platform) else { return };
+    say(&*context, SIG_SETMASK, 0);
+    assert_eq!(step(&mut *context), Event::Syscall);
+    assert_eq!(context.regs().rax, RT_SIGPROCMASK, "not shared yet");
+    context.set_return(0);
+    assert_eq!(step(&mut *context), Event::Syscall);
+    let shared = share(&*context);
+    shared.set_mask(0b1000);
+    let steps = [
+        (SIG_BLOCK, 0b0001, 0b1000, 0b1001),
+        (SIG_UNBLOCK, 0b1001, 0b1001, 0),
+        (SIG_SETMASK, !0, 0, !(KILL | 1 << 18)),
+        (SIG_SETMASK, 0b0110, !(KILL | 1 << 18), 0b0110),
+    ];
+    for (how, set, before, after) in steps {
+        say(&*context, how, set);
+        assert_eq!(step(&mut *context), Event::Syscall);
+        assert_eq!((context.regs().rax, context.regs().rbx), (GETPID, 0));
+        assert_eq!((old(&*context), shared.mask()), (before, after));
+    }
+    // What it does not know is asked for; nothing has changed.
+    say(&*context, 77, 1);
+    assert_eq!(step(&mut *context), Event::Syscall);
+    assert_eq!((context.regs().rax, shared.mask()), (RT_SIGPROCMASK, 0b0110));
+}
+
+#[test]
+fn pending_signals_are_asked_for() {
+    let platform = platform();
+    let Some(mut context) = changer(&platform) else { return };
+    let shared = share(&*context);
+    let asks = |context: &mut dyn Context, how, set| {
+        say(context, how, set);
+        assert_eq!(step(context), Event::Syscall);
+        let asks = context.regs().rax == RT_SIGPROCMASK;
+        if asks {
+            context.set_return(0);
+            assert_eq!(step(context), Event::Syscall);
+        }
+        asks
+    };
+    shared.set_mask(0b0011);
+    shared.set_pending(0b0001);
+    shared.add_pending(0b0010);
+    assert!(!asks(&mut *context, SIG_BLOCK, 0b1000), "they are blocked before and after");
+    assert!(!asks(&mut *context, SIG_UNBLOCK, 0b1000));
+    assert!(asks(&mut *context, SIG_UNBLOCK, 0b0001), "one would be let through");
+    assert!(asks(&mut *context, SIG_SETMASK, 0b0001));
+    assert_eq!(shared.mask(), 0b0011, "what it asked for is not done");
+    shared.add_pending(0b0100);
+    assert!(asks(&mut *context, SIG_BLOCK, 0b0100), "it is on its way");
+    shared.set_pending(0);
+    assert!(!asks(&mut *context, SIG_SETMASK, 0));
+    assert_eq!(shared.mask(), 0);
+}
+
+#[test]
+fn a_signal_is_seen_by_its_sender_or_by_the_shim() {
+    const SIGNAL: u64 = 1 << 9;
+    const ROUNDS: u64 = 20_000;
+    let platform = platform();
+    // Blocks and lets through the signal until it has to ask; counts in r12.
+    let code = snippet!(
+        "2:",
+        "xor edi, edi",
+        "call 4f",
+        "mov edi, 1",
+        "call 4f",
+        "inc r12",
+        "jmp 2b",
+        "4:",
+        "mov eax, 14",
+        "mov esi, 0x600200",
+        "xor edx, edx",
+        "mov r10d, 8",
+        "lea rcx, [rip + 3f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "3:",
+        "ret",
+    );
+    let Some(mut context) = load_fast(&platform, code) else { return };
+    context.space().write(UserAddr(SET), &SIGNAL.to_le_bytes());
+    let shared = share(&*context);
+    let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    // As the sentry's: between queueing and looking at the mask nobody takes the signal.
+    let queue = Arc::new(Mutex::new(()));
+    let sender = std::thread::spawn({
+        let (shared, kicker) = (Arc::clone(&shared), context.kicker());
+        let (sent, stop, queue) = (Arc::clone(&sent), Arc::clone(&stop), Arc::clone(&queue));
+        move || {
+            let mut handled = 0;
+            while !stop.load(Ordering::SeqCst) {
+                {
+                    let _guard = queue.lock();
+                    shared.add_pending(SIGNAL);
+                    if shared.mask() & SIGNAL == 0 {
+                        kicker.kick();
+                    }
+                }
+                handled += 1;
+                while sent.load(Ordering::SeqCst) < handled && !stop.load(Ordering::SeqCst) {
+                    std::hint::spin_loop();
+                }
+            }
+        }
+    });
+    let (mut asked, mut kicked) = (0, 0);
+    for _ in 0..ROUNDS {
+        // Each has a consequence, or this waits in vain.
+        context.resume();
+        let event = next(&mut *context).expect("an event");
+        let _guard = queue.lock();
+        match event {
+            Event::Syscall => {
+                let regs = context.regs();
+                assert_eq!(regs.rax, RT_SIGPROCMASK);
+                assert_eq!(shared.mask(), if regs.rdi == SIG_BLOCK { 0 } else { SIGNAL });
+                shared.set_mask(if regs.rdi == SIG_BLOCK { SIGNAL } else { 0 });
+                shared.set_pending(0);
+                context.set_return(0);
+                asked += 1;
+            }
+            Event::Interrupted => {
+                shared.set_pending(0);
+                kicked += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+        sent.fetch_add(1, Ordering::SeqCst);
+    }
+    stop.store(true, Ordering::SeqCst);
+    sender.join().expect("the sender ends");
+    assert!(asked > 0, "{asked} {kicked}");
+}
