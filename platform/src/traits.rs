@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use abi::arch::Registers;
+use abi::signal::{SigAction, Signal};
 use abi::{Errno, UserAddr};
 
 /// A future of a rare operation.
@@ -359,6 +360,13 @@ pub trait SharedSignals: Send + Sync {
 
     /// The same, beside what was said before.
     fn add_pending(&self, signals: u64);
+
+    /// Tells guest code all dispositions, so that it may look them up without a call; of signal n at n-1. Callers of this
+    /// and of [`SharedSignals::change_action`] take turns.
+    fn tell_actions(&self, actions: &[SigAction; 64]);
+
+    /// One of them has changed; of no effect before they were told.
+    fn change_action(&self, signal: Signal, action: &SigAction);
 }
 
 /// Results of getpid(2), gettid(2), getppid(2), getuid(2) and kin.

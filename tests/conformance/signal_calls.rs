@@ -11,7 +11,20 @@ tests! {
     errors_of_rt_sigprocmask, mask_comes_and_goes, masks_are_of_threads, children_inherit_the_mask,
     a_blocked_signal_comes_when_it_is_let_through, signals_come_in_order_when_several_are_let_through,
     no_signal_is_lost_or_early, a_process_signal_finds_who_lets_it_through, blocking_hands_a_signal_over,
-    kill_and_stop_are_never_blocked, ignored_while_blocked_is_still_pending,
+    kill_and_stop_are_never_blocked, ignored_while_blocked_is_still_pending, errors_of_rt_sigaction,
+    dispositions_follow_changes, dispositions_are_of_processes, the_kernels_own_changes_are_seen,
+    dispositions_change_with_exec,
+}
+
+/// Another process in the same memory, which may do nothing but make calls. (Not a function: the child would return
+/// from it first.)
+macro_rules! vfork {
+    () => {{
+        #[expect(deprecated, reason = "what it is warned of is what is wanted")]
+        // SAFETY: all uses keep to it.
+        let child = unsafe { libc::vfork() };
+        child
+    }};
 }
 
 /// More often than any kernel waits before it takes a short way.
@@ -57,8 +70,8 @@ fn send_to(tid: i32, signal: i32) {
 }
 
 fn errors_of_rt_sigprocmask() {
-    let (nothing, nowhere) = (ptr::null::<u64>(), 8 as *const u64);
-    let beyond = (0x7fff_ffff_f000_u64 - 8) as *const u64;
+    let (nothing, nowhere) = (ptr::null::<u64>(), ptr::without_provenance::<u64>(8));
+    let beyond = ptr::without_provenance::<u64>(0x7fff_ffff_f000 - 8);
     let set = USR1;
     let set = &raw const set;
     for _ in 0..OFTEN {
@@ -125,12 +138,7 @@ fn children_inherit_the_mask() {
         }
         let child = in_child(move || i32::from(mask() != USR1 | bit(40 + round % 2)));
         assert_eq!(exit_code(wait_for(child)), 0);
-        // SAFETY: as sys!; clone(2) with CLONE_VM and CLONE_VFORK, whose child only makes calls.
-        #[expect(
-            deprecated,
-            reason = "a thread of another process in the same memory is what is wanted"
-        )]
-        let child = unsafe { libc::vfork() };
+        let child = vfork!();
         if child == 0 {
             let mine = mask();
             change(libc::SIG_SETMASK, USR2);
@@ -303,5 +311,140 @@ fn ignored_while_blocked_is_still_pending() {
         change(libc::SIG_UNBLOCK, USR1);
         assert_eq!(HITS.load(SeqCst), usize::from(round % 2 == 0));
         ok!(signal(libc::SIGUSR1, libc::SIG_IGN));
+    }
+}
+
+/// `struct sigaction` of the kernel: handler, flags, restorer, mask.
+type Action = [u64; 4];
+
+fn action_of(signal: i32) -> Action {
+    let mut old = [1; 4];
+    ok!(syscall(libc::SYS_rt_sigaction, signal, ptr::null::<Action>(), &raw mut old, 8));
+    old
+}
+
+fn handler_of(signal: i32) -> u64 {
+    action_of(signal)[0]
+}
+
+fn set_action(signal: i32, action: Action) {
+    ok!(syscall(libc::SYS_rt_sigaction, signal, &raw const action, ptr::null::<Action>(), 8));
+}
+
+const IGNORED: Action = [1, 0, 0, 0];
+const DEFAULT: Action = [0; 4];
+
+fn errors_of_rt_sigaction() {
+    let (nothing, nowhere) = (ptr::null::<Action>(), ptr::without_provenance::<Action>(8));
+    for _ in 0..OFTEN {
+        handler_of(libc::SIGUSR1);
+        fails!(libc::EINVAL, syscall(libc::SYS_rt_sigaction, 1, nothing, nothing, 16));
+        for signal in [0, 65, -1, 1 << 20] {
+            fails!(libc::EINVAL, syscall(libc::SYS_rt_sigaction, signal, nothing, nowhere, 8));
+        }
+        fails!(libc::EFAULT, syscall(libc::SYS_rt_sigaction, 0, nowhere, nothing, 8));
+        fails!(libc::EFAULT, syscall(libc::SYS_rt_sigaction, 1, nothing, nowhere, 8));
+        ok!(syscall(libc::SYS_rt_sigaction, 1, nothing, nothing, 8));
+        ok!(syscall(libc::SYS_rt_sigaction, 0x9_0000_0001_u64, nothing, nothing, 8));
+        assert_eq!((handler_of(libc::SIGKILL), handler_of(libc::SIGSTOP)), (0, 0));
+    }
+}
+
+fn dispositions_follow_changes() {
+    for round in 0..OFTEN as u64 {
+        // SA_RESTORER is there in what libc sets; the kernel keeps what it is given.
+        let action = [0x1000 + round, 0x0400_0000, 0x2000 + round, USR2 | round << 40];
+        set_action(libc::SIGUSR1, action);
+        assert_eq!(action_of(libc::SIGUSR1), action);
+        set_action(64, IGNORED);
+        assert_eq!(action_of(64), IGNORED);
+        // What cannot be blocked is not in a mask; unknown flags vanish.
+        set_action(64, [1, 1 << 40, 0, !0]);
+        assert_eq!(action_of(64), [1, 0, 0, !(bit(libc::SIGKILL) | bit(libc::SIGSTOP))]);
+    }
+    let changer = thread::spawn(|| {
+        for round in 0..OFTEN as u64 {
+            set_action(libc::SIGUSR2, [4096 + round, 0x0400_0000, 4096 + round, bit(40)]);
+            assert_eq!(handler_of(libc::SIGUSR2), 4096 + round);
+        }
+    });
+    let mut last = 0;
+    while !changer.is_finished() {
+        let [handler, _, restorer, _] = action_of(libc::SIGUSR2);
+        assert_eq!(handler, restorer, "all of it is of one time");
+        assert!(handler >= last, "and never older than before");
+        last = handler;
+    }
+    changer.join().expect("it does not panic");
+    assert_eq!(handler_of(libc::SIGUSR2), 4096 + OFTEN as u64 - 1);
+}
+
+fn dispositions_are_of_processes() {
+    set_action(libc::SIGUSR1, IGNORED);
+    let ignored = || (1..=64).filter(|signal| handler_of(*signal) == 1).count();
+    let before = ignored();
+    for round in 0..20 {
+        assert_eq!((ignored(), handler_of(libc::SIGUSR1)), (before, 1), "round {round}");
+        let child = in_child(|| {
+            assert_eq!(handler_of(libc::SIGUSR1), 1);
+            set_action(libc::SIGUSR1, DEFAULT);
+            i32::from(handler_of(libc::SIGUSR1) != 0)
+        });
+        assert_eq!(exit_code(wait_for(child)), 0);
+        let child = vfork!();
+        if child == 0 {
+            // As posix_spawn(3) does it.
+            let inherited = ignored();
+            set_action(libc::SIGUSR1, DEFAULT);
+            set_action(libc::SIGUSR2, IGNORED);
+            let is_right = inherited == before && handler_of(libc::SIGUSR1) == 0;
+            sys!(_exit(i32::from(!is_right)));
+        }
+        assert_eq!(exit_code(wait_for(child)), 0, "round {round}");
+    }
+}
+
+fn the_kernels_own_changes_are_seen() {
+    let mut action: Action = [0; 4];
+    install(libc::SIGUSR1, count);
+    ok!(syscall(libc::SYS_rt_sigaction, libc::SIGUSR1, 0, &raw mut action, 8));
+    action[1] |= 0x8000_0000;
+    let me = sys!(gettid());
+    for round in 0..OFTEN {
+        set_action(libc::SIGUSR1, action);
+        assert_eq!(action_of(libc::SIGUSR1), action);
+        send_to(me, libc::SIGUSR1);
+        assert_eq!((HITS.load(SeqCst), handler_of(libc::SIGUSR1)), (round + 1, 0), "SA_RESETHAND");
+    }
+}
+
+fn dispositions_change_with_exec() {
+    let path = c"/proc/self/exe".as_ptr();
+    let args = [path, c"helper".as_ptr(), c"signals".as_ptr(), ptr::null()];
+    for in_same_memory in [false, true] {
+        ok!(signal(libc::SIGUSR1, libc::SIG_IGN));
+        install(libc::SIGUSR2, count);
+        change(libc::SIG_SETMASK, bit(libc::SIGTERM));
+        for _ in 0..OFTEN {
+            assert_ne!(handler_of(libc::SIGUSR2), 0);
+            assert_eq!(mask(), bit(libc::SIGTERM));
+        }
+        let execute = || -> i32 {
+            handler_of(libc::SIGUSR2);
+            mask();
+            sys!(execv(path, args.as_ptr()));
+            99
+        };
+        let child = if in_same_memory {
+            let child = vfork!();
+            if child == 0 {
+                sys!(_exit(execute()));
+            }
+            child
+        } else {
+            in_child(execute)
+        };
+        assert_eq!(exit_code(wait_for(child)), 0);
+        assert_ne!(handler_of(libc::SIGUSR2), 0);
     }
 }

@@ -232,7 +232,8 @@ pub struct Fast {
     pub vectors: [Vector; 16],
     /// Not zero: the shim may change `mask`.
     pub has_mask: AtomicU32,
-    _align_1: u32,
+    /// Odd: `actions` are being written; 0: they are not there. Written by the sentry.
+    pub actions_version: AtomicU32,
     /// Blocked signals; bit n-1 stands for signal n. Written by the shim while guest code runs, else by the sentry.
     pub mask: AtomicU64,
     /// Signals that are pending for the thread or its process, perhaps more: kept by the sentry. Who lets one through, or
@@ -240,6 +241,8 @@ pub struct Fast {
     pub pending: AtomicU64,
     /// For copying small things from and to guest memory; the guest's side only.
     pub words: [AtomicU64; 4],
+    /// The process's dispositions, each a `struct sigaction` of the kernel; of signal n at n-1. Kept true by the sentry.
+    pub actions: [[AtomicU64; 4]; 64],
 }
 
 /// One xmm register.
@@ -320,4 +323,6 @@ const _: () = assert!(offset_of!(Slot, fs_base) == 64);
 const _: () = assert!(offset_of!(Slot, ops) == 512);
 const _: () = assert!(offset_of!(Fast, registers) == 40);
 const _: () = assert!(size_of::<Slot>() as u64 == FAST_OFFSET);
+// The rest is the stack.
+const _: () = assert!(FAST_OFFSET + size_of::<Fast>() as u64 + 0x1000 <= FAST_STACK_TOP);
 const _: () = assert!(size_of::<Global>() as u64 <= GLOBAL_SIZE);

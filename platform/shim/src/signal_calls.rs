@@ -10,13 +10,18 @@
 //! So either the shim sees the signal or its sender sees the mask. Whoever reads the new mask although the old one comes
 //! back once more has seen what the call, which then goes to the sentry, makes true.
 //!
+//! Dispositions are the process's, and kept by the sentry: when a thread asks for one, it tells that thread all of them, and
+//! from then on every change before whoever made it goes on.
+//!
 //! Whatever is not plain (a bad argument, a pointer to nowhere) is left to the sentry, before anything was changed.
 
-use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use core::sync::atomic::fence;
 
 use crate::abi::{Fast, TASK_SIZE};
 use crate::guest_memory;
 
+const RT_SIGACTION: u64 = 13;
 const RT_SIGPROCMASK: u64 = 14;
 /// `sizeof(sigset_t)` of the kernel.
 const SIGSET_BYTES: u64 = 8;
@@ -26,9 +31,32 @@ const UNBLOCKABLE: u64 = 1 << 8 | 1 << 18;
 /// The result of a call that is answered here.
 pub fn answer(fast: &Fast) -> Option<u64> {
     match fast.register(Fast::RAX) {
+        RT_SIGACTION => rt_sigaction(fast),
         RT_SIGPROCMASK => rt_sigprocmask(fast),
         _ => None,
     }
+}
+
+/// What a disposition is, where the sentry has told all of them; setting one is its business.
+fn rt_sigaction(fast: &Fast) -> Option<u64> {
+    let (signal, new, old) = (fast.argument(0) as i32, fast.argument(1), fast.argument(2));
+    let place = usize::try_from(signal).ok()?.checked_sub(1)?;
+    let version = fast.actions_version.load(Acquire);
+    if new != 0 || fast.argument(3) != SIGSET_BYTES || version == 0 || version % 2 != 0 {
+        return None;
+    }
+    let mut action = [0; 4];
+    for (to, from) in action.iter_mut().zip(fast.actions.get(place)?) {
+        *to = from.load(Relaxed);
+    }
+    fence(Acquire);
+    if fast.actions_version.load(Relaxed) != version {
+        return None;
+    }
+    if old != 0 {
+        write(fast, old, action)?;
+    }
+    Some(0)
 }
 
 fn rt_sigprocmask(fast: &Fast) -> Option<u64> {

@@ -83,6 +83,7 @@ impl SeccompContext {
         // Of the slot's last thread.
         slot.fast().answered.store(0, Relaxed);
         slot.fast().has_mask.store(0, Relaxed);
+        slot.fast().actions_version.store(0, Relaxed);
         head.state.store(state::POSTED, SeqCst);
         let order = self.shared.order_thread(&self.process);
         let fs_base = new.fs_base.unwrap_or(self.fs_base);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 use std::task::Waker;
 
 use abi::Errno;
+use abi::signal::{SigAction, Signal};
 use parking_lot::Mutex;
 use shim_abi::{answer, state};
 
@@ -48,6 +49,8 @@ pub struct Thread {
     pub position: AtomicUsize,
     /// What its current call brought along.
     pub windows: Windows,
+    /// What the slot says, as we know it; even. 0: guest code was not told dispositions.
+    actions_version: AtomicU32,
     link: Mutex<Link>,
     waker: Mutex<Option<Waker>>,
 }
@@ -98,6 +101,7 @@ impl Thread {
             may_clone: AtomicU64::new(0),
             position: AtomicUsize::new(usize::MAX),
             windows: Windows::default(),
+            actions_version: AtomicU32::new(0),
             link: Mutex::default(),
             waker: Mutex::default(),
         })
@@ -308,12 +312,30 @@ impl Thread {
         }
     }
 
+    /// Changes the dispositions that guest code sees, so that it never takes half of one for whole.
+    fn write_actions(&self, write: impl FnOnce(&[[AtomicU64; 4]; 64])) {
+        let fast = self.slot.fast();
+        let version = self.actions_version.load(Ordering::Relaxed);
+        fast.actions_version.store(version | 1, Ordering::SeqCst);
+        write(&fast.actions);
+        // Never 0 again.
+        let next = version.checked_add(2).unwrap_or(2);
+        self.actions_version.store(next, Ordering::Relaxed);
+        fast.actions_version.store(next, Ordering::SeqCst);
+    }
+
     /// A descriptor could not be installed: the process is gone, or must go.
     fn lost(&self, errno: Errno) {
         // ENOENT and ESRCH: it died meanwhile; the reaper says how.
         if errno != Errno::ENOENT && errno != Errno::ESRCH {
             self.process.fail(&format!("no descriptor could be installed: {}", errno.text()));
         }
+    }
+}
+
+fn write_action(to: &[AtomicU64; 4], action: &SigAction) {
+    for (to, word) in to.iter().zip([action.handler, action.flags, action.restorer, action.mask]) {
+        to.store(word, Ordering::Release);
     }
 }
 
@@ -355,7 +377,10 @@ impl Kicker for Thread {
         if !self.process.may_answer() {
             return None;
         }
-        self.slot.fast().has_mask.store(1, Ordering::SeqCst);
+        let fast = self.slot.fast();
+        self.actions_version.store(0, Ordering::Relaxed);
+        fast.actions_version.store(0, Ordering::SeqCst);
+        fast.has_mask.store(1, Ordering::SeqCst);
         Some(self)
     }
 
@@ -382,5 +407,24 @@ impl SharedSignals for Thread {
 
     fn add_pending(&self, signals: u64) {
         self.slot.fast().pending.fetch_or(signals, Ordering::SeqCst);
+    }
+
+    fn tell_actions(&self, actions: &[SigAction; 64]) {
+        self.write_actions(|words| {
+            for (to, action) in words.iter().zip(actions) {
+                write_action(to, action);
+            }
+        });
+    }
+
+    fn change_action(&self, signal: Signal, action: &SigAction) {
+        if self.actions_version.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        self.write_actions(|words| {
+            if let Some(to) = words.get(usize::from(signal.number()) - 1) {
+                write_action(to, action);
+            }
+        });
     }
 }

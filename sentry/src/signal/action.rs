@@ -64,6 +64,12 @@ impl Actions {
         self.0[signal.number() as usize - 1] = action;
     }
 
+    /// Of signal n at n-1.
+    #[must_use]
+    pub const fn all(&self) -> &[SigAction; 64] {
+        &self.0
+    }
+
     /// True when sending it has no effect at all (unless it is blocked).
     #[must_use]
     pub fn ignores(&self, signal: Signal) -> bool {

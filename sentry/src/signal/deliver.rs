@@ -110,7 +110,10 @@ fn look(thread: &Thread) -> Found {
     let action = actions.get(signal);
     let is_handled = !action.is_default() && !action.is_ignore();
     if is_handled && action.flags().contains(SaFlags::RESETHAND) {
-        actions.set(signal, SigAction { handler: abi::signal::SIG_DFL, ..action });
+        let reset = SigAction { handler: abi::signal::SIG_DFL, ..action };
+        actions.set(signal, reset);
+        drop(actions);
+        state.tell_action(signal, &reset);
     }
     Found::Signal(info, action)
 }
@@ -199,10 +202,13 @@ fn handle(
 /// A frame could not be written or read: SIGSEGV, and when that was its own handler's frame, the default action.
 pub fn force_segv(thread: &Arc<Thread>, failed: Signal) {
     if failed == Signal::SIGSEGV {
+        let state = thread.group.signals.lock();
         let mut actions = thread.group.actions.lock();
         let action = actions.get(Signal::SIGSEGV);
-        let handler = abi::signal::SIG_DFL;
-        actions.set(Signal::SIGSEGV, SigAction { handler, ..action });
+        let reset = SigAction { handler: abi::signal::SIG_DFL, ..action };
+        actions.set(Signal::SIGSEGV, reset);
+        drop(actions);
+        state.tell_action(Signal::SIGSEGV, &reset);
     }
     send::force(thread, SigInfo::kernel(Signal::SIGSEGV));
 }

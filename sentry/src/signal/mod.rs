@@ -28,7 +28,7 @@ mod wakes;
 use std::sync::Arc;
 
 use abi::ids::Tid;
-use abi::signal::{SS_DISABLE, SigSet, SigStack, Signal};
+use abi::signal::{SS_DISABLE, SigAction, SigSet, SigStack, Signal};
 use platform::{Context, SharedSignals};
 
 pub use action::{Actions, DefaultAction};
@@ -124,7 +124,28 @@ impl ThreadSignals {
     }
 }
 
+impl GroupSignals {
+    /// A disposition has changed: to be called before whoever changed it lets go of the group's lock.
+    pub fn tell_action(&self, signal: Signal, action: &SigAction) {
+        for thread in &self.threads {
+            if let Some(shared) = &thread.signals.lock().shared {
+                shared.change_action(signal, action);
+            }
+        }
+    }
+}
+
 impl Thread {
+    /// Guest code is told all dispositions: it has asked for one, and mostly asks for others then.
+    pub fn tell_actions(&self) {
+        // Keeps the order with changes.
+        let _group = self.group.signals.lock();
+        let own = self.signals.lock();
+        if let Some(shared) = &own.shared {
+            shared.tell_actions(self.group.actions.lock().all());
+        }
+    }
+
     /// Guest code in `context` may change the mask. While it stands still.
     pub fn share_signals(&self, context: &dyn Context) {
         let shared = context.kicker().share_signals();
@@ -214,6 +235,10 @@ mod tests {
         fn add_pending(&self, signals: u64) {
             self.pending.fetch_or(signals, SeqCst);
         }
+
+        fn tell_actions(&self, _: &[SigAction; 64]) {}
+
+        fn change_action(&self, _: Signal, _: &SigAction) {}
     }
 
     #[test]

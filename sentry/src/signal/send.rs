@@ -177,19 +177,27 @@ pub fn force(thread: &Arc<Thread>, info: SigInfo) {
     let mut wakes = Wakes::default();
     {
         // The group's lock keeps the order with other senders.
-        let _state = thread.group.signals.lock();
+        let state = thread.group.signals.lock();
         let mut signals = thread.signals.lock();
         let mut actions = thread.group.actions.lock();
         let action = actions.get(signal);
         let mut mask = signals.mask();
+        let mut reset = None;
         if action.is_ignore() || mask.contains(signal) {
-            actions.set(signal, SigAction { handler: SIG_DFL, ..action });
+            let action = SigAction { handler: SIG_DFL, ..action };
+            actions.set(signal, action);
+            reset = Some(action);
             mask.remove(signal);
             signals.set_mask(mask);
         }
         // The limit never refuses what the kernel itself sends.
         let _ = signals.queue.push(signal, info, u64::MAX);
         signals.add_pending(signal);
+        drop(actions);
+        drop(signals);
+        if let Some(action) = reset {
+            state.tell_action(signal, &action);
+        }
         wakes.interrupt(thread);
     }
     wakes.fire();

@@ -80,9 +80,9 @@ pub fn rt_sigaction(
     if size != SIGSET_BYTES {
         return Err(Errno::EINVAL.into());
     }
-    let signal = signal.signal()?;
     let mm = cx.mm();
     let new = new.optional().map(|new| new.read(&mm)).transpose()?;
+    let signal = signal.signal()?;
     if new.is_some() && matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
         return Err(Errno::EINVAL.into());
     }
@@ -97,6 +97,7 @@ pub fn rt_sigaction(
             actions.set(signal, action);
             let is_ignored = actions.ignores(signal);
             drop(actions);
+            state.tell_action(signal, &action);
             if is_ignored {
                 // POSIX: what is pending is discarded, blocked or not.
                 let gone = SigSet::single(signal);
@@ -108,6 +109,9 @@ pub fn rt_sigaction(
         }
         previous
     };
+    if new.is_none() {
+        cx.thread.tell_actions();
+    }
     if let Some(old) = old.optional() {
         old.write(&mm, &previous)?;
     }
