@@ -361,12 +361,19 @@ pub trait SharedSignals: Send + Sync {
     /// The same, beside what was said before.
     fn add_pending(&self, signals: u64);
 
-    /// Tells guest code all dispositions, so that it may look them up without a call; of signal n at n-1. Callers of this
-    /// and of [`SharedSignals::change_action`] take turns.
-    fn tell_actions(&self, actions: &[SigAction; 64]);
+    /// Tells guest code all dispositions, so that it may look them up without a call; of signal n at n-1. Of those in
+    /// `may_change` it may replace a default one by another default one (whose flags and the like differ). Callers of this
+    /// and of the other methods about dispositions take turns.
+    fn tell_actions(&self, actions: &[SigAction; 64], may_change: u64);
 
     /// One of them has changed; of no effect before they were told.
     fn change_action(&self, signal: Signal, action: &SigAction);
+
+    /// Takes what guest code has replaced, or so it says. While it stands still.
+    fn take_changed_actions(&self, each: &mut dyn FnMut(Signal, SigAction));
+
+    /// It may not replace any more. While it stands still.
+    fn forbid_changes(&self);
 }
 
 /// Results of getpid(2), gettid(2), getppid(2), getuid(2) and kin.

@@ -13,7 +13,7 @@ tests! {
     no_signal_is_lost_or_early, a_process_signal_finds_who_lets_it_through, blocking_hands_a_signal_over,
     kill_and_stop_are_never_blocked, ignored_while_blocked_is_still_pending, errors_of_rt_sigaction,
     dispositions_follow_changes, dispositions_are_of_processes, the_kernels_own_changes_are_seen,
-    dispositions_change_with_exec,
+    dispositions_change_with_exec, defaults_set_anew_are_seen, defaults_set_anew_discard_what_they_ignore,
 }
 
 /// Another process in the same memory, which may do nothing but make calls. (Not a function: the child would return
@@ -446,5 +446,76 @@ fn dispositions_change_with_exec() {
         };
         assert_eq!(exit_code(wait_for(child)), 0);
         assert_ne!(handler_of(libc::SIGUSR2), 0);
+    }
+}
+
+/// A default disposition with flags.
+const fn default_with(flags: u64, round: usize) -> Action {
+    [0, flags | 0x0400_0000, 0x1000 + round as u64, USR2]
+}
+
+fn defaults_set_anew_are_seen() {
+    for round in 0..OFTEN {
+        let [one, two] = [default_with(4, round), default_with(1, round)];
+        set_action(libc::SIGTERM, one);
+        set_action(libc::SIGCHLD, two);
+        assert_eq!((action_of(libc::SIGTERM), action_of(libc::SIGCHLD)), (one, two));
+        let mut old = [1; 4];
+        ok!(syscall(libc::SYS_rt_sigaction, libc::SIGTERM, &raw const two, &raw mut old, 8));
+        assert_eq!((old, action_of(libc::SIGTERM)), (one, two));
+        fails!(libc::EINVAL, syscall(libc::SYS_rt_sigaction, libc::SIGKILL, &DEFAULT, 0, 8));
+        fails!(libc::EFAULT, syscall(libc::SYS_rt_sigaction, libc::SIGTERM, 8, 0, 8));
+        // The old one cannot be told, the new one holds.
+        fails!(libc::EFAULT, syscall(libc::SYS_rt_sigaction, libc::SIGTERM, &one, 8, 8));
+        assert_eq!(action_of(libc::SIGTERM), one);
+        if round % 50 == 0 {
+            let child = in_child(|| i32::from(action_of(libc::SIGTERM) != one));
+            assert_eq!(exit_code(wait_for(child)), 0);
+        }
+        if round % 50 == 25 {
+            let seen = thread::spawn(move || {
+                let seen = action_of(libc::SIGTERM);
+                set_action(libc::SIGTERM, two);
+                seen
+            });
+            assert_eq!(seen.join().expect("it does not panic"), one);
+            assert_eq!(action_of(libc::SIGTERM), two);
+        }
+    }
+    let other = thread::spawn(|| {
+        while action_of(libc::SIGHUP)[3] != bit(50) {
+            thread::yield_now();
+        }
+    });
+    // Two threads: what one sets the other one sees.
+    set_action(libc::SIGHUP, [0, 0, 0, bit(50)]);
+    other.join().expect("it does not panic");
+    assert_eq!(exit_code(wait_for(in_child(|| i32::from(handler_of(libc::SIGHUP) != 0)))), 0);
+    let killed = in_child(|| {
+        set_action(libc::SIGTERM, default_with(4, 1));
+        sys!(raise(libc::SIGTERM));
+        0
+    });
+    assert_eq!(signal_of(wait_for(killed)), libc::SIGTERM);
+}
+
+fn defaults_set_anew_discard_what_they_ignore() {
+    let me = sys!(gettid());
+    let signals = [libc::SIGCHLD, libc::SIGURG, libc::SIGWINCH, libc::SIGCONT, libc::SIGUSR1];
+    for _ in 0..OFTEN {
+        change(libc::SIG_SETMASK, !0);
+        for signal in signals {
+            set_action(signal, DEFAULT);
+            send_to(me, signal);
+        }
+        let mut pending = 0_u64;
+        ok!(syscall(libc::SYS_rt_sigpending, &raw mut pending, 8));
+        assert_eq!(pending, signals.iter().fold(0, |all, signal| all | bit(*signal)));
+        signals.iter().for_each(|signal| set_action(*signal, DEFAULT));
+        ok!(syscall(libc::SYS_rt_sigpending, &raw mut pending, 8));
+        assert_eq!(pending, USR1);
+        set_action(libc::SIGUSR1, IGNORED);
+        change(libc::SIG_SETMASK, 0);
+        set_action(libc::SIGUSR1, DEFAULT);
     }
 }

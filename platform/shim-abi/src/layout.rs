@@ -243,6 +243,11 @@ pub struct Fast {
     pub words: [AtomicU64; 4],
     /// The process's dispositions, each a `struct sigaction` of the kernel; of signal n at n-1. Kept true by the sentry.
     pub actions: [[AtomicU64; 4]; 64],
+    /// Signals whose disposition the shim may change as long as it stays the default one: only its flags and the like are
+    /// new, which nobody but the process's only thread can see. Bit n-1 stands for signal n.
+    pub may_change: AtomicU64,
+    /// Those of them that it has changed since the sentry looked.
+    pub changed: AtomicU64,
 }
 
 /// One xmm register.

@@ -11,7 +11,8 @@
 //! back once more has seen what the call, which then goes to the sentry, makes true.
 //!
 //! Dispositions are the process's, and kept by the sentry: when a thread asks for one, it tells that thread all of them, and
-//! from then on every change before whoever made it goes on.
+//! from then on every change before whoever made it goes on. What a thread that is alone in its process changes without effect
+//! (a default stays the default) the sentry takes from the slot before it matters: when others can ask.
 //!
 //! Whatever is not plain (a bad argument, a pointer to nowhere) is left to the sentry, before anything was changed.
 
@@ -25,6 +26,9 @@ const RT_SIGACTION: u64 = 13;
 const RT_SIGPROCMASK: u64 = 14;
 /// `sizeof(sigset_t)` of the kernel.
 const SIGSET_BYTES: u64 = 8;
+const SIG_DFL: u64 = 0;
+/// What the kernel keeps of `sa_flags` (`UAPI_SA_FLAGS`).
+const KNOWN_FLAGS: u64 = 0xdc00_0807;
 /// SIGKILL and SIGSTOP.
 const UNBLOCKABLE: u64 = 1 << 8 | 1 << 18;
 
@@ -37,24 +41,42 @@ pub fn answer(fast: &Fast) -> Option<u64> {
     }
 }
 
-/// What a disposition is, where the sentry has told all of them; setting one is its business.
+/// What a disposition is, where the sentry has told all of them. Setting one is its business, but for what changes nothing:
+/// glibc's posix_spawn sets nearly all signals to the default that they have.
 fn rt_sigaction(fast: &Fast) -> Option<u64> {
     let (signal, new, old) = (fast.argument(0) as i32, fast.argument(1), fast.argument(2));
     let place = usize::try_from(signal).ok()?.checked_sub(1)?;
     let version = fast.actions_version.load(Acquire);
-    if new != 0 || fast.argument(3) != SIGSET_BYTES || version == 0 || version % 2 != 0 {
+    if fast.argument(3) != SIGSET_BYTES || version == 0 || version % 2 != 0 {
         return None;
     }
+    let words = fast.actions.get(place)?;
     let mut action = [0; 4];
-    for (to, from) in action.iter_mut().zip(fast.actions.get(place)?) {
+    for (to, from) in action.iter_mut().zip(words) {
         *to = from.load(Relaxed);
     }
     fence(Acquire);
     if fast.actions_version.load(Relaxed) != version {
         return None;
     }
+    let bit = 1 << place;
+    let mut next = None;
+    if new != 0 {
+        let [handler, flags, restorer, mask] = read(fast, new)?;
+        let may_change = fast.may_change.load(Relaxed) & bit != 0;
+        if !may_change || handler != SIG_DFL || action[0] != SIG_DFL {
+            return None;
+        }
+        next = Some([handler, flags & KNOWN_FLAGS, restorer, mask & !UNBLOCKABLE]);
+    }
     if old != 0 {
         write(fast, old, action)?;
+    }
+    if let Some(next) = next {
+        for (to, from) in words.iter().zip(next) {
+            to.store(from, Relaxed);
+        }
+        fast.changed.fetch_or(bit, Relaxed);
     }
     Some(0)
 }

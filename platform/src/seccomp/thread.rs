@@ -409,12 +409,36 @@ impl SharedSignals for Thread {
         self.slot.fast().pending.fetch_or(signals, Ordering::SeqCst);
     }
 
-    fn tell_actions(&self, actions: &[SigAction; 64]) {
+    fn tell_actions(&self, actions: &[SigAction; 64], may_change: u64) {
         self.write_actions(|words| {
             for (to, action) in words.iter().zip(actions) {
                 write_action(to, action);
             }
         });
+        let fast = self.slot.fast();
+        fast.changed.store(0, Ordering::Relaxed);
+        fast.may_change.store(may_change, Ordering::SeqCst);
+    }
+
+    fn take_changed_actions(&self, each: &mut dyn FnMut(Signal, SigAction)) {
+        let fast = self.slot.fast();
+        if self.actions_version.load(Ordering::Relaxed) == 0
+            || fast.changed.load(Ordering::Relaxed) == 0
+        {
+            return;
+        }
+        let changed = fast.changed.swap(0, Ordering::SeqCst);
+        for (number, words) in (1..).zip(&fast.actions) {
+            let signal = Signal::new(number).filter(|_| changed & 1 << (number - 1) != 0);
+            let Some(signal) = signal else { continue };
+            let [handler, flags, restorer, mask] =
+                words.each_ref().map(|word| word.load(Ordering::Relaxed));
+            each(signal, SigAction { handler, flags, restorer, mask });
+        }
+    }
+
+    fn forbid_changes(&self) {
+        self.slot.fast().may_change.store(0, Ordering::SeqCst);
     }
 
     fn change_action(&self, signal: Signal, action: &SigAction) {

@@ -121,7 +121,7 @@ fn pending_signals_are_asked_for() {
 #[test]
 fn a_signal_is_seen_by_its_sender_or_by_the_shim() {
     const SIGNAL: u64 = 1 << 9;
-    const ROUNDS: u64 = 20_000;
+    const ROUNDS: u64 = 4_000;
     let platform = platform();
     // Blocks and lets through the signal until it has to ask; counts in r12.
     let code = snippet!(
@@ -242,7 +242,7 @@ fn dispositions_are_looked_up_once_they_are_told() {
     for (number, action) in (1..).zip(&mut actions) {
         *action = of(number);
     }
-    shared.tell_actions(&actions);
+    shared.tell_actions(&actions, 0);
     for number in [1, 9, 33, 64, 0xffff_0000_0000_0001] {
         assert_eq!(ask(&mut *context, number), Some(of(number & 0xff)), "{number}");
     }
@@ -255,4 +255,61 @@ fn dispositions_are_looked_up_once_they_are_told() {
     // A new program.
     share(&*context);
     assert_eq!(ask(&mut *context, 1), None);
+}
+
+#[test]
+fn defaults_are_replaced_by_defaults_where_that_was_allowed() {
+    let platform = platform();
+    // Sets the disposition of the signal in r13 to what is at SET, then asks for its id, over and over.
+    let code = snippet!(
+        "2:",
+        "mov eax, 13",
+        "mov rdi, r13",
+        "mov esi, 0x600200",
+        "mov edx, 0x600220",
+        "mov r10d, 8",
+        "lea rcx, [rip + 3f]",
+        "jmp qword ptr [0x600100]",
+        "syscall",
+        "3:",
+        "mov rbx, rax",
+        "mov eax, 39",
+        "syscall",
+        "jmp 2b",
+    );
+    let Some(mut context) = load_fast(&platform, code) else { return };
+    let shared = share(&*context);
+    let mut set = |signal: u64, words: [u64; 4]| {
+        let bytes = words.map(u64::to_le_bytes);
+        context.space().write(UserAddr(SET), bytes.as_flattened());
+        context.regs_mut().r13 = signal;
+        assert_eq!(step(&mut *context), Event::Syscall);
+        let is_done = context.regs().rax == GETPID;
+        if !is_done {
+            context.set_return(0);
+            assert_eq!(step(&mut *context), Event::Syscall);
+        }
+        is_done
+    };
+    let changed = || {
+        let mut all = Vec::new();
+        shared.take_changed_actions(&mut |signal, action| all.push((signal.number(), action)));
+        all
+    };
+    let mut actions = [SigAction::default(); 64];
+    actions[4].handler = 1;
+    assert!(!set(1, [0; 4]), "not told");
+    shared.tell_actions(&actions, 0b11_0111);
+    assert!(set(1, [0, !0, 3, !0]));
+    assert!(!set(4, [0, 2, 3, 4]), "not allowed");
+    assert!(!set(5, [0, 2, 3, 4]), "not the default one");
+    assert!(!set(6, [1, 2, 3, 4]), "would not be the default one");
+    assert!(!set(6, [0x1000, 2, 3, 4]));
+    let mask = !(KILL | 1 << 18);
+    let kept = SigAction { handler: 0, flags: 0xdc00_0807, restorer: 3, mask };
+    assert_eq!((changed(), changed()), (vec![(1, kept)], vec![]));
+    assert!(set(2, [0; 4]) && set(3, [0; 4]));
+    shared.forbid_changes();
+    assert!(!set(1, [0; 4]));
+    assert_eq!(changed().len(), 2);
 }

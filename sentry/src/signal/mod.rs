@@ -125,6 +125,16 @@ impl ThreadSignals {
 }
 
 impl GroupSignals {
+    /// Adds a thread. From now on each sees what another one does with dispositions.
+    pub fn add_thread(&mut self, thread: &Arc<Thread>) {
+        for other in &self.threads {
+            if let Some(shared) = &other.signals.lock().shared {
+                shared.forbid_changes();
+            }
+        }
+        self.threads.push(Arc::clone(thread));
+    }
+
     /// A disposition has changed: to be called before whoever changed it lets go of the group's lock.
     pub fn tell_action(&self, signal: Signal, action: &SigAction) {
         for thread in &self.threads {
@@ -139,11 +149,23 @@ impl Thread {
     /// Guest code is told all dispositions: it has asked for one, and mostly asks for others then.
     pub fn tell_actions(&self) {
         // Keeps the order with changes.
-        let _group = self.group.signals.lock();
+        let group = self.group.signals.lock();
         let own = self.signals.lock();
+        let may_change =
+            if group.threads.len() == 1 { action::WITHOUT_EFFECT } else { SigSet::EMPTY };
         if let Some(shared) = &own.shared {
-            shared.tell_actions(self.group.actions.lock().all());
+            shared.tell_actions(self.group.actions.lock().all(), may_change.0);
         }
+    }
+
+    /// Takes over what guest code says it has replaced: of a default disposition all but that it is the default one. For
+    /// the thread itself, before dispositions are asked for, copied, or seen by another thread.
+    pub fn take_changed_actions(&self) {
+        let own = self.signals.lock();
+        let Some(shared) = &own.shared else { return };
+        let mut actions = self.group.actions.lock();
+        shared
+            .take_changed_actions(&mut |signal, claimed| actions.replace_default(signal, &claimed));
     }
 
     /// Guest code in `context` may change the mask. While it stands still.
@@ -236,9 +258,13 @@ mod tests {
             self.pending.fetch_or(signals, SeqCst);
         }
 
-        fn tell_actions(&self, _: &[SigAction; 64]) {}
+        fn tell_actions(&self, _: &[SigAction; 64], _: u64) {}
 
         fn change_action(&self, _: Signal, _: &SigAction) {}
+
+        fn take_changed_actions(&self, _: &mut dyn FnMut(Signal, SigAction)) {}
+
+        fn forbid_changes(&self) {}
     }
 
     #[test]

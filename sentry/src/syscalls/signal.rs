@@ -6,7 +6,7 @@ use std::task::Poll;
 use abi::siginfo::SigInfo;
 use abi::signal::{
     MINSIGSTKSZ, SIG_BLOCK, SIG_SETMASK, SIG_UNBLOCK, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK,
-    SaFlags, SigAction, SigSet, SigStack, Signal,
+    SigAction, SigSet, SigStack, Signal,
 };
 use abi::time::Timespec;
 use abi::{Errno, Result};
@@ -86,14 +86,14 @@ pub fn rt_sigaction(
     if new.is_some() && matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
         return Err(Errno::EINVAL.into());
     }
+    cx.thread.take_changed_actions();
     let group = &cx.thread.group;
     let previous = {
         let mut state = group.signals.lock();
         let mut actions = group.actions.lock();
         let previous = actions.get(signal);
-        if let Some(mut action) = new {
-            action.flags &= SaFlags::KNOWN.bits();
-            action.mask = action.mask().without(SigSet::UNBLOCKABLE).0;
+        if let Some(action) = new {
+            let action = action.as_kept();
             actions.set(signal, action);
             let is_ignored = actions.ignores(signal);
             drop(actions);

@@ -29,6 +29,7 @@ use crate::thread_loop;
 pub async fn clone(cx: &mut Cx<'_>, args: &CloneArgs) -> SysResult {
     let flags = CloneFlags::from_bits_retain(args.flags);
     check(cx, flags, args)?;
+    cx.thread.take_changed_actions();
     check_limits(cx)?;
     let tid = cx.kernel.tasks.reserve()?;
     match make(cx, flags, args, tid).await {
@@ -246,7 +247,7 @@ fn enter(cx: &Cx<'_>, flags: CloneFlags, thread: &Arc<Thread>) -> Result<()> {
         if state.exit.is_some() || state.exec.is_some() {
             return Err(Errno::EAGAIN);
         }
-        state.threads.push(Arc::clone(thread));
+        state.add_thread(thread);
         if state.stop.is_some() {
             drop(state);
             thread.run.interrupt();
