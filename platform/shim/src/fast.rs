@@ -13,13 +13,13 @@
 //! Only general registers are used; before compiled code runs the vector registers are put aside.
 
 use core::arch::naked_asm;
-use core::mem::offset_of;
+use core::mem::{MaybeUninit, offset_of};
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use crate::abi::{self, Fast, Global, Slot, kind, reply, state};
 use crate::calls;
 use crate::channel::{self, Outcome};
-use crate::{marshal, signal_calls};
+use crate::{guest_memory, marshal, signal_calls};
 
 /// Offset in a slot of register `index` of `gregs`.
 const fn register(index: usize) -> usize {
@@ -400,9 +400,14 @@ static INITIAL: InitialState = {
 
 /// Vector and floating point registers as a program finds them at its start.
 pub fn reset_vectors(slot: &Slot) -> i64 {
+    // On the stack, for the processor may look whether the components' places are there, too (11 KiB with AMX), although
+    // it needs nothing of them: behind every stack here lies the rest of a slot.
+    let mut area = MaybeUninit::<InitialState>::uninit();
+    let (to, from) = (area.as_mut_ptr() as u64, &raw const INITIAL as u64);
+    guest_memory::copy(to, from, size_of::<InitialState>() as u64);
     // SAFETY: resets registers, of which compiled code counts on none here but MXCSR's initial value.
     unsafe {
-        core::arch::asm!("xrstor [{}]", in(reg) &raw const INITIAL, in("eax") u32::MAX, in("edx") u32::MAX,
+        core::arch::asm!("xrstor [{}]", in(reg) to, in("eax") u32::MAX, in("edx") u32::MAX,
             out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
             out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
             out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _, options(nostack, readonly));

@@ -29,14 +29,16 @@ fn still_works(platform: &Arc<dyn Platform>) {
 
 /// A `syscall` instruction of the shim, as a guest would find it.
 fn gadget(context: &dyn Context) -> u64 {
-    let mut text = vec![0; 0x4000];
-    // The page before has the same bytes of the file, not executable.
-    let base = 0x7e00_0001_1000;
-    let len = context.space().read(abi::UserAddr(base), &mut text);
-    // The one in `raw_clone`: goes on with `pop; pop; ret`, or with `call r12` when the result is 0.
-    let pattern = [0x0f, 0x05, 0x48, 0x85, 0xc0];
-    let at = text[..len].windows(5).position(|w| w == pattern).expect("a syscall instruction");
-    base + at as u64
+    let mut text = vec![0; 0x1_0000];
+    let base = 0x7e00_0001_0000;
+    for (page, bytes) in text.chunks_mut(0x1000).enumerate() {
+        context.space().read(abi::UserAddr(base + page as u64 * 0x1000), bytes);
+    }
+    // The one in `raw_clone`: goes on with `pop; pop; ret`, or with `call r12` when the result is 0. The page before the text
+    // has the same bytes of the file, not executable.
+    let pattern = [0x0f, 0x05, 0x48, 0x85, 0xc0, 0x74, 0x05, 0x41, 0x5d, 0x41, 0x5c, 0xc3];
+    let at = text.windows(pattern.len()).rposition(|bytes| bytes == pattern);
+    base + at.expect("a syscall instruction") as u64
 }
 
 #[test]
