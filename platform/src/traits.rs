@@ -231,6 +231,25 @@ pub trait AddressSpace: Send + Sync {
 
     /// Host accounting, in bytes and nanoseconds: resident set, user CPU time of all threads.
     fn usage(&self) -> Usage;
+
+    /// Private futexes of this address space. Its threads may wait for them and wake each other without a call, so that
+    /// waiters of one word may be here and there.
+    fn futexes(&self) -> &dyn Futexes;
+}
+
+/// Who waits for the private futexes of an address space, and where.
+pub trait Futexes: Send + Sync {
+    /// Somebody is about to wait for `addr` in the sentry: before the word is looked at. Who wakes it then makes a call.
+    fn add_waiter(&self, addr: UserAddr);
+
+    /// The opposite.
+    fn remove_waiter(&self, addr: UserAddr);
+
+    /// Whether somebody may wait for `addr` without the sentry: to be woken by [`Context::wake_outside`].
+    fn has_outside(&self, addr: UserAddr) -> bool;
+
+    /// From now on all waits are made by calls, and those that are not end: to be called again until this is true.
+    fn end_outside(&self) -> bool;
 }
 
 /// Host accounting of an address space.
@@ -299,6 +318,18 @@ pub trait Context: Send {
         new: u32,
     ) -> BoxFuture<'a, Result<Result<u32, Errno>, PlatformError>>;
 
+    /// The wait that the last event has ended, if one did (see [`Futexes`]), counts no more: its thread is where others find
+    /// it. Otherwise that is so from the next resume on.
+    fn end_outside_wait(&mut self);
+
+    /// Wakes at most `count` threads that wait for `addr` without the sentry; how many.
+    fn wake_outside<'a>(
+        &'a mut self,
+        addr: UserAddr,
+        count: u32,
+        bitset: u32,
+    ) -> BoxFuture<'a, Result<usize, PlatformError>>;
+
     /// A copy-on-write copy of the address space with one context in it, standing where `new` says.
     fn fork<'a>(
         &'a mut self,
@@ -337,6 +368,9 @@ pub trait Kicker: Send + Sync {
     /// What the platform may answer on its own when the context asks who it is; replaces what was said before, and
     /// holds before this returns for every call that begins later. Platforms that cannot do so ignore it.
     fn set_answers(&self, answers: &Answers);
+
+    /// Whether it waits without the sentry, or so it says.
+    fn is_asleep(&self) -> bool;
 
     /// Lets guest code change its blocked signals without a call. While it stands still only; `None`: the platform
     /// cannot. To be given up when the context ends: what it stands for may then be another's.

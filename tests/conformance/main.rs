@@ -16,6 +16,7 @@ mod misc;
 mod network;
 mod pipe;
 mod poll;
+mod private_futex;
 mod proc;
 mod process;
 mod read_write;
@@ -44,6 +45,7 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("signal_calls", signal_calls::TESTS),
     ("frame", frame::TESTS),
     ("thread", thread::TESTS),
+    ("private_futex", private_futex::TESTS),
     ("time", time::TESTS),
     ("poll", poll::TESTS),
     ("identity", identity::TESTS),

@@ -204,9 +204,43 @@ pub struct Slot {
     pub start_frame: AtomicU32,
     /// CLONE_CHILD_CLEARTID: zero when the slot's thread is gone.
     pub alive: AtomicU32,
-    _line_1: [u64; 5],
-    _room: [u64; 48],
+    /// See [`sleep`].
+    pub asleep: AtomicU32,
+    /// In the first slot. Not zero: threads may wait for private futexes on the host. Written by the sentry.
+    pub host_futexes: AtomicU32,
+    _line_1: [u64; 4],
+    /// In the first slot: who waits for private futexes.
+    pub waits: Waits,
+    _room: [u64; 16],
     pub ops: [Op; MAX_OPS],
+}
+
+/// Counts of threads that wait for private futexes of the address space, by [`Waits::bucket`].
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Waits {
+    /// In the sentry, and kept by it: these must be woken by it.
+    pub in_sentry: [AtomicU32; Waits::BUCKETS],
+    /// On the host, or on their way to it or from it. Kept by the shim; a wait that was interrupted is the sentry's to take
+    /// off.
+    pub on_host: [AtomicU32; Waits::BUCKETS],
+}
+
+impl Waits {
+    pub const BUCKETS: usize = 32;
+
+    /// Where a futex is counted.
+    pub const fn bucket(addr: u64) -> usize {
+        ((addr >> 2 ^ addr >> 7 ^ addr >> 12) % Self::BUCKETS as u64) as usize
+    }
+}
+
+/// Values of [`Slot::asleep`]: a thread in a futex on the host. A hint for the sentry, but for `INTERRUPTED`.
+pub mod sleep {
+    pub const AWAKE: u32 = 0;
+    pub const ASLEEP: u32 = 1;
+    /// With a [`super::kind::CALL`]: a kick has ended a wait that is still counted in [`super::Waits::on_host`].
+    pub const INTERRUPTED: u32 = 2;
 }
 
 /// What the entry without a signal saves. `registers` are in the order of `ucontext`'s `gregs`, at the same distance

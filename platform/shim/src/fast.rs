@@ -19,7 +19,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::abi::{self, Fast, Global, Slot, kind, reply, state};
 use crate::calls;
 use crate::channel::{self, Outcome};
-use crate::{guest_memory, marshal, signal_calls};
+use crate::{futex, guest_memory, marshal, signal_calls};
 
 /// Offset in a slot of register `index` of `gregs`.
 const fn register(index: usize) -> usize {
@@ -446,7 +446,12 @@ extern "C" fn serve(slot: u64) -> u32 {
 /// Answers the call, or puts what it points to into the slot; not zero when it was answered.
 extern "C" fn offer(slot: u64) -> u32 {
     let slot = channel::slot_of(slot);
-    if let Some(result) = signal_calls::answer(fast(slot)) {
+    let fast_slot = fast(slot);
+    let result = match fast_slot.register(Fast::RAX) {
+        calls::FUTEX => futex::answer(slot, fast_slot),
+        _ => signal_calls::answer(fast_slot),
+    };
+    if let Some(result) = result {
         fast(slot).registers[Fast::RAX].store(result, Relaxed);
         return 1;
     }
@@ -469,6 +474,9 @@ pub fn fast(slot: &Slot) -> &Fast {
 /// A kick came while this blob's code ran without signals blocked; returns where to go on.
 pub fn on_kick(slot: &Slot, rip: u64) -> u64 {
     fast(slot).kicked.store(1, Relaxed);
+    if let Some(at) = futex::on_kick(rip) {
+        return at;
+    }
     let long = (out as *const () as u64, label!("shim_out_end"));
     let short = (label!("shim_light"), label!("shim_light_end"));
     for (start, end) in [long, short] {

@@ -27,6 +27,7 @@ mod calls;
 mod channel;
 mod clone;
 mod fast;
+mod futex;
 mod guest_memory;
 mod marshal;
 mod signal_calls;

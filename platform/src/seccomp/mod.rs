@@ -76,6 +76,10 @@
 //!     shim writes the mask (barrier) before it reads `pending` to find out whether to ask. So a signal that is let through is
 //!     kicked or asked for. What is read of the mask is a claim that concerns its thread only.
 //!
+//! 12. *Private futexes.* Waiters of one word may be on the host and in the sentry. Who waits is counted in the first slot
+//!     (`Waits`) before the word is looked at, who wakes looks at the counts (barrier) after it was changed, and asks the sentry
+//!     when somebody waits there. A wait that a kick has ended stays counted until its thread is in the sentry's queue.
+//!
 //! # Modules
 //!
 //! | module | what |

@@ -127,7 +127,16 @@ impl Shared {
     pub fn has_silent(&self, finds: u32) -> bool {
         let now = self.spin.all_finds();
         let awaited = self.awaited.lock();
-        awaited.iter().any(|thread| now.wrapping_sub(thread.answered_at.load(Relaxed)) > finds)
+        let mut awake = awaited.iter().filter(|thread| !thread.is_asleep());
+        awake.any(|thread| now.wrapping_sub(thread.answered_at.load(Relaxed)) > finds)
+    }
+
+    /// How many awaited threads may want a CPU: those that do not sleep in a futex of the host, or say so.
+    pub fn awake_count(&self) -> usize {
+        match self.awaited_count.load(SeqCst) {
+            0 => 0,
+            _ => self.awaited.lock().iter().filter(|thread| !thread.is_asleep()).count(),
+        }
     }
 
     /// Wakes the owners of posted slots; true when there were any.
@@ -329,6 +338,7 @@ impl Shared {
         let (slot, _) = process.take_slot().map_err(PlatformError::Exhausted)?;
         // Never zero: the first thread's slot is not used again.
         slot.head().alive.store(1, Relaxed);
+        slot.head().host_futexes.store(u32::from(self.may_answer), Relaxed);
         slot.head().state.store(state::POSTED, SeqCst);
         let thread = Thread::new(&process, arrival.tid, slot);
         thread.hold_hello(arrival.notification, wants_channel);

@@ -281,7 +281,8 @@ impl Shared {
     /// A thread is about to go on with guest code: turns hot if its calls came in quick succession.
     pub fn heat_up(&self) {
         let spin = &self.spin;
-        if spin.is_streak_enough(self.awaited_count.load(Relaxed) + 1)
+        if !spin.is_hot.load(Relaxed)
+            && spin.is_streak_enough(self.awake_count() + 1)
             && !self.orders.are_open()
             && !spin.is_hot.swap(true, SeqCst)
         {
@@ -416,7 +417,7 @@ impl Shared {
                 // Others do not know that they are looked at; it stays hot.
                 return false;
             }
-            let guests = self.awaited_count.load(SeqCst);
+            let guests = self.awake_count();
             if guests == 0 {
                 // All wait for something else; it stays hot.
                 return false;

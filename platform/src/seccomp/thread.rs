@@ -8,7 +8,7 @@ use std::task::Waker;
 use abi::Errno;
 use abi::signal::{SigAction, Signal};
 use parking_lot::Mutex;
-use shim_abi::{answer, state};
+use shim_abi::{answer, sleep, state};
 
 use super::listener::Listener;
 use super::process::Process;
@@ -371,6 +371,10 @@ impl Kicker for Thread {
             }
         }
         fast.answered.store(answered, Ordering::SeqCst);
+    }
+
+    fn is_asleep(&self) -> bool {
+        self.slot.head().asleep.load(Ordering::Relaxed) != sleep::AWAKE
     }
 
     fn share_signals(self: Arc<Self>) -> Option<Arc<dyn SharedSignals>> {

@@ -141,7 +141,7 @@ impl TaskView for ThreadView {
             // A leader that ended before its threads.
             return TaskState::Zombie;
         }
-        match (is_stopped, self.thread.run.is_in_guest()) {
+        match (is_stopped, self.thread.run.is_running()) {
             (true, _) => TaskState::Stopped,
             (false, true) => TaskState::Running,
             (false, false) => TaskState::Sleeping,
