@@ -7,6 +7,7 @@ mod clones;
 mod deaths;
 mod fast;
 mod faults;
+mod futexes;
 mod hostile;
 mod memory;
 mod signal_calls;
