@@ -169,6 +169,13 @@ impl SigAction {
         SigSet(self.mask)
     }
 
+    /// What the kernel keeps of one that it is given.
+    #[must_use]
+    pub const fn as_kept(&self) -> Self {
+        let mask = self.mask().without(SigSet::UNBLOCKABLE).0;
+        Self { flags: self.flags & SaFlags::KNOWN.bits(), mask, ..*self }
+    }
+
     #[must_use]
     pub const fn is_default(&self) -> bool {
         self.handler == SIG_DFL

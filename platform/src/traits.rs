@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use abi::arch::Registers;
+use abi::signal::{SigAction, Signal};
 use abi::{Errno, UserAddr};
 
 /// A future of a rare operation.
@@ -237,6 +238,25 @@ pub trait AddressSpace: Send + Sync {
 
     /// Host accounting, in bytes and nanoseconds: resident set, user CPU time of all threads.
     fn usage(&self) -> Usage;
+
+    /// Private futexes of this address space. Its threads may wait for them and wake each other without a call, so that
+    /// waiters of one word may be here and there.
+    fn futexes(&self) -> &dyn Futexes;
+}
+
+/// Who waits for the private futexes of an address space, and where.
+pub trait Futexes: Send + Sync {
+    /// Somebody is about to wait for `addr` in the sentry: before the word is looked at. Who wakes it then makes a call.
+    fn add_waiter(&self, addr: UserAddr);
+
+    /// The opposite.
+    fn remove_waiter(&self, addr: UserAddr);
+
+    /// Whether somebody may wait for `addr` without the sentry: to be woken by [`Context::wake_outside`].
+    fn has_outside(&self, addr: UserAddr) -> bool;
+
+    /// From now on all waits are made by calls, and those that are not end: to be called again until this is true.
+    fn end_outside(&self) -> bool;
 }
 
 /// Host accounting of an address space.
@@ -305,6 +325,18 @@ pub trait Context: Send {
         new: u32,
     ) -> BoxFuture<'a, Result<Result<u32, Errno>, PlatformError>>;
 
+    /// The wait that the last event has ended, if one did (see [`Futexes`]), counts no more: its thread is where others find
+    /// it. Otherwise that is so from the next resume on.
+    fn end_outside_wait(&mut self);
+
+    /// Wakes at most `count` threads that wait for `addr` without the sentry; how many.
+    fn wake_outside<'a>(
+        &'a mut self,
+        addr: UserAddr,
+        count: u32,
+        bitset: u32,
+    ) -> BoxFuture<'a, Result<usize, PlatformError>>;
+
     /// A copy-on-write copy of the address space with one context in it, standing where `new` says.
     fn fork<'a>(
         &'a mut self,
@@ -343,6 +375,46 @@ pub trait Kicker: Send + Sync {
     /// What the platform may answer on its own when the context asks who it is; replaces what was said before, and
     /// holds before this returns for every call that begins later. Platforms that cannot do so ignore it.
     fn set_answers(&self, answers: &Answers);
+
+    /// Whether it waits without the sentry, or so it says.
+    fn is_asleep(&self) -> bool;
+
+    /// Lets guest code change its blocked signals without a call. While it stands still only; `None`: the platform
+    /// cannot. To be given up when the context ends: what it stands for may then be another's.
+    fn share_signals(self: Arc<Self>) -> Option<Arc<dyn SharedSignals>>;
+}
+
+/// Signal state that guest code can reach. Bit n-1 of a word stands for signal n.
+///
+/// Who sends a signal calls [`SharedSignals::add_pending`] first and reads the mask then: either the mask is seen, or
+/// guest code sees that it has to make a call.
+pub trait SharedSignals: Send + Sync {
+    /// Blocked signals as guest code says: any word, at any time another one.
+    fn mask(&self) -> u64;
+
+    /// Replaces the mask. While guest code stands still.
+    fn set_mask(&self, mask: u64);
+
+    /// Signals that guest code neither lets through nor newly blocks without a call: those that are pending. Replaces
+    /// what was said before.
+    fn set_pending(&self, signals: u64);
+
+    /// The same, beside what was said before.
+    fn add_pending(&self, signals: u64);
+
+    /// Tells guest code all dispositions, so that it may look them up without a call; of signal n at n-1. Of those in
+    /// `may_change` it may replace a default one by another default one (whose flags and the like differ). Callers of this
+    /// and of the other methods about dispositions take turns.
+    fn tell_actions(&self, actions: &[SigAction; 64], may_change: u64);
+
+    /// One of them has changed; of no effect before they were told.
+    fn change_action(&self, signal: Signal, action: &SigAction);
+
+    /// Takes what guest code has replaced, or so it says. While it stands still.
+    fn take_changed_actions(&self, each: &mut dyn FnMut(Signal, SigAction));
+
+    /// It may not replace any more. While it stands still.
+    fn forbid_changes(&self);
 }
 
 /// Results of getpid(2), gettid(2), getppid(2), getuid(2) and kin.

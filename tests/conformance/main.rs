@@ -16,10 +16,12 @@ mod misc;
 mod network;
 mod pipe;
 mod poll;
+mod private_futex;
 mod proc;
 mod process;
 mod read_write;
 mod signal;
+mod signal_calls;
 mod socket;
 mod stat;
 mod support;
@@ -40,8 +42,10 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("memory", memory::TESTS),
     ("process", process::TESTS),
     ("signal", signal::TESTS),
+    ("signal_calls", signal_calls::TESTS),
     ("frame", frame::TESTS),
     ("thread", thread::TESTS),
+    ("private_futex", private_futex::TESTS),
     ("time", time::TESTS),
     ("poll", poll::TESTS),
     ("identity", identity::TESTS),

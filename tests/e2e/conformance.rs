@@ -14,8 +14,10 @@ const FAMILIES: &[&str] = &[
     "memory",
     "process",
     "signal",
+    "signal_calls",
     "frame",
     "thread",
+    "private_futex",
     "time",
     "poll",
     "identity",
@@ -101,6 +103,6 @@ macro_rules! families {
 }
 
 families! {
-    read_write directory memory process signal frame thread time poll identity call_sites stat pipe socket network exec misc
-    fcntl timer terminal watch proc hostile
+    read_write directory memory process signal signal_calls frame thread private_futex time poll identity call_sites stat pipe socket network
+    exec misc fcntl timer terminal watch proc hostile
 }

@@ -204,9 +204,43 @@ pub struct Slot {
     pub start_frame: AtomicU32,
     /// CLONE_CHILD_CLEARTID: zero when the slot's thread is gone.
     pub alive: AtomicU32,
-    _line_1: [u64; 5],
-    _room: [u64; 48],
+    /// See [`sleep`].
+    pub asleep: AtomicU32,
+    /// In the first slot. Not zero: threads may wait for private futexes on the host. Written by the sentry.
+    pub host_futexes: AtomicU32,
+    _line_1: [u64; 4],
+    /// In the first slot: who waits for private futexes.
+    pub waits: Waits,
+    _room: [u64; 16],
     pub ops: [Op; MAX_OPS],
+}
+
+/// Counts of threads that wait for private futexes of the address space, by [`Waits::bucket`].
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Waits {
+    /// In the sentry, and kept by it: these must be woken by it.
+    pub in_sentry: [AtomicU32; Waits::BUCKETS],
+    /// On the host, or on their way to it or from it. Kept by the shim; a wait that was interrupted is the sentry's to take
+    /// off.
+    pub on_host: [AtomicU32; Waits::BUCKETS],
+}
+
+impl Waits {
+    pub const BUCKETS: usize = 32;
+
+    /// Where a futex is counted.
+    pub const fn bucket(addr: u64) -> usize {
+        ((addr >> 2 ^ addr >> 7 ^ addr >> 12) % Self::BUCKETS as u64) as usize
+    }
+}
+
+/// Values of [`Slot::asleep`]: a thread in a futex on the host. A hint for the sentry, but for `INTERRUPTED`.
+pub mod sleep {
+    pub const AWAKE: u32 = 0;
+    pub const ASLEEP: u32 = 1;
+    /// With a [`super::kind::CALL`]: a kick has ended a wait that is still counted in [`super::Waits::on_host`].
+    pub const INTERRUPTED: u32 = 2;
 }
 
 /// What the entry without a signal saves. `registers` are in the order of `ucontext`'s `gregs`, at the same distance
@@ -230,6 +264,24 @@ pub struct Fast {
     pub copies: [Window; MAX_COPIES],
     /// The guest's xmm registers while compiled code runs; the guest's side only.
     pub vectors: [Vector; 16],
+    /// Not zero: the shim may change `mask`.
+    pub has_mask: AtomicU32,
+    /// Odd: `actions` are being written; 0: they are not there. Written by the sentry.
+    pub actions_version: AtomicU32,
+    /// Blocked signals; bit n-1 stands for signal n. Written by the shim while guest code runs, else by the sentry.
+    pub mask: AtomicU64,
+    /// Signals that are pending for the thread or its process, perhaps more: kept by the sentry. Who lets one through, or
+    /// blocks it while it is on its way, asks the sentry to do so.
+    pub pending: AtomicU64,
+    /// For copying small things from and to guest memory; the guest's side only.
+    pub words: [AtomicU64; 4],
+    /// The process's dispositions, each a `struct sigaction` of the kernel; of signal n at n-1. Kept true by the sentry.
+    pub actions: [[AtomicU64; 4]; 64],
+    /// Signals whose disposition the shim may change as long as it stays the default one: only its flags and the like are
+    /// new, which nobody but the process's only thread can see. Bit n-1 stands for signal n.
+    pub may_change: AtomicU64,
+    /// Those of them that it has changed since the sentry looked.
+    pub changed: AtomicU64,
 }
 
 /// One xmm register.
@@ -310,4 +362,6 @@ const _: () = assert!(offset_of!(Slot, fs_base) == 64);
 const _: () = assert!(offset_of!(Slot, ops) == 512);
 const _: () = assert!(offset_of!(Fast, registers) == 40);
 const _: () = assert!(size_of::<Slot>() as u64 == FAST_OFFSET);
+// The rest is the stack.
+const _: () = assert!(FAST_OFFSET + size_of::<Fast>() as u64 + 0x1000 <= FAST_STACK_TOP);
 const _: () = assert!(size_of::<Global>() as u64 <= GLOBAL_SIZE);

@@ -13,13 +13,13 @@
 //! Only general registers are used; before compiled code runs the vector registers are put aside.
 
 use core::arch::naked_asm;
-use core::mem::offset_of;
+use core::mem::{MaybeUninit, offset_of};
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use crate::abi::{self, Fast, Global, Slot, kind, reply, state};
 use crate::calls;
 use crate::channel::{self, Outcome};
-use crate::marshal;
+use crate::{futex, guest_memory, marshal, signal_calls};
 
 /// Offset in a slot of register `index` of `gregs`.
 const fn register(index: usize) -> usize {
@@ -152,6 +152,8 @@ unsafe extern "C" fn save() {
         "je {post}",
         "lea r11, [rip + {offer}]",
         "call {with_vectors}",
+        "test eax, eax",
+        "jnz {out}",
         "mov edx, {call}",
         "jmp {post}",
         window_count = const WINDOW_COUNT,
@@ -161,6 +163,7 @@ unsafe extern "C" fn save() {
         with_vectors = sym with_vectors,
         call = const kind::CALL,
         post = sym post,
+        out = sym out,
         r8 = const register(0), r9 = const register(1), r10 = const register(2),
         r11 = const register(3), r12 = const register(4), r13 = const register(5),
         r14 = const register(6), r15 = const register(7), rdi = const register(8),
@@ -397,9 +400,14 @@ static INITIAL: InitialState = {
 
 /// Vector and floating point registers as a program finds them at its start.
 pub fn reset_vectors(slot: &Slot) -> i64 {
+    // On the stack, for the processor may look whether the components' places are there, too (11 KiB with AMX), although
+    // it needs nothing of them: behind every stack here lies the rest of a slot.
+    let mut area = MaybeUninit::<InitialState>::uninit();
+    let (to, from) = (area.as_mut_ptr() as u64, &raw const INITIAL as u64);
+    guest_memory::copy(to, from, size_of::<InitialState>() as u64);
     // SAFETY: resets registers, of which compiled code counts on none here but MXCSR's initial value.
     unsafe {
-        core::arch::asm!("xrstor [{}]", in(reg) &raw const INITIAL, in("eax") u32::MAX, in("edx") u32::MAX,
+        core::arch::asm!("xrstor [{}]", in(reg) to, in("eax") u32::MAX, in("edx") u32::MAX,
             out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
             out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
             out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _, options(nostack, readonly));
@@ -435,9 +443,18 @@ extern "C" fn serve(slot: u64) -> u32 {
     }
 }
 
-/// Puts what the call points to into the slot.
+/// Answers the call, or puts what it points to into the slot; not zero when it was answered.
 extern "C" fn offer(slot: u64) -> u32 {
     let slot = channel::slot_of(slot);
+    let fast_slot = fast(slot);
+    let result = match fast_slot.register(Fast::RAX) {
+        calls::FUTEX => futex::answer(slot, fast_slot),
+        _ => signal_calls::answer(fast_slot),
+    };
+    if let Some(result) = result {
+        fast(slot).registers[Fast::RAX].store(result, Relaxed);
+        return 1;
+    }
     marshal::offer(slot, fast(slot));
     0
 }
@@ -457,6 +474,9 @@ pub fn fast(slot: &Slot) -> &Fast {
 /// A kick came while this blob's code ran without signals blocked; returns where to go on.
 pub fn on_kick(slot: &Slot, rip: u64) -> u64 {
     fast(slot).kicked.store(1, Relaxed);
+    if let Some(at) = futex::on_kick(rip) {
+        return at;
+    }
     let long = (out as *const () as u64, label!("shim_out_end"));
     let short = (label!("shim_light"), label!("shim_light_end"));
     for (start, end) in [long, short] {

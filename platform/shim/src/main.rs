@@ -27,8 +27,10 @@ mod calls;
 mod channel;
 mod clone;
 mod fast;
+mod futex;
 mod guest_memory;
 mod marshal;
+mod signal_calls;
 mod signals;
 mod zygote;
 

@@ -10,6 +10,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{BOUNCE_END, BOUNCE_OFFSET, Fast, MAX_WINDOWS, Slot, window};
+use crate::calls::FUTEX;
 use crate::guest_memory::{self, PAGE};
 
 /// Longest input or output that goes through the slot. More touches pages of a large buffer that the call may not use.
@@ -103,7 +104,7 @@ const fn pointers(number: u64) -> [Pointer; 4] {
 
 /// Calls beyond have no pointers that are known here.
 pub const NUMBERS: usize = 440;
-/// Which calls have something to bring along.
+/// Which calls have something to bring along, or may be answered by compiled code.
 pub static IS_WANTED: [bool; NUMBERS] = {
     let mut all = [false; NUMBERS];
     let mut number = 0;
@@ -111,6 +112,7 @@ pub static IS_WANTED: [bool; NUMBERS] = {
         all[number] = !matches!(pointers(number as u64)[0], None);
         number += 1;
     }
+    all[FUTEX as usize] = true;
     all
 };
 

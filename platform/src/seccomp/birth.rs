@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use shim_abi::{op, state};
+use shim_abi::{op, sleep, state};
 
 use super::context::SeccompContext;
 use super::ops::RawOp;
@@ -80,8 +80,11 @@ impl SeccompContext {
         let head = slot.head();
         head.alive.store(1, Relaxed);
         head.waiting.store(0, Relaxed);
+        head.asleep.store(sleep::AWAKE, Relaxed);
         // Of the slot's last thread.
         slot.fast().answered.store(0, Relaxed);
+        slot.fast().has_mask.store(0, Relaxed);
+        slot.fast().actions_version.store(0, Relaxed);
         head.state.store(state::POSTED, SeqCst);
         let order = self.shared.order_thread(&self.process);
         let fs_base = new.fs_base.unwrap_or(self.fs_base);

@@ -83,6 +83,8 @@ pub struct SeccompContext {
     is_settling: bool,
     /// It was resumed while one of the above was so: to be done when the answer is there.
     owes_resume: bool,
+    /// The last event has ended a wait on the host for this futex.
+    ended_wait: Option<u64>,
 }
 
 impl SeccompContext {
@@ -122,6 +124,7 @@ impl SeccompContext {
             is_executing: false,
             is_settling: false,
             owes_resume: false,
+            ended_wait: None,
         }
     }
 
@@ -226,6 +229,7 @@ impl Context for SeccompContext {
     }
 
     fn resume(&mut self) {
+        self.end_outside_wait();
         if self.process.is_dead() {
             return;
         }
@@ -297,6 +301,29 @@ impl Context for SeccompContext {
         })
     }
 
+    fn end_outside_wait(&mut self) {
+        if let Some(addr) = self.ended_wait.take() {
+            self.process.take_off_host(addr);
+        }
+    }
+
+    fn wake_outside<'a>(
+        &'a mut self,
+        addr: UserAddr,
+        count: u32,
+        bitset: u32,
+    ) -> BoxFuture<'a, Result<usize, PlatformError>> {
+        const WAKE_BITSET_PRIVATE: u64 = 0x8a;
+        Box::pin(async move {
+            let (count, bitset) = (u64::from(count.min(i32::MAX as u32)), u64::from(bitset));
+            let args = [addr.0, WAKE_BITSET_PRIVATE, count, 0, 0, bitset];
+            let nr = libc::SYS_futex.cast_unsigned();
+            let woken = self.run_one(RawOp { nr, args, file: None }).await?;
+            // More than were asked for would be the guest's lie.
+            Ok(woken.map_or(0, |woken| woken.min(count) as usize))
+        })
+    }
+
     fn fork<'a>(
         &'a mut self,
         new: NewContext,
@@ -318,6 +345,7 @@ impl Context for SeccompContext {
 
 impl Drop for SeccompContext {
     fn drop(&mut self) {
+        self.end_outside_wait();
         self.shared.clear_abandoned();
         self.shared.unawait(&self.thread);
         if self.process.remove_thread(&self.thread) {

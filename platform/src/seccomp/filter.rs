@@ -45,8 +45,9 @@ const ALLOWED: &[(i64, &[Rule])] = &[
     (libc::SYS_prctl, &[Rule::Is(0, libc::PR_SET_PDEATHSIG as u64), Rule::Is(1, 9)]),
     (libc::SYS_exit, &[]),
     (libc::SYS_exit_group, &[]),
-    // Wait and wake, private or shared; no priority inheritance, no requeue.
+    // Wait and wake, private or shared; no priority inheritance, no requeue. The same with bitsets, by either clock.
     (libc::SYS_futex, &[Rule::MaskedOneOf(1, !0x80, [0, 1])]),
+    (libc::SYS_futex, &[Rule::MaskedOneOf(1, !0x180, [9, 10])]),
     (libc::SYS_close, &[]),
     (libc::SYS_sched_yield, &[]),
     // A new thread's place for its signals.
@@ -206,7 +207,8 @@ mod tests {
         assert_eq!(clone(shim_abi::THREAD_CLONE_FLAGS | 1 << 32), RET_KILL_PROCESS);
         let futex = |op| verdict(libc::SYS_futex, IN, [0, op, 0, 0, 0, 0]);
         assert_eq!(futex(0x81), RET_ALLOW);
-        assert_eq!(futex(6), RET_KILL_PROCESS);
+        assert_eq!([9, 0x8a, 0x189].map(futex), [RET_ALLOW; 3]);
+        assert_eq!([6, 3, 0x84, 0x8b, 0x101, 0x209].map(futex), [RET_KILL_PROCESS; 6]);
         let mmap = |prot, flags| verdict(libc::SYS_mmap, IN, [0, 0, prot, flags, 0, 0]);
         assert_eq!(mmap(7, 0x32), RET_ALLOW);
         assert_eq!(mmap(7, 0x4_0032), RET_KILL_PROCESS);

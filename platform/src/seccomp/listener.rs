@@ -21,8 +21,8 @@ pub struct Listener {
     opened: Condvar,
     /// What was asked for by [`Listener::set_sync`].
     is_sync: AtomicBool,
-    /// Guests that run, or are about to be answered.
-    guests: AtomicUsize,
+    /// Others than the one who is about to be answered run.
+    has_others: AtomicBool,
     /// Worker that was the last in NOTIF_RECV.
     last: AtomicUsize,
     /// CPUs that the sandbox may use.
@@ -51,7 +51,7 @@ impl Listener {
             fd,
             can_sync,
             is_sync: AtomicBool::new(true),
-            guests: AtomicUsize::new(0),
+            has_others: AtomicBool::new(false),
             gate: Mutex::default(),
             opened: Condvar::new(),
             last: AtomicUsize::new(0),
@@ -115,8 +115,8 @@ impl Listener {
 
     /// The calling thread is about to answer one of `guests`: if it is not the one that will come back to listen,
     /// or has more to do before, another worker is let in.
-    pub fn before_reply(&self, guests: usize) {
-        self.guests.store(guests, Ordering::Relaxed);
+    pub fn before_reply(&self, guests: usize, has_others: bool) {
+        self.has_others.store(has_others, Ordering::Relaxed);
         if guests > 1 || self.last.load(Ordering::Relaxed) != worker_key() {
             self.hand_over();
         }
@@ -124,7 +124,7 @@ impl Listener {
 
     /// Whether the one who is about to be answered is not the only guest that runs.
     pub fn has_others(&self) -> bool {
-        self.guests.load(Ordering::Relaxed) > 1
+        self.has_others.load(Ordering::Relaxed)
     }
 
     /// Lets another worker in, if nobody is there.

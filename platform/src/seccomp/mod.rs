@@ -71,6 +71,15 @@
 //!     runs again. A few that can only be read stay, so that the next mapping of the file needs no ring: they are good
 //!     for nothing else.
 //!
+//! 11. *Signal masks.* A shared mask (`SharedSignals`) is written by the shim while guest code runs, by the sentry while the
+//!     slot is POSTED. The sentry adds to `Fast::pending` (barrier) before it reads the mask to find out whether to kick; the
+//!     shim writes the mask (barrier) before it reads `pending` to find out whether to ask. So a signal that is let through is
+//!     kicked or asked for. What is read of the mask is a claim that concerns its thread only.
+//!
+//! 12. *Private futexes.* Waiters of one word may be on the host and in the sentry. Who waits is counted in the first slot
+//!     (`Waits`) before the word is looked at, who wakes looks at the counts (barrier) after it was changed, and asks the sentry
+//!     when somebody waits there. A wait that a kick has ended stays counted until its thread is in the sentry's queue.
+//!
 //! # Modules
 //!
 //! | module | what |

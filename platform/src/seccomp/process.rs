@@ -2,18 +2,18 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 
 use abi::{Errno, UserAddr};
 use parking_lot::Mutex;
 use rustix::fs::{OFlags, SealFlags};
-use shim_abi::MAX_SLOTS;
+use shim_abi::{MAX_SLOTS, Waits};
 
 use super::region::{Region, SlotRef};
 use super::sys::{self, Transfer};
 use super::thread::{Donation, Thread};
 use super::windows;
-use crate::{AddressSpace, PlatformError, Usage};
+use crate::{AddressSpace, Futexes, Kicker, PlatformError, Usage};
 
 /// Mode bits of a file that everybody may read.
 const EVERYBODY: u32 = 0o444;
@@ -314,9 +314,70 @@ impl AddressSpace for Process {
         self.id
     }
 
+    fn futexes(&self) -> &dyn Futexes {
+        self
+    }
+
     fn usage(&self) -> Usage {
         let (user_ns, total_ns) = sys::process_times(self.pid);
         Usage { resident_bytes: 0, user_ns, system_ns: total_ns.saturating_sub(user_ns) }
+    }
+}
+
+impl Process {
+    /// The slot that has what concerns the whole address space.
+    fn first_slot(&self) -> Option<SlotRef> {
+        SlotRef::new(&self.region, 0)
+    }
+
+    fn count_waiter(&self, addr: UserAddr, change: impl FnOnce(&AtomicU32)) {
+        if let Some(first) = self.first_slot()
+            && let Some(count) = first.head().waits.in_sentry.get(Waits::bucket(addr.0))
+        {
+            change(count);
+        }
+    }
+
+    /// A thread that waited on the host for `addr` does not any more.
+    pub fn take_off_host(&self, addr: u64) {
+        if let Some(first) = self.first_slot()
+            && let Some(count) = first.head().waits.on_host.get(Waits::bucket(addr))
+        {
+            count.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Futexes for Process {
+    fn add_waiter(&self, addr: UserAddr) {
+        self.count_waiter(addr, |count| {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+    }
+
+    fn remove_waiter(&self, addr: UserAddr) {
+        self.count_waiter(addr, |count| {
+            count.fetch_sub(1, Ordering::SeqCst);
+        });
+    }
+
+    fn has_outside(&self, addr: UserAddr) -> bool {
+        fence(Ordering::SeqCst);
+        self.first_slot().is_some_and(|first| {
+            let count = first.head().waits.on_host.get(Waits::bucket(addr.0));
+            count.is_some_and(|count| count.load(Ordering::SeqCst) != 0)
+        })
+    }
+
+    fn end_outside(&self) -> bool {
+        let Some(first) = self.first_slot() else { return true };
+        first.head().host_futexes.store(0, Ordering::SeqCst);
+        if first.head().waits.on_host.iter().all(|count| count.load(Ordering::SeqCst) == 0) {
+            return true;
+        }
+        let threads = self.members.lock().threads.clone();
+        threads.iter().filter(|thread| thread.is_asleep()).for_each(|thread| thread.kick());
+        false
     }
 }
 

@@ -105,9 +105,11 @@ impl Shared {
         if thread.position.load(Relaxed) == usize::MAX {
             thread.position.store(awaited.len(), Relaxed);
             thread.answered_ms.store(self.spin.account_ms(), Relaxed);
+            // While somebody looks, nobody is answered on this CPU anyway.
+            let has_others = !self.spin.is_hot() && awaited.iter().any(|other| !other.is_asleep());
             awaited.push(Arc::clone(thread));
             self.awaited_count.store(awaited.len(), SeqCst);
-            self.before_reply(awaited.len());
+            self.listener.before_reply(awaited.len(), has_others);
         }
     }
 
@@ -126,7 +128,16 @@ impl Shared {
     /// Whether one of those who run has posted nothing since then, by [`Spin::account_ms`].
     pub fn has_silent(&self, since_ms: u32) -> bool {
         let awaited = self.awaited.lock();
-        awaited.iter().any(|thread| thread.answered_ms.load(Relaxed) < since_ms)
+        let mut awake = awaited.iter().filter(|thread| !thread.is_asleep());
+        awake.any(|thread| thread.answered_ms.load(Relaxed) < since_ms)
+    }
+
+    /// How many awaited threads may want a CPU: those that do not sleep in a futex of the host, or say so.
+    pub fn awake_count(&self) -> usize {
+        match self.awaited_count.load(SeqCst) {
+            0 => 0,
+            _ => self.awaited.lock().iter().filter(|thread| !thread.is_asleep()).count(),
+        }
     }
 
     /// Wakes the owners of posted slots; true when there were any.
@@ -168,6 +179,11 @@ impl Shared {
             _ => {
                 let thread = self.threads.lock().get(&tid).cloned();
                 match thread {
+                    // Else who jumps into the zygote's loop stays there, whoever kicks it.
+                    Some(thread) if why != ring::EVENT => {
+                        thread.process().fail("broke its channel: a ring of no kind");
+                        true
+                    }
                     Some(thread) if thread.on_ring(&self.listener, id) => {
                         self.note_ring();
                         self.on_post(&thread);
@@ -323,6 +339,7 @@ impl Shared {
         let (slot, _) = process.take_slot().map_err(PlatformError::Exhausted)?;
         // Never zero: the first thread's slot is not used again.
         slot.head().alive.store(1, Relaxed);
+        slot.head().host_futexes.store(u32::from(self.may_answer), Relaxed);
         slot.head().state.store(state::POSTED, SeqCst);
         let thread = Thread::new(&process, arrival.tid, slot);
         thread.hold_hello(arrival.notification, wants_channel);

@@ -147,6 +147,10 @@ impl Spin {
         (others.count() > 0).then_some(others)
     }
 
+    pub fn is_hot(&self) -> bool {
+        self.is_hot.load(Relaxed)
+    }
+
     /// When the last account was opened, in milliseconds.
     pub fn account_ms(&self) -> u32 {
         (self.account_since_ns.load(Relaxed) / 1_000_000) as u32
@@ -272,7 +276,8 @@ impl Shared {
     /// A thread is about to go on with guest code: turns hot if its calls came in quick succession.
     pub fn heat_up(&self) {
         let spin = &self.spin;
-        if spin.is_streak_enough(self.awaited_count.load(Relaxed) + 1)
+        if !spin.is_hot.load(Relaxed)
+            && spin.is_streak_enough(self.awake_count() + 1)
             && !self.orders.are_open()
             && !spin.is_hot.swap(true, SeqCst)
         {
@@ -361,11 +366,6 @@ impl Shared {
         }
     }
 
-    /// A thread is about to be answered, `guests` will be awaited.
-    pub fn before_reply(&self, guests: usize) {
-        self.listener.before_reply(guests);
-    }
-
     /// Looks at the channels for a while, when that is worth it; true when somebody was woken: then the worker is to come
     /// back to this, for shims go on to rely on it. Before it returns false none does (rule 4).
     pub fn look(&self) -> bool {
@@ -410,7 +410,7 @@ impl Shared {
                 // Others do not know that they are looked at; it stays hot.
                 return false;
             }
-            let guests = self.awaited_count.load(SeqCst);
+            let guests = self.awake_count();
             if guests == 0 {
                 // All wait for something else; it stays hot.
                 return false;

@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 use std::task::Waker;
 
 use abi::Errno;
+use abi::signal::{SigAction, Signal};
 use parking_lot::Mutex;
-use shim_abi::{answer, state};
+use shim_abi::{answer, sleep, state};
 
 use super::listener::Listener;
 use super::process::Process;
 use super::region::SlotRef;
 use super::sys::{self, AfterAddFd};
 use super::windows::Windows;
-use crate::{Answers, Kicker};
+use crate::{Answers, Kicker, SharedSignals};
 
 /// One guest thread of the host.
 pub struct Thread {
@@ -39,6 +40,8 @@ pub struct Thread {
     pub position: AtomicUsize,
     /// What its current call brought along.
     pub windows: Windows,
+    /// What the slot says, as we know it; even. 0: guest code was not told dispositions.
+    actions_version: AtomicU32,
     link: Mutex<Link>,
     waker: Mutex<Option<Waker>>,
 }
@@ -86,6 +89,7 @@ impl Thread {
             may_clone: AtomicU64::new(0),
             position: AtomicUsize::new(usize::MAX),
             windows: Windows::default(),
+            actions_version: AtomicU32::new(0),
             link: Mutex::default(),
             waker: Mutex::default(),
         })
@@ -281,12 +285,30 @@ impl Thread {
         }
     }
 
+    /// Changes the dispositions that guest code sees, so that it never takes half of one for whole.
+    fn write_actions(&self, write: impl FnOnce(&[[AtomicU64; 4]; 64])) {
+        let fast = self.slot.fast();
+        let version = self.actions_version.load(Ordering::Relaxed);
+        fast.actions_version.store(version | 1, Ordering::SeqCst);
+        write(&fast.actions);
+        // Never 0 again.
+        let next = version.checked_add(2).unwrap_or(2);
+        self.actions_version.store(next, Ordering::Relaxed);
+        fast.actions_version.store(next, Ordering::SeqCst);
+    }
+
     /// A descriptor could not be installed: the process is gone, or must go.
     fn lost(&self, errno: Errno) {
         // ENOENT and ESRCH: it died meanwhile; the reaper says how.
         if errno != Errno::ENOENT && errno != Errno::ESRCH {
             self.process.fail(&format!("no descriptor could be installed: {}", errno.text()));
         }
+    }
+}
+
+fn write_action(to: &[AtomicU64; 4], action: &SigAction) {
+    for (to, word) in to.iter().zip([action.handler, action.flags, action.restorer, action.mask]) {
+        to.store(word, Ordering::Release);
     }
 }
 
@@ -323,10 +345,86 @@ impl Kicker for Thread {
         fast.answered.store(answered, Ordering::SeqCst);
     }
 
+    fn is_asleep(&self) -> bool {
+        self.slot.head().asleep.load(Ordering::Relaxed) != sleep::AWAKE
+    }
+
+    fn share_signals(self: Arc<Self>) -> Option<Arc<dyn SharedSignals>> {
+        if !self.process.may_answer() {
+            return None;
+        }
+        let fast = self.slot.fast();
+        self.actions_version.store(0, Ordering::Relaxed);
+        fast.actions_version.store(0, Ordering::SeqCst);
+        fast.has_mask.store(1, Ordering::SeqCst);
+        Some(self)
+    }
+
     fn kick(&self) {
         if self.is_running.load(Ordering::SeqCst) && !self.process.is_collected() {
             // The shim blocks it; it is delivered by the return to guest code (rule 6).
             let _ = sys::tgkill(self.process.pid(), self.tid, shim_abi::KICK_SIGNAL);
         }
+    }
+}
+
+impl SharedSignals for Thread {
+    fn mask(&self) -> u64 {
+        self.slot.fast().mask.load(Ordering::SeqCst)
+    }
+
+    fn set_mask(&self, mask: u64) {
+        self.slot.fast().mask.store(mask, Ordering::SeqCst);
+    }
+
+    fn set_pending(&self, signals: u64) {
+        self.slot.fast().pending.store(signals, Ordering::SeqCst);
+    }
+
+    fn add_pending(&self, signals: u64) {
+        self.slot.fast().pending.fetch_or(signals, Ordering::SeqCst);
+    }
+
+    fn tell_actions(&self, actions: &[SigAction; 64], may_change: u64) {
+        self.write_actions(|words| {
+            for (to, action) in words.iter().zip(actions) {
+                write_action(to, action);
+            }
+        });
+        let fast = self.slot.fast();
+        fast.changed.store(0, Ordering::Relaxed);
+        fast.may_change.store(may_change, Ordering::SeqCst);
+    }
+
+    fn take_changed_actions(&self, each: &mut dyn FnMut(Signal, SigAction)) {
+        let fast = self.slot.fast();
+        if self.actions_version.load(Ordering::Relaxed) == 0
+            || fast.changed.load(Ordering::Relaxed) == 0
+        {
+            return;
+        }
+        let changed = fast.changed.swap(0, Ordering::SeqCst);
+        for (number, words) in (1..).zip(&fast.actions) {
+            let signal = Signal::new(number).filter(|_| changed & 1 << (number - 1) != 0);
+            let Some(signal) = signal else { continue };
+            let [handler, flags, restorer, mask] =
+                words.each_ref().map(|word| word.load(Ordering::Relaxed));
+            each(signal, SigAction { handler, flags, restorer, mask });
+        }
+    }
+
+    fn forbid_changes(&self) {
+        self.slot.fast().may_change.store(0, Ordering::SeqCst);
+    }
+
+    fn change_action(&self, signal: Signal, action: &SigAction) {
+        if self.actions_version.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        self.write_actions(|words| {
+            if let Some(to) = words.get(usize::from(signal.number()) - 1) {
+                write_action(to, action);
+            }
+        });
     }
 }

@@ -14,7 +14,7 @@ const ENTRY: u64 = DATA + 0x100;
 
 /// A context whose snippet calls with `lea rcx, [rip + 7]; jmp [ENTRY]; syscall`; `None` where the processor
 /// lacks what the entry needs.
-fn load_fast(platform: &Arc<dyn Platform>, code: &[u8]) -> Option<Box<dyn Context>> {
+pub fn load_fast(platform: &Arc<dyn Platform>, code: &[u8]) -> Option<Box<dyn Context>> {
     let entry = platform.layout().call_entry?;
     let context = load(platform, code);
     context.space().write(UserAddr(ENTRY), &entry.to_le_bytes());

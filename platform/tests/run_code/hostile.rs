@@ -29,14 +29,16 @@ fn still_works(platform: &Arc<dyn Platform>) {
 
 /// A `syscall` instruction of the shim, as a guest would find it.
 fn gadget(context: &dyn Context) -> u64 {
-    let mut text = vec![0; 0x4000];
-    // The page before has the same bytes of the file, not executable.
-    let base = 0x7e00_0001_1000;
-    let len = context.space().read(abi::UserAddr(base), &mut text);
-    // The one in `raw_clone`: goes on with `pop; pop; ret`, or with `call r12` when the result is 0.
-    let pattern = [0x0f, 0x05, 0x48, 0x85, 0xc0];
-    let at = text[..len].windows(5).position(|w| w == pattern).expect("a syscall instruction");
-    base + at as u64
+    let mut text = vec![0; 0x1_0000];
+    let base = 0x7e00_0001_0000;
+    for (page, bytes) in text.chunks_mut(0x1000).enumerate() {
+        context.space().read(abi::UserAddr(base + page as u64 * 0x1000), bytes);
+    }
+    // The one in `raw_clone`: goes on with `pop; pop; ret`, or with `call r12` when the result is 0. The page before the text
+    // has the same bytes of the file, not executable.
+    let pattern = [0x0f, 0x05, 0x48, 0x85, 0xc0, 0x74, 0x05, 0x41, 0x5d, 0x41, 0x5c, 0xc3];
+    let at = text.windows(pattern.len()).rposition(|bytes| bytes == pattern);
+    base + at.expect("a syscall instruction") as u64
 }
 
 #[test]
@@ -174,6 +176,19 @@ fn hello_that_nobody_ordered_kills() {
     let mut context = load(&platform, code);
     context.regs_mut().r14 = gadget(&*context);
     assert_eq!(run_to_death(&mut *context), "broke its channel: a hello that nobody ordered");
+    still_works(&platform);
+}
+
+/// As the zygote would, in whose loop a guest could otherwise stand for ever, whoever kicks it.
+#[test]
+fn ring_of_no_kind_kills() {
+    let platform = platform();
+    for why in [1, 4] {
+        let mut context = load(&platform, snippet!("mov eax, 110", "mov rdi, r12", "jmp r14"));
+        let at = gadget(&*context);
+        (context.regs_mut().r12, context.regs_mut().r14) = (why, at);
+        assert_eq!(run_to_death(&mut *context), "broke its channel: a ring of no kind");
+    }
     still_works(&platform);
 }
 

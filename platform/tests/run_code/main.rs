@@ -7,6 +7,8 @@ mod clones;
 mod deaths;
 mod fast;
 mod faults;
+mod futexes;
 mod hostile;
 mod memory;
+mod signal_calls;
 mod windows;

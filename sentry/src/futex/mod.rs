@@ -4,7 +4,8 @@
 //! and sleeps only if it still holds the expected value; a waker changes the word first and takes the lock after.
 //! So no wake-up is lost. A key is (address space, address) for private futexes and (object, offset) for memory
 //! that several address spaces share. Here it is the same; the word is read through the sentry's copy of guest memory,
-//! and a waiter is a future that leaves its queue when it is dropped.
+//! and a waiter is a future that leaves its queue when it is dropped. Most waits for private futexes never come here: threads
+//! sleep and wake each other on the host (`platform::Futexes`); what is done here for such a word reaches these, too.
 //!
 //! | module | what |
 //! | --- | --- |

@@ -57,7 +57,7 @@ impl ProcView {
 
 /// Threads that run guest code now.
 fn runnable(threads: &[Arc<Thread>]) -> u64 {
-    threads.iter().filter(|thread| thread.run.is_in_guest()).count() as u64
+    threads.iter().filter(|thread| thread.run.is_running()).count() as u64
 }
 
 /// Text of a file of the host's /proc.

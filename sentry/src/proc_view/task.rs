@@ -141,7 +141,7 @@ impl TaskView for ThreadView {
             // A leader that ended before its threads.
             return TaskState::Zombie;
         }
-        match (is_stopped, self.thread.run.is_in_guest()) {
+        match (is_stopped, self.thread.run.is_running()) {
             (true, _) => TaskState::Stopped,
             (false, true) => TaskState::Running,
             (false, false) => TaskState::Sleeping,
@@ -196,7 +196,7 @@ impl TaskView for ThreadView {
         };
         let (pending, queued, blocked) = {
             let signals = self.thread.signals.lock();
-            (signals.queue.set().0, signals.queue.len(), signals.mask.0)
+            (signals.queue.set().0, signals.queue.len(), signals.mask().0)
         };
         let (mut ignored, mut caught) = (0, 0);
         {

@@ -44,6 +44,16 @@ pub const STOP_SIGNALS: SigSet = SigSet(
         | SigSet::single(Signal::SIGTTOU).0,
 );
 
+/// Signals of which it does not matter when their default disposition is set while they have it: nothing that is pending is
+/// discarded by that, and their flags mean nothing to anybody.
+pub const WITHOUT_EFFECT: SigSet = SigSet(
+    !(SigSet::UNBLOCKABLE.0
+        | SigSet::single(Signal::SIGCHLD).0
+        | SigSet::single(Signal::SIGCONT).0
+        | SigSet::single(Signal::SIGURG).0
+        | SigSet::single(Signal::SIGWINCH).0),
+);
+
 /// One disposition per signal.
 #[derive(Debug, Clone)]
 pub struct Actions([SigAction; 64]);
@@ -64,13 +74,30 @@ impl Actions {
         self.0[signal.number() as usize - 1] = action;
     }
 
+    /// Of signal n at n-1.
+    #[must_use]
+    pub const fn all(&self) -> &[SigAction; 64] {
+        &self.0
+    }
+
+    /// A guest's word that it has set a default disposition anew; only that of flags, restorer and mask is believed.
+    pub fn replace_default(&mut self, signal: Signal, claimed: &SigAction) {
+        if WITHOUT_EFFECT.contains(signal) && self.get(signal).is_default() {
+            self.set(signal, SigAction { handler: SIG_DFL, ..claimed.as_kept() });
+        }
+    }
+
     /// True when sending it has no effect at all (unless it is blocked).
     #[must_use]
     pub fn ignores(&self, signal: Signal) -> bool {
         let action = self.get(signal);
         match action.handler {
             SIG_IGN => true,
-            SIG_DFL => DefaultAction::of(signal) == DefaultAction::Ignore,
+            // What SIGCONT does it has done when it was sent.
+            SIG_DFL => {
+                let default = DefaultAction::of(signal);
+                matches!(default, DefaultAction::Ignore | DefaultAction::Continue)
+            }
             _ => false,
         }
     }
@@ -110,6 +137,24 @@ impl Actions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guests_word_changes_no_effect() {
+        let mut actions = Actions::default();
+        let handled = SigAction { handler: 0x1000, ..SigAction::default() };
+        actions.set(Signal::SIGINT, handled);
+        let claimed = SigAction { handler: 0x2000, flags: !0, restorer: 7, mask: !0 };
+        for signal in (1..=64).filter_map(Signal::new) {
+            actions.replace_default(signal, &claimed);
+        }
+        assert_eq!(actions.get(Signal::SIGINT), handled);
+        for signal in [Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGCHLD, Signal::SIGURG] {
+            assert_eq!(actions.get(signal), SigAction::default(), "{signal}");
+        }
+        let kept = actions.get(Signal::SIGTERM);
+        assert!(kept.is_default() && !kept.mask().contains(Signal::SIGKILL));
+        assert_eq!((kept.flags, kept.restorer), (SaFlags::KNOWN.bits(), 7));
+    }
 
     #[test]
     fn exec_keeps_ignored_signals_and_drops_handlers() {

@@ -100,17 +100,20 @@ fn look(thread: &Thread) -> Found {
         return Found::TellParent(code);
     }
     let mut own = thread.signals.lock();
-    let wanted = SigSet::ALL.without(own.mask);
-    let Some(info) = own.queue.take(wanted).or_else(|| state.queue.take(wanted)) else {
-        return Found::Nothing;
-    };
+    let wanted = SigSet::ALL.without(own.mask());
+    let taken = own.queue.take(wanted).or_else(|| state.queue.take(wanted));
+    own.note_pending(&state.queue);
+    let Some(info) = taken else { return Found::Nothing };
     drop(own);
     let mut actions = group.actions.lock();
     let Some(signal) = info.signal() else { return Found::Nothing };
     let action = actions.get(signal);
     let is_handled = !action.is_default() && !action.is_ignore();
     if is_handled && action.flags().contains(SaFlags::RESETHAND) {
-        actions.set(signal, SigAction { handler: abi::signal::SIG_DFL, ..action });
+        let reset = SigAction { handler: abi::signal::SIG_DFL, ..action };
+        actions.set(signal, reset);
+        drop(actions);
+        state.tell_action(signal, &reset);
     }
     Found::Signal(info, action)
 }
@@ -177,7 +180,7 @@ fn handle(
     thread.attrs.lock().restart_block = None;
     let (mask, stack, trap) = {
         let mut own = thread.signals.lock();
-        (own.saved_mask.take().unwrap_or(own.mask), own.stack, own.trap)
+        (own.saved_mask.take().unwrap_or(own.mask()), own.stack, own.trap)
     };
     let delivery = Delivery { signal, info, action, mask, stack, trap };
     let entered = frame::enter_handler(&thread.mm(), context, &delivery);
@@ -189,20 +192,23 @@ fn handle(
     if stack.flags & abi::signal::SS_AUTODISARM != 0 {
         own.stack = abi::signal::SigStack { flags: abi::signal::SS_DISABLE, ..Default::default() };
     }
-    let mut blocked = own.mask.union(action.mask());
+    let mut blocked = own.mask().union(action.mask());
     if !action.flags().contains(SaFlags::NODEFER) {
         blocked.insert(signal);
     }
-    own.mask = blocked.without(SigSet::UNBLOCKABLE);
+    own.set_mask(blocked);
 }
 
 /// A frame could not be written or read: SIGSEGV, and when that was its own handler's frame, the default action.
 pub fn force_segv(thread: &Arc<Thread>, failed: Signal) {
     if failed == Signal::SIGSEGV {
+        let state = thread.group.signals.lock();
         let mut actions = thread.group.actions.lock();
         let action = actions.get(Signal::SIGSEGV);
-        let handler = abi::signal::SIG_DFL;
-        actions.set(Signal::SIGSEGV, SigAction { handler, ..action });
+        let reset = SigAction { handler: abi::signal::SIG_DFL, ..action };
+        actions.set(Signal::SIGSEGV, reset);
+        drop(actions);
+        state.tell_action(Signal::SIGSEGV, &reset);
     }
     send::force(thread, SigInfo::kernel(Signal::SIGSEGV));
 }
@@ -224,7 +230,7 @@ fn restore_mask(thread: &Thread) -> bool {
     let group = thread.group.signals.lock();
     let mut own = thread.signals.lock();
     let Some(mask) = own.saved_mask.take() else { return false };
-    own.mask = mask;
+    own.set_mask(mask);
     let pending = own.queue.set().union(group.queue.set());
     !pending.without(mask).is_empty()
 }
@@ -232,16 +238,24 @@ fn restore_mask(thread: &Thread) -> bool {
 impl Thread {
     /// Replaces the mask; a signal that becomes deliverable is delivered before guest code runs.
     pub fn set_signal_mask(&self, mask: SigSet) {
+        let mut wakes = Wakes::default();
         let is_pending = {
             let group = self.group.signals.lock();
             let mut own = self.signals.lock();
-            own.mask = mask.without(SigSet::UNBLOCKABLE);
+            let before = own.mask();
+            own.set_mask(mask);
+            own.note_pending(&group.queue);
             let pending = own.queue.set().union(group.queue.set());
-            !pending.without(own.mask).is_empty()
+            let is_pending = !pending.without(own.mask()).is_empty();
+            drop(own);
+            // This thread was perhaps chosen for one of them.
+            send::retarget(&group, self, mask.without(before), &mut wakes);
+            is_pending
         };
         if is_pending {
             self.run.interrupt();
         }
+        wakes.fire();
     }
 
     /// Sets a mask for the duration of a call (ppoll, pselect, epoll_pwait, sigsuspend): the old one comes back when the
@@ -249,7 +263,7 @@ impl Thread {
     pub fn begin_temporary_mask(&self, mask: SigSet) {
         {
             let mut own = self.signals.lock();
-            own.saved_mask = Some(own.mask);
+            own.saved_mask = Some(own.mask());
         }
         self.set_signal_mask(mask);
     }
@@ -273,6 +287,8 @@ impl Thread {
     pub fn take_signal(&self, wanted: SigSet) -> Option<SigInfo> {
         let mut group = self.group.signals.lock();
         let mut own = self.signals.lock();
-        own.queue.take(wanted).or_else(|| group.queue.take(wanted))
+        let taken = own.queue.take(wanted).or_else(|| group.queue.take(wanted));
+        own.note_pending(&group.queue);
+        taken
     }
 }

@@ -3,7 +3,9 @@
 //! How Linux does it: a signal is queued for a thread or for its whole process; one thread that does not block it is
 //! made to look (`TIF_SIGPENDING`); on its way back to user mode it takes the lowest one, runs the default action or
 //! builds a frame for the handler. We do the same: sending sets a thread's *attention* and interrupts it (see
-//! `task::run_state`), the thread loop delivers before guest code runs again.
+//! `task::run_state`), the thread loop delivers before guest code runs again. Otherwise than in Linux guest code may change
+//! its mask without us (`platform::SharedSignals`): what a sender reads of it is as of that moment, and who lets a pending
+//! signal through comes to us for it.
 //!
 //! | module | what |
 //! | --- | --- |
@@ -26,7 +28,8 @@ mod wakes;
 use std::sync::Arc;
 
 use abi::ids::Tid;
-use abi::signal::{SS_DISABLE, SigSet, SigStack, Signal};
+use abi::signal::{SS_DISABLE, SigAction, SigSet, SigStack, Signal};
+use platform::{Context, SharedSignals};
 
 pub use action::{Actions, DefaultAction};
 pub use deliver::{Flow, Interrupted, deliver, end_group, force_segv};
@@ -37,10 +40,12 @@ pub use wakes::Wakes;
 use crate::task::Thread;
 
 /// Signal state of one thread.
-#[derive(Debug)]
 pub struct ThreadSignals {
-    /// Blocked signals.
-    pub mask: SigSet,
+    /// Blocked signals; while `shared` is there, what guest code says counts.
+    mask: SigSet,
+    /// Lets guest code change the mask by itself. Then also keeps it from letting a pending signal through unnoticed: see
+    /// [`ThreadSignals::add_pending`].
+    shared: Option<Arc<dyn SharedSignals>>,
     /// The mask to go back to once the signal that ended sigsuspend, ppoll... was handled.
     pub saved_mask: Option<SigSet>,
     /// What sigtimedwait(2) waits for, although it is blocked.
@@ -63,12 +68,116 @@ impl ThreadSignals {
     pub fn with_mask(mask: SigSet) -> Self {
         Self {
             mask,
+            shared: None,
             saved_mask: None,
             waiting: SigSet::EMPTY,
             queue: Queue::default(),
             stack: SigStack { flags: SS_DISABLE, ..SigStack::default() },
             trap: frame::Trap::default(),
         }
+    }
+
+    /// Blocked signals. Of a thread that runs guest code they may be others at the next look.
+    #[must_use]
+    pub fn mask(&self) -> SigSet {
+        let claimed = self.shared.as_ref().map_or(self.mask, |shared| SigSet(shared.mask()));
+        claimed.without(SigSet::UNBLOCKABLE)
+    }
+
+    /// Replaces the mask; for the thread itself, while it runs no guest code.
+    pub fn set_mask(&mut self, mask: SigSet) {
+        self.mask = mask.without(SigSet::UNBLOCKABLE);
+        if let Some(shared) = &self.shared {
+            shared.set_mask(self.mask.0);
+        }
+    }
+
+    /// From now on guest code may change the mask; `group` is the queue of the thread's process.
+    fn share(&mut self, shared: Option<Arc<dyn SharedSignals>>, group: &Queue) {
+        self.mask = self.mask();
+        if let Some(shared) = &shared {
+            shared.set_mask(self.mask.0);
+        }
+        self.shared = shared;
+        self.note_pending(group);
+    }
+
+    /// Guest code cannot change the mask any more.
+    fn unshare(&mut self) {
+        self.mask = self.mask();
+        self.shared = None;
+    }
+
+    /// A signal was queued for the thread or its process. To be called under the group's lock, before the mask is asked
+    /// whether it lets the signal through: guest code changes the mask first and looks at this then.
+    pub fn add_pending(&self, signal: Signal) {
+        if let Some(shared) = &self.shared {
+            shared.add_pending(SigSet::single(signal).0);
+        }
+    }
+
+    /// Signals were taken from the queues, of which `group` is the process's, under whose lock this is.
+    pub fn note_pending(&self, group: &Queue) {
+        if let Some(shared) = &self.shared {
+            shared.set_pending(self.queue.set().union(group.set()).0);
+        }
+    }
+}
+
+impl GroupSignals {
+    /// Adds a thread. From now on each sees what another one does with dispositions.
+    pub fn add_thread(&mut self, thread: &Arc<Thread>) {
+        for other in &self.threads {
+            if let Some(shared) = &other.signals.lock().shared {
+                shared.forbid_changes();
+            }
+        }
+        self.threads.push(Arc::clone(thread));
+    }
+
+    /// A disposition has changed: to be called before whoever changed it lets go of the group's lock.
+    pub fn tell_action(&self, signal: Signal, action: &SigAction) {
+        for thread in &self.threads {
+            if let Some(shared) = &thread.signals.lock().shared {
+                shared.change_action(signal, action);
+            }
+        }
+    }
+}
+
+impl Thread {
+    /// Guest code is told all dispositions: it has asked for one, and mostly asks for others then.
+    pub fn tell_actions(&self) {
+        // Keeps the order with changes.
+        let group = self.group.signals.lock();
+        let own = self.signals.lock();
+        let may_change =
+            if group.threads.len() == 1 { action::WITHOUT_EFFECT } else { SigSet::EMPTY };
+        if let Some(shared) = &own.shared {
+            shared.tell_actions(self.group.actions.lock().all(), may_change.0);
+        }
+    }
+
+    /// Takes over what guest code says it has replaced: of a default disposition all but that it is the default one. For
+    /// the thread itself, before dispositions are asked for, copied, or seen by another thread.
+    pub fn take_changed_actions(&self) {
+        let own = self.signals.lock();
+        let Some(shared) = &own.shared else { return };
+        let mut actions = self.group.actions.lock();
+        shared
+            .take_changed_actions(&mut |signal, claimed| actions.replace_default(signal, &claimed));
+    }
+
+    /// Guest code in `context` may change the mask. While it stands still.
+    pub fn share_signals(&self, context: &dyn Context) {
+        let shared = context.kicker().share_signals();
+        let group = self.group.signals.lock();
+        self.signals.lock().share(shared, &group.queue);
+    }
+
+    /// Before the context ends.
+    pub fn unshare_signals(&self) {
+        self.signals.lock().unshare();
     }
 }
 
@@ -115,4 +224,78 @@ pub struct GroupSignals {
     pub continue_report: bool,
     /// What the first thread that looks is to tell the parent: `CLD_STOPPED` or `CLD_CONTINUED`.
     pub tell_parent: Option<i32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    use abi::siginfo::SigInfo;
+
+    use super::*;
+
+    /// What a guest may write to as it likes.
+    #[derive(Default)]
+    struct Words {
+        mask: AtomicU64,
+        pending: AtomicU64,
+    }
+
+    impl SharedSignals for Words {
+        fn mask(&self) -> u64 {
+            self.mask.load(SeqCst)
+        }
+
+        fn set_mask(&self, mask: u64) {
+            self.mask.store(mask, SeqCst);
+        }
+
+        fn set_pending(&self, signals: u64) {
+            self.pending.store(signals, SeqCst);
+        }
+
+        fn add_pending(&self, signals: u64) {
+            self.pending.fetch_or(signals, SeqCst);
+        }
+
+        fn tell_actions(&self, _: &[SigAction; 64], _: u64) {}
+
+        fn change_action(&self, _: Signal, _: &SigAction) {}
+
+        fn take_changed_actions(&self, _: &mut dyn FnMut(Signal, SigAction)) {}
+
+        fn forbid_changes(&self) {}
+    }
+
+    #[test]
+    fn what_guest_code_blocks_counts_but_for_kill_and_stop() {
+        let (words, group) = (Arc::new(Words::default()), Queue::default());
+        let mut signals = ThreadSignals::with_mask(SigSet(6));
+        signals.share(Some(words.clone()), &group);
+        assert_eq!((signals.mask(), words.mask()), (SigSet(6), 6));
+        words.set_mask(!0);
+        assert_eq!(signals.mask(), SigSet::ALL.without(SigSet::UNBLOCKABLE));
+        signals.set_mask(SigSet::ALL);
+        assert_eq!(words.mask() & SigSet::UNBLOCKABLE.0, 0);
+        words.set_mask(5);
+        signals.unshare();
+        words.set_mask(7);
+        assert_eq!(signals.mask(), SigSet(5), "it is the thread's own again");
+    }
+
+    #[test]
+    fn guest_code_knows_what_is_pending() {
+        let (words, mut group) = (Arc::new(Words::default()), Queue::default());
+        let (usr1, usr2) = (SigSet::single(Signal::SIGUSR1), SigSet::single(Signal::SIGUSR2));
+        group.push(Signal::SIGUSR1, SigInfo::kernel(Signal::SIGUSR1), 9).unwrap();
+        let mut signals = ThreadSignals::default();
+        signals.share(Some(words.clone()), &group);
+        assert_eq!(words.pending.load(SeqCst), usr1.0, "of the process, from before");
+        signals.queue.push(Signal::SIGUSR2, SigInfo::kernel(Signal::SIGUSR2), 9).unwrap();
+        signals.add_pending(Signal::SIGUSR2);
+        assert_eq!(words.pending.load(SeqCst), usr1.union(usr2).0);
+        group.take(usr1).unwrap();
+        signals.note_pending(&group);
+        assert_eq!(words.pending.load(SeqCst), usr2.0);
+    }
 }

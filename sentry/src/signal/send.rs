@@ -56,8 +56,17 @@ pub fn send(
         return Ok(());
     }
     match thread {
-        Some(thread) => thread.signals.lock().queue.push(signal, info, limit)?,
-        None => state.queue.push(signal, info, limit)?,
+        Some(thread) => {
+            let mut own = thread.signals.lock();
+            own.queue.push(signal, info, limit)?;
+            own.add_pending(signal);
+        }
+        None => {
+            state.queue.push(signal, info, limit)?;
+            for thread in &state.threads {
+                thread.signals.lock().add_pending(signal);
+            }
+        }
     }
     wakes.tell(&group.signal_events);
     complete(group, &mut state, thread, signal, wakes);
@@ -101,7 +110,7 @@ fn is_ignored(
     let Some(target) = thread.or(state.threads.first()) else { return true };
     let is_blocked = {
         let signals = target.signals.lock();
-        signals.mask.contains(signal) || signals.waiting.contains(signal)
+        signals.mask().contains(signal) || signals.waiting.contains(signal)
     };
     !is_blocked && group.actions.lock().ignores(signal)
 }
@@ -133,7 +142,24 @@ fn complete(
 
 fn wants(thread: &Thread, signal: Signal) -> bool {
     let signals = thread.signals.lock();
-    signal == Signal::SIGKILL || !signals.mask.contains(signal) || signals.waiting.contains(signal)
+    signal == Signal::SIGKILL
+        || !signals.mask().contains(signal)
+        || signals.waiting.contains(signal)
+}
+
+/// `thread` does not handle signals of the set (any more): those that are pending for the process are for the others to
+/// look at.
+pub fn retarget(state: &GroupSignals, thread: &Thread, signals: SigSet, wakes: &mut Wakes) {
+    let pending = SigSet(state.queue.set().0 & signals.0);
+    if pending.is_empty() {
+        return;
+    }
+    for other in &state.threads {
+        let is_other = !std::ptr::eq(Arc::as_ptr(other), thread);
+        if is_other && !pending.without(other.signals.lock().mask()).is_empty() {
+            wakes.interrupt(other);
+        }
+    }
 }
 
 /// Makes every thread of the group end; the first status counts.
@@ -151,16 +177,27 @@ pub fn force(thread: &Arc<Thread>, info: SigInfo) {
     let mut wakes = Wakes::default();
     {
         // The group's lock keeps the order with other senders.
-        let _state = thread.group.signals.lock();
+        let state = thread.group.signals.lock();
         let mut signals = thread.signals.lock();
         let mut actions = thread.group.actions.lock();
         let action = actions.get(signal);
-        if action.is_ignore() || signals.mask.contains(signal) {
-            actions.set(signal, SigAction { handler: SIG_DFL, ..action });
-            signals.mask.remove(signal);
+        let mut mask = signals.mask();
+        let mut reset = None;
+        if action.is_ignore() || mask.contains(signal) {
+            let action = SigAction { handler: SIG_DFL, ..action };
+            actions.set(signal, action);
+            reset = Some(action);
+            mask.remove(signal);
+            signals.set_mask(mask);
         }
         // The limit never refuses what the kernel itself sends.
         let _ = signals.queue.push(signal, info, u64::MAX);
+        signals.add_pending(signal);
+        drop(actions);
+        drop(signals);
+        if let Some(action) = reset {
+            state.tell_action(signal, &action);
+        }
         wakes.interrupt(thread);
     }
     wakes.fire();

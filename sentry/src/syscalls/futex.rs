@@ -134,6 +134,11 @@ fn at_once(cx: &Cx<'_>, request: &Request) -> Result<Option<u64>> {
     let mm = cx.mm();
     let key = |addr| key_of(&mm, addr, request.op.is_private());
     let value = match request.op.command() {
+        futex::FUTEX_WAKE..=futex::FUTEX_WAKE_OP | futex::FUTEX_WAKE_BITSET
+            if request.op.is_realtime() =>
+        {
+            return Err(Errno::ENOSYS);
+        }
         futex::FUTEX_WAIT | futex::FUTEX_WAIT_BITSET => {
             request.bitset()?;
             deadline(cx, request)?;
@@ -144,7 +149,15 @@ fn at_once(cx: &Cx<'_>, request: &Request) -> Result<Option<u64>> {
         futex::FUTEX_WAKE | futex::FUTEX_WAKE_BITSET => {
             let bitset = request.bitset()?;
             let key = key(request.uaddr)?;
+            if request.op.is_private() && mm.space().futexes().has_outside(request.uaddr) {
+                return Ok(None);
+            }
             cx.kernel.futexes.wake(&key, request.wake_count().max(1), bitset)
+        }
+        futex::FUTEX_REQUEUE | futex::FUTEX_CMP_REQUEUE
+            if request.op.is_private() && !mm.space().futexes().end_outside() =>
+        {
+            return Ok(None);
         }
         futex::FUTEX_REQUEUE => requeue(cx, &mm, request, None)?,
         futex::FUTEX_CMP_REQUEUE => requeue(cx, &mm, request, Some(request.val3))?,
@@ -175,7 +188,19 @@ pub async fn futex(
             let (bitset, deadline) = (request.bitset()?, deadline(cx, &request)?);
             wait(cx, key, uaddr, val, bitset, deadline).await
         }
-        futex::FUTEX_WAKE_OP => wake_op(cx, key, &request).await,
+        futex::FUTEX_WAKE | futex::FUTEX_WAKE_BITSET => wake_everywhere(cx, key, &request).await,
+        futex::FUTEX_REQUEUE | futex::FUTEX_CMP_REQUEUE => {
+            bring_in(cx).await;
+            let expected = (op.command() == futex::FUTEX_CMP_REQUEUE).then_some(val3);
+            let mm = cx.mm();
+            Ok(requeue(cx, &mm, &request, expected)? as u64)
+        }
+        futex::FUTEX_WAKE_OP => {
+            if op.is_private() {
+                bring_in(cx).await;
+            }
+            wake_op(cx, key, &request).await
+        }
         futex::FUTEX_LOCK_PI | futex::FUTEX_LOCK_PI2 => {
             let deadline = deadline(cx, &request)?;
             pi::lock(cx, key, uaddr, deadline).await
@@ -183,6 +208,53 @@ pub async fn futex(
         futex::FUTEX_TRYLOCK_PI => pi::try_lock(cx, uaddr).await,
         futex::FUTEX_UNLOCK_PI => pi::unlock(cx, key, uaddr).await,
         _ => Err(Errno::ENOSYS.into()),
+    }
+}
+
+/// Wakes those who wait here, then those who wait without us.
+async fn wake_everywhere(cx: &mut Cx<'_>, key: Key, request: &Request) -> SysResult {
+    let (count, bitset) = (request.wake_count().max(1), request.bitset()?);
+    let mut woken = cx.kernel.futexes.wake(&key, count, bitset);
+    let left = u32::try_from(count - woken).unwrap_or(u32::MAX);
+    if left > 0 && request.op.is_private() {
+        // When the guest is dead, the next resume says so.
+        woken += cx.context.wake_outside(request.uaddr, left, bitset).await.unwrap_or(0);
+    }
+    Ok(woken as u64)
+}
+
+/// From now on all who wait for private futexes of the caller's memory wait here: what is to be done next is done to all
+/// of them at once.
+async fn bring_in(cx: &mut Cx<'_>) {
+    /// Between two looks at how many are still to come.
+    const PAUSE: Nanos = 50_000;
+    let mm = cx.mm();
+    while !mm.space().futexes().end_outside() {
+        let pause = cx.kernel.timers.sleep_until(cx.kernel.now().saturating_add(PAUSE));
+        let thread = Arc::clone(cx.thread);
+        if thread.block_killable(pause).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A wait in the sentry for a private futex is known to who wakes it.
+struct Announced {
+    mm: Arc<Mm>,
+    addr: UserAddr,
+}
+
+impl Announced {
+    /// To be called before the word is looked at.
+    fn new(mm: &Arc<Mm>, addr: UserAddr) -> Self {
+        mm.space().futexes().add_waiter(addr);
+        Self { mm: Arc::clone(mm), addr }
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        self.mm.space().futexes().remove_waiter(self.addr);
     }
 }
 
@@ -247,11 +319,14 @@ async fn wait(
     deadline: Option<Nanos>,
 ) -> SysResult {
     let (kernel, mm) = (Arc::clone(cx.kernel), cx.mm());
+    let is_private = matches!(key, Key::Private { .. });
+    let _announced = is_private.then(|| Announced::new(&mm, addr));
     let mut wait = kernel.futexes.wait();
     wait.enqueue(key, bitset, None, || match read_word(&mm, addr)? {
         now if now == val => Ok(()),
         _ => Err(Errno::EAGAIN),
     })?;
+    cx.context.end_outside_wait();
     let Err(blocked) = cx.block_on(&mut wait, deadline).await else { return Ok(0) };
     if wait.leave().is_some() {
         return Ok(0);
@@ -338,6 +413,7 @@ pub async fn futex_waitv(
     let mm = cx.mm();
     let words = waiters.read_array(&mm, count as usize)?;
     let kernel = Arc::clone(cx.kernel);
+    let mut announced = Vec::new();
     let mut wait = kernel.futexes.wait();
     for word in &words {
         let (addr, expected) = (UserAddr(word.uaddr), u32::try_from(word.val));
@@ -345,7 +421,11 @@ pub async fn futex_waitv(
         if word.reserved != 0 {
             return Err(Errno::EINVAL.into());
         }
-        let key = key_of(&mm, addr, is_private2(word.flags)?)?;
+        let is_private = is_private2(word.flags)?;
+        let key = key_of(&mm, addr, is_private)?;
+        if is_private {
+            announced.push(Announced::new(&mm, addr));
+        }
         wait.enqueue(key, futex::FUTEX_BITSET_MATCH_ANY, None, || match read_word(&mm, addr)? {
             now if now == expected => Ok(()),
             _ => Err(Errno::EAGAIN),
@@ -384,7 +464,7 @@ fn absolute_deadline(cx: &Cx<'_>, timeout: UserRef<Timespec>, clock: i32) -> Res
 }
 
 /// futex_wake (futex2). See the kernel's `kernel/futex/syscalls.c`.
-pub fn futex_wake(
+pub async fn futex_wake(
     cx: &mut Cx<'_>,
     uaddr: UserAddr,
     mask: u64,
@@ -397,6 +477,9 @@ pub fn futex_wake(
         return Err(Errno::EINVAL.into());
     }
     let key = key_of(&cx.mm(), uaddr, is_private)?;
+    if is_private {
+        bring_in(cx).await;
+    }
     let count = usize::try_from(count).unwrap_or(0);
     Ok(cx.kernel.futexes.wake(&key, count, bitset) as u64)
 }

@@ -6,7 +6,7 @@ use std::task::Poll;
 use abi::siginfo::SigInfo;
 use abi::signal::{
     MINSIGSTKSZ, SIG_BLOCK, SIG_SETMASK, SIG_UNBLOCK, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK,
-    SaFlags, SigAction, SigSet, SigStack, Signal,
+    SigAction, SigSet, SigStack, Signal,
 };
 use abi::time::Timespec;
 use abi::{Errno, Result};
@@ -80,23 +80,24 @@ pub fn rt_sigaction(
     if size != SIGSET_BYTES {
         return Err(Errno::EINVAL.into());
     }
-    let signal = signal.signal()?;
     let mm = cx.mm();
     let new = new.optional().map(|new| new.read(&mm)).transpose()?;
+    let signal = signal.signal()?;
     if new.is_some() && matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
         return Err(Errno::EINVAL.into());
     }
+    cx.thread.take_changed_actions();
     let group = &cx.thread.group;
     let previous = {
         let mut state = group.signals.lock();
         let mut actions = group.actions.lock();
         let previous = actions.get(signal);
-        if let Some(mut action) = new {
-            action.flags &= SaFlags::KNOWN.bits();
-            action.mask = action.mask().without(SigSet::UNBLOCKABLE).0;
+        if let Some(action) = new {
+            let action = action.as_kept();
             actions.set(signal, action);
             let is_ignored = actions.ignores(signal);
             drop(actions);
+            state.tell_action(signal, &action);
             if is_ignored {
                 // POSIX: what is pending is discarded, blocked or not.
                 let gone = SigSet::single(signal);
@@ -108,6 +109,9 @@ pub fn rt_sigaction(
         }
         previous
     };
+    if new.is_none() {
+        cx.thread.tell_actions();
+    }
     if let Some(old) = old.optional() {
         old.write(&mm, &previous)?;
     }
@@ -126,7 +130,7 @@ pub fn rt_sigprocmask(
         return Err(Errno::EINVAL.into());
     }
     let mm = cx.mm();
-    let mask = cx.thread.signals.lock().mask;
+    let mask = cx.thread.signals.lock().mask();
     if let Some(set) = set.optional() {
         let set = SigSet(set.read(&mm)?);
         let new = match how {
@@ -148,7 +152,7 @@ pub fn rt_sigpending(cx: &mut Cx<'_>, set: Out<u64>, size: usize) -> SysResult {
     if size > SIGSET_BYTES {
         return Err(Errno::EINVAL.into());
     }
-    let mask = cx.thread.signals.lock().mask;
+    let mask = cx.thread.signals.lock().mask();
     let blocked = SigSet(cx.thread.pending_signals().0 & mask.0);
     cx.mm().write(set.addr, &blocked.0.to_le_bytes()[..size])?;
     Ok(0)

@@ -288,7 +288,7 @@ rows! {
     294 => inotify::inotify_init1(flags), Full;
     305 => time::clock_adjtime(clock, buf), Partial("reading only");
     449 => @wait futex::futex_waitv(waiters, count, flags, timeout, clock), Full;
-    454 => futex::futex_wake(uaddr, mask, count, flags), Full;
+    454 => @wait futex::futex_wake(uaddr, mask, count, flags), Full;
     455 => @wait futex::futex_wait(uaddr, val, mask, flags, timeout, clock), Full;
 
     // About the system.

@@ -29,6 +29,7 @@ use crate::thread_loop;
 pub async fn clone(cx: &mut Cx<'_>, args: &CloneArgs) -> SysResult {
     let flags = CloneFlags::from_bits_retain(args.flags);
     check(cx, flags, args)?;
+    cx.thread.take_changed_actions();
     check_limits(cx)?;
     let tid = cx.kernel.tasks.reserve()?;
     match make(cx, flags, args, tid).await {
@@ -161,7 +162,7 @@ fn new_thread(
     };
     let signals = {
         let own = cx.thread.signals.lock();
-        let mut signals = ThreadSignals::with_mask(own.mask);
+        let mut signals = ThreadSignals::with_mask(own.mask());
         // A thread in the same memory must not share the alternate stack; a vfork child may.
         if !flags.contains(CloneFlags::VM) || flags.contains(CloneFlags::VFORK) {
             signals.stack = own.stack;
@@ -246,7 +247,7 @@ fn enter(cx: &Cx<'_>, flags: CloneFlags, thread: &Arc<Thread>) -> Result<()> {
         if state.exit.is_some() || state.exec.is_some() {
             return Err(Errno::EAGAIN);
         }
-        state.threads.push(Arc::clone(thread));
+        state.add_thread(thread);
         if state.stop.is_some() {
             drop(state);
             thread.run.interrupt();

@@ -49,6 +49,7 @@ pub async fn exit_thread(
         }
     }
     // The host thread, and with the last one the host process: before anybody learns of the end.
+    thread.unshare_signals();
     drop(context);
     leave_group(kernel, thread);
     thread.release();
@@ -165,7 +166,9 @@ fn leave_group(kernel: &Kernel, thread: &Arc<Thread>) {
                 state.leader_exit = thread.attrs.lock().exit_code;
             }
             told_stop |= state.complete_stop();
-            retarget(&mut state, thread, &mut wakes);
+            // What it would have handled.
+            let unblocked = SigSet::ALL.without(thread.signals.lock().mask());
+            send::retarget(&state, thread, unblocked, &mut wakes);
             let leader = ExitStatus::Exited(state.leader_exit);
             state.threads.is_empty().then(|| state.exit.unwrap_or(leader))
         };
@@ -185,19 +188,6 @@ fn leave_group(kernel: &Kernel, thread: &Arc<Thread>) {
     }
     if let Some(outcome) = outcome {
         kernel.executor.end(outcome);
-    }
-}
-
-/// Signals for the process that this thread would have handled are now for the others to look at.
-fn retarget(state: &mut crate::signal::GroupSignals, thread: &Thread, wakes: &mut Wakes) {
-    let pending = state.queue.set();
-    if pending.is_empty() || thread.signals.lock().mask == SigSet::ALL {
-        return;
-    }
-    for other in &state.threads {
-        if !pending.without(other.signals.lock().mask).is_empty() {
-            wakes.interrupt(other);
-        }
     }
 }
 

@@ -43,7 +43,7 @@ impl JobControl for Jobs {
     fn is_blocked_or_ignored(&self, caller: Caller, signal: Signal) -> bool {
         let thread = self.0.upgrade().and_then(|kernel| kernel.tasks.thread(caller.tid));
         thread.is_some_and(|thread| {
-            let is_blocked = thread.signals.lock().mask.contains(signal);
+            let is_blocked = thread.signals.lock().mask().contains(signal);
             is_blocked || thread.group.actions.lock().get(signal).is_ignore()
         })
     }

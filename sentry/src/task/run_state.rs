@@ -156,8 +156,14 @@ impl RunState {
         }
     }
 
-    /// True while guest code runs, for /proc's state letter.
-    pub fn is_in_guest(&self) -> bool {
+    /// True while guest code has the thread.
+    fn is_in_guest(&self) -> bool {
         self.in_guest.load(Ordering::SeqCst)
+    }
+
+    /// True while guest code runs and does not wait for a futex there, for /proc's state letter.
+    pub fn is_running(&self) -> bool {
+        let kicker = self.kicker.lock().clone();
+        self.is_in_guest() && !kicker.is_some_and(|kicker| kicker.is_asleep())
     }
 }

@@ -202,6 +202,7 @@ impl Thread {
     pub fn set_context(&self, context: &dyn Context) {
         self.run.set_kicker(context.kicker());
         self.publish_identity();
+        self.share_signals(context);
     }
 
     /// The address space of a thread that has not ended; for the thread itself.

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context as TaskContext, Poll};
 
 use abi::Errno;
-use shim_abi::{MAX_OPS, kind};
+use shim_abi::{MAX_OPS, kind, sleep};
 
 use super::super::frame;
 use super::{Dirty, FAST_CONTEXT, Post, SeccompContext};
@@ -121,6 +121,16 @@ impl SeccompContext {
         Ok(())
     }
 
+    /// Of a call that was a wait on the host: it stays counted until its thread is in the sentry's queue.
+    fn note_ended_wait(&mut self) {
+        let asleep = &self.head().asleep;
+        if asleep.load(Relaxed) != sleep::AWAKE
+            && asleep.swap(sleep::AWAKE, Relaxed) == sleep::INTERRUPTED
+        {
+            self.ended_wait = Some(self.regs.rdi);
+        }
+    }
+
     /// The answer to a `settle`: a signal of the shim's own, with the guest's registers but for `rip`.
     pub(in super::super) fn poll_settled(
         &mut self,
@@ -196,6 +206,7 @@ impl SeccompContext {
                 }
                 Post::Call => {
                     let taken = self.take_fast();
+                    self.note_ended_wait();
                     self.has_windows = self.thread.windows.open(self.thread.slot());
                     return Poll::Ready(taken.map(|()| Event::Syscall));
                 }

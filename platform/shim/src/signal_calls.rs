@@ -1,0 +1,148 @@
+//! Calls about signals that need no sentry.
+//!
+//! What the guest blocks is its own affair: the mask is in the slot, and the sentry reads it there when it sends or
+//! delivers. Only a change that concerns a pending signal is the sentry's. Neither side waits for the other:
+//!
+//! * The sentry queues a signal, adds it to `pending` (barrier), then reads `mask`: not blocked, it kicks.
+//! * The shim writes `mask` (barrier), then reads `pending`: if a signal is in it that the thread does not block both before and
+//!   after, the old mask comes back and the sentry carries out the call.
+//!
+//! So either the shim sees the signal or its sender sees the mask. Whoever reads the new mask although the old one comes
+//! back once more has seen what the call, which then goes to the sentry, makes true.
+//!
+//! Dispositions are the process's, and kept by the sentry: when a thread asks for one, it tells that thread all of them, and
+//! from then on every change before whoever made it goes on. What a thread that is alone in its process changes without effect
+//! (a default stays the default) the sentry takes from the slot before it matters: when others can ask.
+//!
+//! Whatever is not plain (a bad argument, a pointer to nowhere) is left to the sentry, before anything was changed.
+
+use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
+use core::sync::atomic::fence;
+
+use crate::abi::{Fast, TASK_SIZE};
+use crate::guest_memory;
+
+const RT_SIGACTION: u64 = 13;
+const RT_SIGPROCMASK: u64 = 14;
+/// `sizeof(sigset_t)` of the kernel.
+const SIGSET_BYTES: u64 = 8;
+const SIG_DFL: u64 = 0;
+/// What the kernel keeps of `sa_flags` (`UAPI_SA_FLAGS`).
+const KNOWN_FLAGS: u64 = 0xdc00_0807;
+/// SIGKILL and SIGSTOP.
+const UNBLOCKABLE: u64 = 1 << 8 | 1 << 18;
+
+/// The result of a call that is answered here.
+pub fn answer(fast: &Fast) -> Option<u64> {
+    match fast.register(Fast::RAX) {
+        RT_SIGACTION => rt_sigaction(fast),
+        RT_SIGPROCMASK => rt_sigprocmask(fast),
+        _ => None,
+    }
+}
+
+/// What a disposition is, where the sentry has told all of them. Setting one is its business, but for what changes nothing:
+/// glibc's posix_spawn sets nearly all signals to the default that they have.
+fn rt_sigaction(fast: &Fast) -> Option<u64> {
+    let (signal, new, old) = (fast.argument(0) as i32, fast.argument(1), fast.argument(2));
+    let place = usize::try_from(signal).ok()?.checked_sub(1)?;
+    let version = fast.actions_version.load(Acquire);
+    if fast.argument(3) != SIGSET_BYTES || version == 0 || version % 2 != 0 {
+        return None;
+    }
+    let words = fast.actions.get(place)?;
+    let mut action = [0; 4];
+    for (to, from) in action.iter_mut().zip(words) {
+        *to = from.load(Relaxed);
+    }
+    fence(Acquire);
+    if fast.actions_version.load(Relaxed) != version {
+        return None;
+    }
+    let bit = 1 << place;
+    let mut next = None;
+    if new != 0 {
+        let [handler, flags, restorer, mask] = read(fast, new)?;
+        let may_change = fast.may_change.load(Relaxed) & bit != 0;
+        if !may_change || handler != SIG_DFL || action[0] != SIG_DFL {
+            return None;
+        }
+        next = Some([handler, flags & KNOWN_FLAGS, restorer, mask & !UNBLOCKABLE]);
+    }
+    if old != 0 {
+        write(fast, old, action)?;
+    }
+    if let Some(next) = next {
+        for (to, from) in words.iter().zip(next) {
+            to.store(from, Relaxed);
+        }
+        fast.changed.fetch_or(bit, Relaxed);
+    }
+    Some(0)
+}
+
+fn rt_sigprocmask(fast: &Fast) -> Option<u64> {
+    const SIG_BLOCK: i32 = 0;
+    const SIG_UNBLOCK: i32 = 1;
+    const SIG_SETMASK: i32 = 2;
+    let (how, new, old) = (fast.argument(0) as i32, fast.argument(1), fast.argument(2));
+    if fast.has_mask.load(Relaxed) == 0 || fast.argument(3) != SIGSET_BYTES {
+        return None;
+    }
+    let before = fast.mask.load(Relaxed);
+    let mut after = before;
+    if new != 0 {
+        let [set] = read(fast, new)?;
+        after = match how {
+            SIG_BLOCK => before | set,
+            SIG_UNBLOCK => before & !set,
+            SIG_SETMASK => set,
+            _ => return None,
+        };
+        after &= !UNBLOCKABLE;
+    }
+    let is_concerned = || fast.pending.load(SeqCst) & !(before & after) != 0;
+    if new != 0 && is_concerned() {
+        return None;
+    }
+    if old != 0 {
+        write(fast, old, [before])?;
+    }
+    if new != 0 {
+        fast.mask.swap(after, SeqCst);
+        if is_concerned() {
+            fast.mask.store(before, SeqCst);
+            return None;
+        }
+    }
+    Some(0)
+}
+
+/// Words of guest memory; `None` when they are not there.
+fn read<const N: usize>(fast: &Fast, addr: u64) -> Option<[u64; N]> {
+    let (place, len) = place::<N>(fast, addr)?;
+    if guest_memory::copy(place, addr, len) != 0 {
+        return None;
+    }
+    let mut words = [0; N];
+    for (to, from) in words.iter_mut().zip(&fast.words) {
+        *to = from.load(Relaxed);
+    }
+    Some(words)
+}
+
+/// Writes words to guest memory; `None` when that is not there.
+fn write<const N: usize>(fast: &Fast, addr: u64, words: [u64; N]) -> Option<()> {
+    let (place, len) = place::<N>(fast, addr)?;
+    for (from, to) in words.iter().zip(&fast.words) {
+        to.store(*from, Relaxed);
+    }
+    (guest_memory::copy(addr, place, len) == 0).then_some(())
+}
+
+/// Where `N` words for or from `addr` are kept, and their length.
+fn place<const N: usize>(fast: &Fast, addr: u64) -> Option<(u64, u64)> {
+    const { assert!(N <= 4) };
+    let len = 8 * N as u64;
+    (addr <= TASK_SIZE - len).then_some((&raw const fast.words as u64, len))
+}
