@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    errno, exit_code, in_child, ok, pipe, read_some, signal_of, sleep_ms, sys, tests, wait_for,
-    write_all,
+    errno, exit_code, futex, in_child, ok, pipe, read_some, signal_of, sleep_ms, sys, tests,
+    wait_for, write_all,
 };
 
 tests! {
@@ -25,17 +25,6 @@ const WAKE_BITSET: i32 = libc::FUTEX_WAKE_BITSET | libc::FUTEX_PRIVATE_FLAG;
 
 /// More often than any kernel waits before it takes a short way.
 const OFTEN: usize = 300;
-
-fn futex(
-    word: &AtomicU32,
-    operation: i32,
-    value: u32,
-    extra: usize,
-    second: usize,
-    third: u32,
-) -> i64 {
-    sys!(syscall(libc::SYS_futex, word.as_ptr(), operation, value, extra, second, third))
-}
 
 fn wake(word: &AtomicU32, count: u32) -> i64 {
     futex(word, WAKE, count, 0, 0, 0)

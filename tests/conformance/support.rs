@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicU32;
 
 /// A test: panics when Linux would not be recognised.
 pub struct Test {
@@ -161,6 +162,18 @@ pub fn leave(path: &str) {
 
 pub fn open(path: &str, flags: i32) -> i32 {
     ok!(open(c(path).as_ptr(), flags | libc::O_CLOEXEC, 0o644))
+}
+
+/// futex(2), with its arguments in order.
+pub fn futex(
+    word: &AtomicU32,
+    operation: i32,
+    value: u32,
+    extra: usize,
+    second: usize,
+    third: u32,
+) -> i64 {
+    sys!(syscall(libc::SYS_futex, word.as_ptr(), operation, value, extra, second, third))
 }
 
 pub fn sleep_ms(ms: u64) {

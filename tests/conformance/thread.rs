@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread;
 
-use crate::support::{c, errno, exit_code, fails, in_child, ok, sleep_ms, sys, tests, wait_for};
+use crate::support::{
+    c, errno, exit_code, fails, futex, in_child, ok, sleep_ms, sys, tests, wait_for,
+};
 
 tests! {
     threads_share_memory, thread_ids_differ, join_waits, mutexes_exclude, condvars_wake, barriers_hold,
@@ -13,17 +15,6 @@ tests! {
     robust_mutex_tells_owner_died, thread_locals_are_separate, many_threads, task_directory_lists_threads,
     fork_from_a_thread, getcpu_and_affinity, main_thread_may_end_first, exec_from_a_thread_ends_the_others,
     stop_holds_all_threads, membarrier_reaches_running_threads,
-}
-
-fn futex(
-    word: &AtomicU32,
-    operation: i32,
-    value: u32,
-    extra: usize,
-    second: usize,
-    third: u32,
-) -> i64 {
-    sys!(syscall(libc::SYS_futex, word.as_ptr(), operation, value, extra, second, third))
 }
 
 fn threads_share_memory() {

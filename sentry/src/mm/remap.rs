@@ -85,6 +85,10 @@ impl MmState {
             return Err(Errno::ENOMEM);
         }
         let surplus = addr + new_len..addr.saturating_add(old_len);
+        if !surplus.is_empty() && !self.is_guest_range(surplus.start, surplus.end - surplus.start) {
+            // As munmap(2), which Linux calls for it.
+            return Err(Errno::EINVAL);
+        }
         request.old_len = old_len.min(new_len);
         self.check_resize(request, limits)?;
         if flags.contains(MremapFlags::DONTUNMAP) {

@@ -192,15 +192,8 @@ impl Sink for UserSink<'_> {
     fn put(&mut self, mut bytes: &[u8]) -> Result<usize> {
         let mut done = 0;
         while !bytes.is_empty() {
-            let Some(range) = self.ranges.first() else { break };
-            let room = range.len - self.skip;
-            if room == 0 {
-                self.ranges = &self.ranges[1..];
-                self.skip = 0;
-                continue;
-            }
+            let Some((at, room)) = self.place() else { break };
             let want = room.min(bytes.len());
-            let at = range.addr.checked_add(self.skip as u64).ok_or(Errno::EFAULT)?;
             let got = self.mm.space().write(at, &bytes[..want]);
             done += got;
             self.skip += got;

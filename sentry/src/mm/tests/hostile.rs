@@ -110,3 +110,19 @@ proptest! {
         prop_assert_eq!(state.tree.totals().mapped, mapped);
     }
 }
+
+/// What mremap(2) cuts off must be the guest's, too: random arguments met this once in many runs.
+#[test]
+fn a_fixed_move_cuts_off_nothing_beyond_the_guests_range() {
+    let mut state = state();
+    let map = Call { kind: 0, a: 0x1_e000, b: P, c: 0, d: 0, flags: 0 };
+    let _ = run(&mut state, map);
+    let start = state.tree.iter().next().map(|(start, _)| start).expect("something is mapped");
+    let flags = MremapFlags::MAYMOVE | MremapFlags::FIXED;
+    let old_len = TASK_SIZE - start + P;
+    let limits = &Limits::NONE;
+    for (old_len, new_addr) in [(old_len, 0x1_0000), (u64::MAX & !(P - 1), 0x1_0000)] {
+        let plan = state.plan_remap(start, old_len, P, flags, new_addr, limits);
+        assert_eq!(plan.err(), Some(Errno::EINVAL));
+    }
+}
