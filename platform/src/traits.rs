@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
-use abi::arch::Registers;
+use abi::arch::{Call, Registers};
 use abi::signal::{SigAction, Signal};
 use abi::{Errno, UserAddr};
 
@@ -273,8 +273,11 @@ pub trait Context: Send {
     fn space(&self) -> &Arc<dyn AddressSpace>;
 
     /// Registers as of the last event; changes take effect at the next resume.
-    fn regs(&self) -> &Registers;
+    fn regs(&mut self) -> &Registers;
     fn regs_mut(&mut self) -> &mut Registers;
+
+    /// The part of [`Context::regs`] that says which system call; cheaper.
+    fn call(&self) -> Call;
 
     /// Sets the register of a call's result; cheaper than through [`Context::regs_mut`].
     fn set_return(&mut self, value: u64);

@@ -93,12 +93,12 @@ async fn syscall(
     thread: &Arc<Thread>,
     context: &mut Box<dyn Context>,
 ) -> Result<Option<Interrupted>, Ended> {
-    let number = context.regs().syscall_number();
+    let number = context.call().number;
     // A new image's old host process dies in the middle of the call, as it should.
     let may_die = matches!(number, EXECVE | EXECVEAT);
     let looks_deeper = match number {
         RT_SIGRETURN => true,
-        ARCH_PRCTL => arch_prctl::reads(context.regs().rdi),
+        ARCH_PRCTL => arch_prctl::reads(context.call().args[0]),
         _ => false,
     };
     if looks_deeper {

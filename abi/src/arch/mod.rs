@@ -8,4 +8,4 @@
 pub mod x86_64;
 pub mod x86_64_calls;
 
-pub use x86_64::Registers;
+pub use x86_64::{Call, Registers};

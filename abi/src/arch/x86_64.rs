@@ -28,6 +28,14 @@ pub struct Registers {
     pub rflags: u64,
 }
 
+/// A system call: the registers that say which.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Call {
+    pub number: u64,
+    /// The six argument words, unchecked.
+    pub args: [u64; 6],
+}
+
 impl Registers {
     /// Number of the call, when these registers were taken at a system call's entry.
     #[must_use]

@@ -62,7 +62,7 @@ pub mod ring {
 pub mod state {
     /// Guest code or the shim runs. Owner: guest.
     pub const RUNNING: u32 = 0;
-    /// Something is to be looked at. Owner: sentry.
+    /// Something is to be looked at, and its shim looks for the answer. Owner: sentry.
     pub const POSTED: u32 = 1;
     /// Reply: execute the operations, then return to guest code. Owner: guest.
     pub const RESUME: u32 = 2;
@@ -74,8 +74,11 @@ pub mod state {
     pub const EXIT: u32 = 5;
     /// Reply to a [`super::kind::CALL`]: raise a signal, whose frame holds the whole state. Owner: guest.
     pub const SETTLE: u32 = 6;
-    /// As POSTED, and the answer will take long: it is not worth looking for. Owner: sentry.
+    /// As POSTED, but it was taken, and the answer will take long: it is not worth looking for. Owner: sentry.
     pub const LONG: u32 = 7;
+    /// As POSTED and LONG, and the shim sleeps (or is about to) in a futex on the word. Owner: sentry.
+    pub const POSTED_ASLEEP: u32 = 8;
+    pub const LONG_ASLEEP: u32 = 9;
 }
 
 /// Values of [`Slot::kind`].
@@ -86,12 +89,31 @@ pub mod kind {
     pub const OPS_DONE: u32 = 2;
     /// An operation of a [`super::state::RESUME`] failed: `ops_done`, `errno`.
     pub const DEFER_FAILED: u32 = 3;
-    /// A system call through a rewritten site: registers are in [`super::Fast`].
+    /// A system call through a rewritten site: registers are in [`super::Slot::call`] and [`super::Fast`].
     pub const CALL: u32 = 4;
     /// A kick that found the thread on its way back from such a call; registers as above.
     pub const KICKED: u32 = 5;
     /// Guest memory that a call's output should go to is not there.
     pub const COPY_FAILED: u32 = 6;
+
+    /// The kind is in the low bits of a posted [`super::Slot::word`]; with a call the count of
+    /// [`super::Slot::windows`] above.
+    pub const MASK: u32 = 0xff;
+    pub const WINDOWS_SHIFT: u32 = 8;
+}
+
+/// Bits of [`Slot::word`] with a reply.
+pub mod task {
+    /// How many [`super::Slot::ops`] are to be carried out.
+    pub const OPS: u32 = 0xff;
+    /// How many of [`super::Fast::copies`] are to be made then.
+    pub const COPIES: u32 = 0xf;
+    pub const COPIES_SHIFT: u32 = 8;
+    /// The doorbell returned a descriptor, to be closed after the operations.
+    pub const HAS_FD: u32 = 1 << 12;
+    /// So many bytes are to be copied out of the front of the call's first output; not with `copies`.
+    pub const OUTPUT_SHIFT: u32 = 16;
+    pub const MOST_OUTPUT: u64 = 0xffff;
 }
 
 /// Operations beyond plain host calls (whose number is the call's own).
@@ -121,14 +143,6 @@ pub mod global_flag {
     pub const FSGSBASE: u32 = 1;
     /// Threads carry their slot's address in the base of gs, for the entry without a signal.
     pub const SLOT_IN_GS: u32 = 2;
-}
-
-/// Values of [`Slot::reply`].
-pub mod reply {
-    /// Only the call's result is new; it is in [`super::Slot::returned`].
-    pub const RETURN: u32 = 0;
-    /// All registers are to be loaded.
-    pub const REGISTERS: u32 = 1;
 }
 
 /// Clone flags for a thread, as the filter demands them: VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS,
@@ -170,34 +184,26 @@ pub struct Op {
 /// Operations in one reply.
 pub const MAX_OPS: usize = 56;
 
-/// Head of a slot.
+/// Head of a slot. What a call and its answer consist of is in one cache line, for each line that goes from one processor
+/// to the other takes a tenth of a microsecond or two; what comes with some calls is in the next.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Slot {
-    // What every call touches is in one cache line.
     /// Who owns the slot, see [`state`]; also the futex word.
     pub state: AtomicU32,
-    /// Not zero: the shim sleeps (or is about to) in a futex on `state`.
-    pub waiting: AtomicU32,
-    /// Written by the shim before it posts.
-    pub kind: AtomicU32,
-    /// Written by the sentry before it replies.
-    pub op_count: AtomicU32,
-    /// See [`reply`].
-    pub reply: AtomicU32,
-    /// Not zero: the doorbell returns a descriptor, to be closed after the operations.
-    pub has_fd: AtomicU32,
-    /// The result of a call, when nothing else changed.
-    pub returned: AtomicU64,
+    /// With a post: a [`kind`]; with a reply: what is to be done, see [`task`].
+    pub word: AtomicU32,
+    /// With a [`kind::CALL`]: number and arguments. Back in guest code rax, rdi, rsi, rdx, r10, r8 and r9 are what is here.
+    pub call: [AtomicU64; 7],
+    /// What comes with a call.
+    pub windows: [Window; MAX_WINDOWS],
+    _line: [u64; 4],
     pub signal: AtomicU32,
     /// Offset of the `ucontext` in the slot.
     pub frame: AtomicU32,
     pub ops_done: AtomicU32,
     pub errno: AtomicU32,
     pub result: AtomicU64,
-    /// Written by the sentry before it replies: how many of [`Fast::copies`] are to be made.
-    pub copy_count: AtomicU32,
-    _line_0: u32,
     pub fs_base: AtomicU64,
     pub gs_base: AtomicU64,
     /// Where a context that never ran finds its frame: offset of the `ucontext`.
@@ -208,12 +214,26 @@ pub struct Slot {
     pub asleep: AtomicU32,
     /// In the first slot. Not zero: threads may wait for private futexes on the host. Written by the sentry.
     pub host_futexes: AtomicU32,
-    _line_1: [u64; 4],
+    _line_1: u64,
     /// In the first slot: who waits for private futexes.
     pub waits: Waits,
-    _room: [u64; 16],
     pub ops: [Op; MAX_OPS],
 }
+
+impl Slot {
+    /// The number of a call.
+    pub fn number(&self) -> u64 {
+        self.call[0].load(core::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Argument `index` of a call.
+    pub fn argument(&self, index: u8) -> u64 {
+        self.call[1 + index as usize % 6].load(core::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// Where the registers of [`Slot::call`] are in [`Fast::registers`], which has others of the same name that nobody uses.
+pub const CALL_REGISTERS: [usize; 7] = [13, 8, 9, 12, 2, 0, 1];
 
 /// Counts of threads that wait for private futexes of the address space, by [`Waits::bucket`].
 #[repr(C, align(64))]
@@ -243,8 +263,8 @@ pub mod sleep {
     pub const INTERRUPTED: u32 = 2;
 }
 
-/// What the entry without a signal saves. `registers` are in the order of `ucontext`'s `gregs`, at the same distance
-/// from its start.
+/// What the entry without a signal saves beside [`Slot::call`]. `registers` are in the order of `ucontext`'s `gregs`, at the same
+/// distance from its start. The sentry looks at them only when it wants more of a call than number and arguments.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Fast {
@@ -257,9 +277,6 @@ pub struct Fast {
     pub answered: AtomicU64,
     /// Results of calls that the shim answers itself, by [`answer`]; kept true by the sentry.
     pub answers: [AtomicU64; answer::COUNT],
-    /// With a call: how many of `windows` are valid.
-    pub window_count: AtomicU32,
-    pub windows: [Window; MAX_WINDOWS],
     /// With a reply: what is to be copied to guest memory.
     pub copies: [Window; MAX_COPIES],
     /// The guest's xmm registers while compiled code runs; the guest's side only.
@@ -320,21 +337,6 @@ pub mod answer {
     }
 }
 
-impl Fast {
-    /// Index of rax in `registers`.
-    pub const RAX: usize = 13;
-
-    pub fn register(&self, index: usize) -> u64 {
-        self.registers[index].load(core::sync::atomic::Ordering::Relaxed)
-    }
-
-    /// Argument `index` of a call; see syscall(2).
-    pub fn argument(&self, index: u8) -> u64 {
-        const ORDER: [usize; 6] = [8, 9, 12, 2, 0, 1];
-        self.register(ORDER[index as usize % 6])
-    }
-}
-
 /// Guest memory that a call takes or gives, and its place in the slot.
 #[repr(C)]
 #[derive(Debug)]
@@ -358,8 +360,10 @@ pub const MAX_COPIES: usize = 8;
 
 const _: () = assert!(CHANNEL_ADDR.is_multiple_of(CHANNEL_SIZE) && CHANNEL_SIZE == 1 << 29);
 const _: () = assert!(size_of::<Op>() == 64);
-const _: () = assert!(offset_of!(Slot, fs_base) == 64);
+const _: () = assert!(offset_of!(Slot, windows) == 64);
+const _: () = assert!(offset_of!(Slot, signal) == 192);
 const _: () = assert!(offset_of!(Slot, ops) == 512);
+const _: () = assert!(MAX_OPS as u32 <= task::OPS && MAX_COPIES as u32 <= task::COPIES);
 const _: () = assert!(offset_of!(Fast, registers) == 40);
 const _: () = assert!(size_of::<Slot>() as u64 == FAST_OFFSET);
 // The rest is the stack.

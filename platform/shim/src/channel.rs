@@ -3,7 +3,7 @@
 use core::arch::asm;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
-use crate::abi::{self, Global, Slot, global_flag, kind, op, ring, state};
+use crate::abi::{self, Global, Slot, global_flag, kind, op, ring, state, task};
 use crate::calls::{self, die, failed, syscall};
 use crate::{clone, fast, guest_memory};
 
@@ -26,7 +26,7 @@ pub fn slot(index: u64) -> &'static Slot {
 
 /// Hands the slot to the sentry.
 pub fn post(slot: &Slot, what: u32) {
-    slot.kind.store(what, Relaxed);
+    slot.word.store(what, Relaxed);
     // A full barrier: `looking` must be read after this is visible (rule 4).
     slot.state.swap(state::POSTED, SeqCst);
 }
@@ -54,19 +54,19 @@ pub fn obey(slot: &Slot) -> Outcome {
         let order = slot.state.load(Acquire);
         match order {
             state::RESUME | state::EXECUTE => {
-                let count = slot.op_count.load(Relaxed);
+                let word = slot.word.load(Relaxed);
                 slot.state.store(state::RUNNING, Relaxed);
-                if count == 0 && order == state::RESUME {
-                    if fast::copy_out(slot) {
+                if word & task::OPS == 0 && order == state::RESUME {
+                    if fast::copy_out(slot, word) {
                         return Outcome::Resume;
                     }
                     post(slot, kind::COPY_FAILED);
                     continue;
                 }
-                let ok = execute(slot, count as usize, fd);
+                let ok = execute(slot, word, fd);
                 if order == state::EXECUTE {
                     post(slot, kind::OPS_DONE);
-                } else if ok && fast::copy_out(slot) {
+                } else if ok && fast::copy_out(slot, word) {
                     return Outcome::Resume;
                 } else if ok {
                     post(slot, kind::COPY_FAILED);
@@ -98,7 +98,7 @@ fn wait(slot: &Slot) -> u64 {
                     sleep(slot);
                 }
             }
-            state::LONG => sleep(slot),
+            state::LONG | state::POSTED_ASLEEP | state::LONG_ASLEEP => sleep(slot),
             state::RING => rang = calls::ring(ring::EVENT, 0),
             _ => return rang,
         }
@@ -116,26 +116,30 @@ fn spin(slot: &Slot) -> bool {
     false
 }
 
-/// Sleeps until the reply is there.
+/// Sleeps until the reply is there. Who replies sees by the word that it must wake us.
 fn sleep(slot: &Slot) {
     const FUTEX_WAIT: u64 = 0;
-    slot.waiting.swap(1, SeqCst);
     loop {
-        let state = slot.state.load(SeqCst);
-        if !matches!(state, state::POSTED | state::LONG) {
-            break;
+        let now = slot.state.load(Acquire);
+        let asleep = match now {
+            state::POSTED => state::POSTED_ASLEEP,
+            state::LONG => state::LONG_ASLEEP,
+            state::POSTED_ASLEEP | state::LONG_ASLEEP => now,
+            _ => return,
+        };
+        if asleep != now && slot.state.compare_exchange(now, asleep, SeqCst, Relaxed).is_err() {
+            continue;
         }
         let word = &raw const slot.state as u64;
-        syscall(calls::FUTEX, [word, FUTEX_WAIT, u64::from(state), 0, 0, 0]);
+        syscall(calls::FUTEX, [word, FUTEX_WAIT, u64::from(asleep), 0, 0, 0]);
     }
-    slot.waiting.store(0, Release);
 }
 
 /// Carries out the operations, in order, up to the first that fails; true when none did.
-fn execute(slot: &Slot, count: usize, fd: u64) -> bool {
+fn execute(slot: &Slot, word: u32, fd: u64) -> bool {
     let mut done = 0;
     let mut errno = 0;
-    for order in slot.ops.iter().take(count) {
+    for order in slot.ops.iter().take((word & task::OPS) as usize) {
         let nr = order.nr.load(Relaxed);
         let mut args = [0; 6];
         for (to, from) in args.iter_mut().zip(&order.args) {
@@ -166,7 +170,7 @@ fn execute(slot: &Slot, count: usize, fd: u64) -> bool {
         slot.result.store(ret as u64, Relaxed);
         done += 1;
     }
-    if slot.has_fd.load(Relaxed) != 0 {
+    if word & task::HAS_FD != 0 {
         syscall(calls::CLOSE, [fd, 0, 0, 0, 0, 0]);
     }
     slot.ops_done.store(done, Relaxed);

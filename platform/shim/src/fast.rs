@@ -16,21 +16,31 @@ use core::arch::naked_asm;
 use core::mem::{MaybeUninit, offset_of};
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use crate::abi::{self, Fast, Global, Slot, kind, reply, state};
+use crate::abi::{self, Fast, Global, Slot, kind, state, task};
 use crate::calls;
 use crate::channel::{self, Outcome};
 use crate::{futex, guest_memory, marshal, signal_calls};
 
 /// Offset in a slot of register `index` of `gregs`.
 const fn register(index: usize) -> usize {
+    let mut place = 0;
+    while place < abi::CALL_REGISTERS.len() {
+        if abi::CALL_REGISTERS[place] == index {
+            return offset_of!(Slot, call) + place * 8;
+        }
+        place += 1;
+    }
     abi::FAST_OFFSET as usize + offset_of!(Fast, registers) + index * 8
 }
 
-const WINDOW_COUNT: usize = abi::FAST_OFFSET as usize + offset_of!(Fast, window_count);
 const VECTORS: usize = abi::FAST_OFFSET as usize + offset_of!(Fast, vectors);
 const KICKED: usize = abi::FAST_OFFSET as usize + offset_of!(Fast, kicked);
 /// Looks before the first pause.
 const EAGER_LOOKS: u32 = 64;
+/// What [`offer`] says of a call that it has answered.
+const ANSWERED: u32 = u32::MAX;
+/// Bits of [`Slot::word`] that ask for more than to go on.
+const TASKS: u32 = task::OPS | task::COPIES << task::COPIES_SHIFT | u32::MAX << task::OUTPUT_SHIFT;
 
 /// Where trampolines jump to.
 #[unsafe(naked)]
@@ -141,7 +151,6 @@ unsafe extern "C" fn save() {
         "mov gs:[{rdx}], rdx",
         "mov gs:[{rax}], rax",
         "cld",
-        "mov dword ptr gs:[{window_count}], 0",
         "mov edx, ecx",
         "cmp edx, {call}",
         "jne {post}",
@@ -152,11 +161,13 @@ unsafe extern "C" fn save() {
         "je {post}",
         "lea r11, [rip + {offer}]",
         "call {with_vectors}",
-        "test eax, eax",
-        "jnz {out}",
-        "mov edx, {call}",
+        "cmp eax, {answered}",
+        "je {out}",
+        "shl eax, {windows}",
+        "lea edx, [rax + {call}]",
         "jmp {post}",
-        window_count = const WINDOW_COUNT,
+        answered = const ANSWERED.cast_signed(),
+        windows = const kind::WINDOWS_SHIFT,
         numbers = const marshal::NUMBERS,
         wanted = sym marshal::IS_WANTED,
         offer = sym offer,
@@ -179,7 +190,7 @@ unsafe extern "C" fn post() {
     naked_asm!(
         // What is posted is the consequence of a kick that came before.
         "mov dword ptr gs:[{kicked}], 0",
-        "mov gs:[{kind}], edx",
+        "mov gs:[{word}], edx",
         "mov eax, {posted}",
         "xchg gs:[{state}], eax",
         "movabs r11, {global}",
@@ -204,29 +215,20 @@ unsafe extern "C" fn post() {
         "4:",
         "cmp eax, {resume}",
         "jne 5f",
-        "mov eax, gs:[{op_count}]",
-        "or eax, gs:[{copy_count}]",
+        "test dword ptr gs:[{word}], {tasks}",
         "jnz 5f",
         "mov dword ptr gs:[{state}], {running}",
-        "cmp dword ptr gs:[{reply}], 0",
-        "jne 6f",
-        "mov rax, gs:[{returned}]",
-        "mov gs:[{rax}], rax",
-        "jmp 6f",
+        "jmp {out}",
         "5:",
         "lea r11, [rip + {serve}]",
         "call {with_vectors}",
         "test eax, eax",
         "jnz {settle}",
-        "6:",
         "jmp {out}",
         kicked = const KICKED,
-        kind = const offset_of!(Slot, kind),
+        word = const offset_of!(Slot, word),
         state = const offset_of!(Slot, state),
-        op_count = const offset_of!(Slot, op_count),
-        reply = const offset_of!(Slot, reply),
-        returned = const offset_of!(Slot, returned),
-        rax = const register(13),
+        tasks = const TASKS.cast_signed(),
         global = const abi::GLOBAL_ADDR,
         looking = const offset_of!(Global, looking),
         spins = const offset_of!(Global, spins),
@@ -234,7 +236,6 @@ unsafe extern "C" fn post() {
         resume = const state::RESUME,
         running = const state::RUNNING,
         eager = const EAGER_LOOKS,
-        copy_count = const offset_of!(Slot, copy_count),
         serve = sym serve,
         with_vectors = sym with_vectors,
         settle = sym settle,
@@ -432,37 +433,31 @@ pub fn copy_vectors(from: &Fast, to: &Fast) {
 extern "C" fn serve(slot: u64) -> u32 {
     let slot = channel::slot_of(slot);
     match channel::obey(slot) {
-        Outcome::Resume => {
-            if slot.reply.load(Relaxed) == reply::RETURN {
-                let rax = &fast(slot).registers[Fast::RAX];
-                rax.store(slot.returned.load(Relaxed), Relaxed);
-            }
-            0
-        }
+        Outcome::Resume => 0,
         Outcome::Settle => 1,
     }
 }
 
-/// Answers the call, or puts what it points to into the slot; not zero when it was answered.
+/// Answers the call (then [`ANSWERED`]), or puts what it points to into the slot: how many windows.
 extern "C" fn offer(slot: u64) -> u32 {
     let slot = channel::slot_of(slot);
-    let fast_slot = fast(slot);
-    let result = match fast_slot.register(Fast::RAX) {
-        calls::FUTEX => futex::answer(slot, fast_slot),
-        _ => signal_calls::answer(fast_slot),
+    let result = match slot.number() {
+        calls::FUTEX => futex::answer(slot, fast(slot)),
+        _ => signal_calls::answer(slot, fast(slot)),
     };
     if let Some(result) = result {
-        fast(slot).registers[Fast::RAX].store(result, Relaxed);
-        return 1;
+        slot.call[0].store(result, Relaxed);
+        return ANSWERED;
     }
-    marshal::offer(slot, fast(slot));
-    0
+    marshal::offer(slot)
 }
 
-/// Copies a call's output to guest memory; false when that is not there.
-pub fn copy_out(slot: &Slot) -> bool {
-    let count = slot.copy_count.load(Relaxed);
-    count == 0 || marshal::copy_out(slot, fast(slot), count)
+/// Copies a call's output to guest memory, as a reply's `word` says; false when that is not there.
+pub fn copy_out(slot: &Slot, word: u32) -> bool {
+    let count = word >> task::COPIES_SHIFT & task::COPIES;
+    let front = word >> task::OUTPUT_SHIFT;
+    (front == 0 || marshal::copy_front(slot, u64::from(front)))
+        && (count == 0 || marshal::copy_out(slot, fast(slot), count))
 }
 
 /// The slot's [`Fast`].

@@ -35,8 +35,8 @@ const TIMESPEC: u64 = 16;
 /// The result of a futex(2) that needs no sentry.
 pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
     let first = channel::slot(0);
-    let (addr, op) = (fast.argument(0), fast.argument(1) as u32);
-    let (timeout, bitset) = (fast.argument(3), fast.argument(5) as u32);
+    let (addr, op) = (slot.argument(0), slot.argument(1) as u32);
+    let (timeout, bitset) = (slot.argument(3), slot.argument(5) as u32);
     let is_plain = first.host_futexes.load(Relaxed) != 0
         && op & PRIVATE != 0
         && addr % 4 == 0
@@ -49,22 +49,22 @@ pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
         (WAIT_BITSET, 0 | REALTIME) if timeout <= TASK_SIZE - TIMESPEC && bitset != 0 => {
             wait(slot, fast, first)
         }
-        (WAKE, 0) => wake(fast, first),
-        (WAKE_BITSET, 0) if bitset != 0 => wake(fast, first),
+        (WAKE, 0) => wake(slot, first),
+        (WAKE_BITSET, 0) if bitset != 0 => wake(slot, first),
         _ => None,
     }
 }
 
 fn wait(slot: &Slot, fast: &Fast, first: &Slot) -> Option<u64> {
-    let addr = fast.argument(0);
+    let addr = slot.argument(0);
     let count = first.waits.on_host.get(Waits::bucket(addr))?;
     slot.asleep.store(sleep::ASLEEP, Relaxed);
     count.fetch_add(1, SeqCst);
     let is_allowed = first.host_futexes.load(SeqCst) != 0;
     let ret = if is_allowed {
-        let (op, val) = (fast.argument(1), fast.argument(2));
+        let (op, val) = (slot.argument(1), slot.argument(2));
         // SAFETY: the kernel checks all it is given.
-        unsafe { wait_on_host(addr, op, val, &fast.kicked, fast.argument(3), fast.argument(5)) }
+        unsafe { wait_on_host(addr, op, val, &fast.kicked, slot.argument(3), slot.argument(5)) }
     } else {
         EINTR
     };
@@ -77,8 +77,8 @@ fn wait(slot: &Slot, fast: &Fast, first: &Slot) -> Option<u64> {
     Some(ret as u64)
 }
 
-fn wake(fast: &Fast, first: &Slot) -> Option<u64> {
-    let addr = fast.argument(0);
+fn wake(slot: &Slot, first: &Slot) -> Option<u64> {
+    let addr = slot.argument(0);
     let bucket = Waits::bucket(addr);
     // The guest has changed the word before.
     fence(SeqCst);
@@ -88,7 +88,7 @@ fn wake(fast: &Fast, first: &Slot) -> Option<u64> {
     if first.waits.on_host.get(bucket)?.load(SeqCst) == 0 {
         return Some(0);
     }
-    let args = [addr, fast.argument(1), fast.argument(2), 0, 0, fast.argument(5)];
+    let args = [addr, slot.argument(1), slot.argument(2), 0, 0, slot.argument(5)];
     Some(syscall(calls::FUTEX, args) as u64)
 }
 

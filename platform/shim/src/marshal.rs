@@ -9,7 +9,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use crate::abi::{BOUNCE_END, BOUNCE_OFFSET, Fast, MAX_WINDOWS, Slot, window};
+use crate::abi::{BOUNCE_END, BOUNCE_OFFSET, Fast, MAX_WINDOWS, Slot, Window, task, window};
 use crate::calls::FUTEX;
 use crate::guest_memory::{self, PAGE};
 
@@ -116,29 +116,28 @@ pub static IS_WANTED: [bool; NUMBERS] = {
     all
 };
 
-/// Offers what the call in `fast` points to.
-pub fn offer(slot: &Slot, fast: &Fast) {
-    let mut offers = Offers { slot, fast, count: 0, next: BOUNCE_OFFSET };
-    let number = fast.register(Fast::RAX);
-    for pointer in pointers(number) {
+/// Offers what the call points to; how many windows.
+pub fn offer(slot: &Slot) -> u32 {
+    let mut offers = Offers { slot, count: 0, next: BOUNCE_OFFSET };
+    for pointer in pointers(slot.number()) {
         match pointer {
             None => break,
-            Path(at) => offers.path(fast.argument(at)),
-            In(at, len) => offers.input(fast.argument(at), u64::from(len)),
-            Out(at, len) => offers.output(fast.argument(at), u64::from(len)),
+            Path(at) => offers.path(slot.argument(at)),
+            In(at, len) => offers.input(slot.argument(at), u64::from(len)),
+            Out(at, len) => offers.output(slot.argument(at), u64::from(len)),
             InCount(at, count, size) => {
-                offers.input(fast.argument(at), bytes(fast.argument(count), size));
+                offers.input(slot.argument(at), bytes(slot.argument(count), size));
             }
             // Of a large buffer mostly no more than the front is filled.
             OutCount(at, count, 1) => {
-                offers.output(fast.argument(at), fast.argument(count).min(MOST));
+                offers.output(slot.argument(at), slot.argument(count).min(MOST));
             }
             OutCount(at, count, size) => {
-                offers.output(fast.argument(at), bytes(fast.argument(count), size));
+                offers.output(slot.argument(at), bytes(slot.argument(count), size));
             }
         }
     }
-    fast.window_count.store(offers.count as u32, Relaxed);
+    offers.count as u32
 }
 
 /// Saturates: too much is not offered anyway.
@@ -148,7 +147,6 @@ fn bytes(count: u64, size: u16) -> u64 {
 
 struct Offers<'a> {
     slot: &'a Slot,
-    fast: &'a Fast,
     count: usize,
     next: u64,
 }
@@ -191,7 +189,7 @@ impl Offers<'_> {
     }
 
     fn add(&mut self, addr: u64, len: u64, kind: u32) {
-        let Some(window) = self.fast.windows.get(self.count).filter(|_| len > 0) else { return };
+        let Some(window) = self.slot.windows.get(self.count).filter(|_| len > 0) else { return };
         window.addr.store(addr, Relaxed);
         window.len.store(len as u32, Relaxed);
         window.place.store(self.next as u32 | kind, Relaxed);
@@ -200,7 +198,16 @@ impl Offers<'_> {
     }
 }
 
-const _: () = assert!(MAX_WINDOWS >= 4);
+const _: () = assert!(MAX_WINDOWS >= 4 && MOST <= task::MOST_OUTPUT);
+
+/// Copies the front of the call's first output; false when guest memory is not there any more.
+pub fn copy_front(slot: &Slot, len: u64) -> bool {
+    let is_output = |window: &&Window| window.place.load(Relaxed) & window::OUTPUT != 0;
+    let Some(output) = slot.windows.iter().find(is_output) else { return true };
+    let place = output.place.load(Relaxed) & !window::OUTPUT;
+    let from = slot as *const Slot as u64 + u64::from(place);
+    guest_memory::copy(output.addr.load(Relaxed), from, len) == 0
+}
 
 /// Copies out what the sentry wrote; false when guest memory is not there any more.
 pub fn copy_out(slot: &Slot, fast: &Fast, count: u32) -> bool {

@@ -19,7 +19,7 @@
 use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use core::sync::atomic::fence;
 
-use crate::abi::{Fast, TASK_SIZE};
+use crate::abi::{Fast, Slot, TASK_SIZE};
 use crate::guest_memory;
 
 const RT_SIGACTION: u64 = 13;
@@ -33,21 +33,21 @@ const KNOWN_FLAGS: u64 = 0xdc00_0807;
 const UNBLOCKABLE: u64 = 1 << 8 | 1 << 18;
 
 /// The result of a call that is answered here.
-pub fn answer(fast: &Fast) -> Option<u64> {
-    match fast.register(Fast::RAX) {
-        RT_SIGACTION => rt_sigaction(fast),
-        RT_SIGPROCMASK => rt_sigprocmask(fast),
+pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
+    match slot.number() {
+        RT_SIGACTION => rt_sigaction(slot, fast),
+        RT_SIGPROCMASK => rt_sigprocmask(slot, fast),
         _ => None,
     }
 }
 
 /// What a disposition is, where the sentry has told all of them. Setting one is its business, but for what changes nothing:
 /// glibc's posix_spawn sets nearly all signals to the default that they have.
-fn rt_sigaction(fast: &Fast) -> Option<u64> {
-    let (signal, new, old) = (fast.argument(0) as i32, fast.argument(1), fast.argument(2));
+fn rt_sigaction(slot: &Slot, fast: &Fast) -> Option<u64> {
+    let (signal, new, old) = (slot.argument(0) as i32, slot.argument(1), slot.argument(2));
     let place = usize::try_from(signal).ok()?.checked_sub(1)?;
     let version = fast.actions_version.load(Acquire);
-    if fast.argument(3) != SIGSET_BYTES || version == 0 || version % 2 != 0 {
+    if slot.argument(3) != SIGSET_BYTES || version == 0 || version % 2 != 0 {
         return None;
     }
     let words = fast.actions.get(place)?;
@@ -81,12 +81,12 @@ fn rt_sigaction(fast: &Fast) -> Option<u64> {
     Some(0)
 }
 
-fn rt_sigprocmask(fast: &Fast) -> Option<u64> {
+fn rt_sigprocmask(slot: &Slot, fast: &Fast) -> Option<u64> {
     const SIG_BLOCK: i32 = 0;
     const SIG_UNBLOCK: i32 = 1;
     const SIG_SETMASK: i32 = 2;
-    let (how, new, old) = (fast.argument(0) as i32, fast.argument(1), fast.argument(2));
-    if fast.has_mask.load(Relaxed) == 0 || fast.argument(3) != SIGSET_BYTES {
+    let (how, new, old) = (slot.argument(0) as i32, slot.argument(1), slot.argument(2));
+    if fast.has_mask.load(Relaxed) == 0 || slot.argument(3) != SIGSET_BYTES {
         return None;
     }
     let before = fast.mask.load(Relaxed);

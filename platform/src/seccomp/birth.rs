@@ -79,7 +79,6 @@ impl SeccompContext {
         }
         let head = slot.head();
         head.alive.store(1, Relaxed);
-        head.waiting.store(0, Relaxed);
         head.asleep.store(sleep::AWAKE, Relaxed);
         // Of the slot's last thread.
         slot.fast().answered.store(0, Relaxed);

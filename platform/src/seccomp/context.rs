@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::{Context as TaskContext, Poll};
 
-use abi::arch::Registers;
+use abi::arch::{Call, Registers};
 use abi::{Errno, UserAddr};
 use shim_abi::{Slot, op};
 
+use self::reply::Answer;
 use super::frame;
 use super::ops::{RawOp, split_batch};
 use super::process::Process;
@@ -28,8 +29,10 @@ enum Post {
         signal: u32,
         frame: u64,
     },
-    /// Without a signal: registers are in [`Fast`].
-    Call,
+    /// Without a signal: registers are in [`Slot::call`] and [`Fast`](shim_abi::Fast).
+    Call {
+        windows: usize,
+    },
     Kicked,
     /// An answered call's output had nowhere to go.
     CopyFailed,
@@ -63,9 +66,13 @@ pub struct SeccompContext {
     space: Arc<dyn AddressSpace>,
     pub(super) thread: Arc<Thread>,
     regs: Registers,
+    /// Only those of `regs` that say which call are loaded: the rest is on other cache lines.
+    lacks_rest: bool,
     dirty: Dirty,
     /// The thread came without a signal: its vector state is where only it can reach it.
     is_fast: bool,
+    /// The slot was given to the guest, and its post not looked for yet.
+    is_sent: bool,
     /// The last event is a call that brought something along.
     has_windows: bool,
     pub(super) fs_base: u64,
@@ -77,6 +84,8 @@ pub struct SeccompContext {
     deferred_done: usize,
     /// More parts follow before guest code runs.
     is_partial: bool,
+    /// What then goes with the last of them.
+    answer: Answer,
     /// The slot is the guest's for an `execute` whose answer was not taken: perhaps its future was dropped.
     is_executing: bool,
     /// The same for a `settle`.
@@ -112,8 +121,10 @@ impl SeccompContext {
             space,
             thread,
             regs,
+            lacks_rest: false,
             dirty: Dirty::All,
             is_fast: false,
+            is_sent: false,
             has_windows: false,
             fs_base: 0,
             gs_base: 0,
@@ -121,6 +132,7 @@ impl SeccompContext {
             deferred: VecDeque::new(),
             deferred_done: 0,
             is_partial: false,
+            answer: Answer::default(),
             is_executing: false,
             is_settling: false,
             owes_resume: false,
@@ -138,6 +150,15 @@ impl SeccompContext {
         let mut context = Self::bare(shared, thread, regs, FAST_CONTEXT);
         context.is_fast = true;
         context
+    }
+
+    /// Of a call without a signal: the registers that were not needed so far.
+    fn load_rest(&mut self) {
+        if std::mem::take(&mut self.lacks_rest) {
+            // This frame lies within every slot.
+            let saved = frame::read_registers(self.thread.slot(), FAST_CONTEXT).unwrap_or_default();
+            self.regs = frame::with_call(saved, frame::call_of(&self.regs));
+        }
     }
 
     fn head(&self) -> &Slot {
@@ -165,13 +186,19 @@ impl Context for SeccompContext {
         &self.space
     }
 
-    fn regs(&self) -> &Registers {
+    fn regs(&mut self) -> &Registers {
+        self.load_rest();
         &self.regs
     }
 
     fn regs_mut(&mut self) -> &mut Registers {
+        self.load_rest();
         self.dirty = Dirty::All;
         &mut self.regs
+    }
+
+    fn call(&self) -> Call {
+        Call { number: self.regs.syscall_number(), args: self.regs.syscall_args() }
     }
 
     fn set_return(&mut self, value: u64) {
@@ -239,9 +266,9 @@ impl Context for SeccompContext {
             self.owes_resume = true;
             return;
         }
-        self.give_registers();
+        let answer = self.give_registers();
         self.deferred_done = 0;
-        self.send_deferred();
+        self.send_deferred(answer);
     }
 
     fn poll_event(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Event, PlatformError>> {

@@ -178,6 +178,18 @@ pub fn write_registers(slot: &SlotRef, context: u64, regs: &Registers) -> Option
     slot.write(context.checked_add(GREGS)?, &words)
 }
 
+/// What [`shim_abi::Slot::call`] holds of them.
+pub fn call_of(regs: &Registers) -> [u64; 7] {
+    let [a, b, c, d, e, f] = regs.syscall_args();
+    [regs.syscall_number(), a, b, c, d, e, f]
+}
+
+/// The registers of a call without a signal, which are in two places.
+pub fn with_call(saved: Registers, call: [u64; 7]) -> Registers {
+    let [rax, rdi, rsi, rdx, r10, r8, r9] = call;
+    Registers { rax, rdi, rsi, rdx, r10, r8, r9, ..saved }
+}
+
 /// The rest of a fault's frame.
 pub fn read_fault(slot: &SlotRef, context: u64) -> Option<FaultInfo> {
     let [err, trapno, _oldmask, cr2] = slot.read(context.checked_add(ERR)?)?;

@@ -366,7 +366,7 @@ impl Shared {
     fn finish_thread(&self, thread: &Arc<Thread>) {
         if !thread.is_ended.swap(true, SeqCst) {
             self.unawait(thread);
-            let reply = Reply { state: state::EXIT, files: Vec::new() };
+            let reply = Reply { state: state::EXIT, ..Reply::default() };
             thread.reply(&self.listener, reply);
         }
     }

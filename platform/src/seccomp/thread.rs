@@ -2,13 +2,13 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 
 use abi::Errno;
 use abi::signal::{SigAction, Signal};
 use parking_lot::Mutex;
-use shim_abi::{answer, sleep, state};
+use shim_abi::{answer, sleep, state, task};
 
 use super::listener::Listener;
 use super::process::Process;
@@ -61,6 +61,10 @@ struct Link {
 #[derive(Debug, Default)]
 pub struct Reply {
     pub state: u32,
+    /// Bits of [`task`], all but `HAS_FD`.
+    pub word: u32,
+    /// The result of a call that came without a signal, when no other register is new.
+    pub returned: Option<u64>,
     pub files: Vec<Donation>,
 }
 
@@ -114,12 +118,17 @@ impl Thread {
     }
 
     pub fn is_posted(&self) -> bool {
-        self.slot.head().state.load(Ordering::Acquire) == state::POSTED
+        let now = self.slot.head().state.load(Ordering::Acquire);
+        matches!(now, state::POSTED | state::POSTED_ASLEEP)
     }
 
     /// Whether the guest waits for us, whatever for.
     pub fn is_ours(&self) -> bool {
-        matches!(self.slot.head().state.load(Ordering::Acquire), state::POSTED | state::LONG)
+        let now = self.slot.head().state.load(Ordering::Acquire);
+        matches!(
+            now,
+            state::POSTED | state::LONG | state::POSTED_ASLEEP | state::LONG_ASLEEP
+        )
     }
 
     /// Wakes the task that owns the context.
@@ -128,6 +137,11 @@ impl Thread {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Whether [`Thread::wake`] wakes this one already.
+    pub fn has_waker(&self, waker: &Waker) -> bool {
+        self.waker.lock().as_ref().is_some_and(|known| known.will_wake(waker))
     }
 
     pub fn set_waker(&self, waker: &Waker) {
@@ -172,34 +186,43 @@ impl Thread {
     pub fn reply(&self, listener: &Listener, reply: Reply) {
         self.is_taken.store(false, Ordering::Relaxed);
         let mut link = self.link.lock();
-        match link.notification.take() {
-            Some(notification) if link.wants_channel => {
-                link.wants_channel = false;
-                let now = if reply.files.is_empty() { reply.state } else { state::RING };
-                if !reply.files.is_empty() {
-                    link.pending = Some(reply);
-                }
-                self.slot.head().state.store(now, Ordering::SeqCst);
-                drop(link);
-                self.give_channel(listener, notification);
-            }
-            Some(notification) => {
-                drop(link);
-                self.answer(listener, notification, &reply);
-            }
-            None => {
-                let now = if reply.files.is_empty() { reply.state } else { state::RING };
-                if !reply.files.is_empty() {
-                    link.pending = Some(reply);
-                }
-                let head = self.slot.head();
-                head.state.store(now, Ordering::SeqCst);
-                drop(link);
-                fence(Ordering::SeqCst);
-                if head.waiting.load(Ordering::Relaxed) != 0 {
-                    sys::futex_wake(&head.state);
-                }
-            }
+        let notification = link.notification.take();
+        if let Some(notification) = notification.filter(|_| !link.wants_channel) {
+            drop(link);
+            self.answer(listener, notification, &reply);
+            return;
+        }
+        link.wants_channel = false;
+        // Under the lock: who rings meanwhile is late (rule 5), or waits for an answer that is still to come.
+        if reply.files.is_empty() {
+            self.publish(&reply, 0);
+        } else {
+            link.pending = Some(reply);
+            self.give_back(state::RING);
+        }
+        drop(link);
+        if let Some(notification) = notification {
+            self.give_channel(listener, notification);
+        }
+    }
+
+    /// What the guest is told, in one go: meanwhile its shim looks at the line that this is written to, and each look takes
+    /// it away from us. In particular no lock, which waits for what was written before.
+    fn publish(&self, reply: &Reply, bits: u32) {
+        let head = self.slot.head();
+        if let Some(value) = reply.returned {
+            head.call[0].store(value, Ordering::Relaxed);
+        }
+        head.word.store(reply.word | bits, Ordering::Relaxed);
+        self.give_back(reply.state);
+    }
+
+    /// From now on the slot is the guest's.
+    fn give_back(&self, state: u32) {
+        let head = self.slot.head();
+        let before = head.state.swap(state, Ordering::SeqCst);
+        if matches!(before, state::POSTED_ASLEEP | state::LONG_ASLEEP) {
+            sys::futex_wake(&head.state);
         }
     }
 
@@ -228,10 +251,8 @@ impl Thread {
 
     /// Publishes a reply to a thread that waits in its doorbell.
     fn answer(&self, listener: &Listener, notification: u64, reply: &Reply) {
-        let head = self.slot.head();
         let Some((last, others)) = reply.files.split_last() else {
-            head.has_fd.store(0, Ordering::Relaxed);
-            head.state.store(reply.state, Ordering::SeqCst);
+            self.publish(reply, 0);
             if listener.has_others() {
                 // It may have rung on another CPU: pulled here, all guests would end up on one.
                 listener.send_elsewhere(notification, 0);
@@ -241,7 +262,7 @@ impl Thread {
             return;
         };
         let is_pulled = listener.pull_here(self.tid);
-        self.donate(listener, notification, reply.state, last, others);
+        self.donate(listener, notification, reply, last, others);
         if is_pulled {
             listener.let_go(self.tid);
         }
@@ -251,11 +272,10 @@ impl Thread {
         &self,
         listener: &Listener,
         notification: u64,
-        state: u32,
+        reply: &Reply,
         last: &Donation,
         others: &[Donation],
     ) {
-        let head = self.slot.head();
         for donation in others {
             match listener.add_fd(notification, donation.file.as_raw_fd(), AfterAddFd::Keep) {
                 Ok(number) => {
@@ -266,8 +286,7 @@ impl Thread {
             }
         }
         self.set_fd(&last.users, shim_abi::FD_OF_RING);
-        head.has_fd.store(u32::from(!last.keep), Ordering::Relaxed);
-        head.state.store(state, Ordering::SeqCst);
+        self.publish(reply, if last.keep { 0 } else { task::HAS_FD });
         match listener.add_fd(notification, last.file.as_raw_fd(), AfterAddFd::Answer) {
             Ok(number) => self.process.hold(last, number),
             Err(errno) => self.lost(errno),
@@ -316,7 +335,10 @@ impl Kicker for Thread {
     fn blocks(&self) {
         // Else what is posted is the answer to an order, which is yet to be found.
         if self.is_taken.load(Ordering::Relaxed) {
-            self.slot.head().state.store(state::LONG, Ordering::Relaxed);
+            let (from, to) = (state::POSTED, state::LONG);
+            let word = &self.slot.head().state;
+            // Else it sleeps already.
+            let _ = word.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use abi::{Errno, UserAddr};
 use parking_lot::Mutex;
-use shim_abi::{BOUNCE_END, BOUNCE_OFFSET, MAX_COPIES, MAX_WINDOWS, window};
+use shim_abi::{BOUNCE_END, BOUNCE_OFFSET, MAX_COPIES, MAX_WINDOWS, task, window};
 
 use super::process::Process;
 use super::region::SlotRef;
@@ -39,6 +39,10 @@ impl Window {
         (end <= self.len).then_some(self.place + inside)
     }
 
+    fn is_front_of(&self, other: &Self) -> bool {
+        self.addr == other.addr && self.place == other.place
+    }
+
     fn overlaps(&self, addr: u64, len: u64) -> bool {
         addr < self.addr.saturating_add(self.len) && self.addr < addr.saturating_add(len)
     }
@@ -58,8 +62,12 @@ impl<const N: usize> Default for List<N> {
 }
 
 impl<const N: usize> List<N> {
+    fn as_slice(&self) -> &[Window] {
+        self.windows.get(..self.len).unwrap_or_default()
+    }
+
     fn iter(&self) -> impl Iterator<Item = &Window> {
-        self.windows.iter().take(self.len)
+        self.as_slice().iter()
     }
 
     fn push(&mut self, window: Window) -> bool {
@@ -87,13 +95,15 @@ struct State {
 }
 
 impl Windows {
-    /// Takes over what the shim offers with a call; true when it is anything. Offers that make no sense are none.
-    pub fn open(&self, slot: &SlotRef) -> bool {
-        let fast = slot.fast();
-        let count = fast.window_count.load(Relaxed) as usize;
+    /// Takes over the `count` windows that the shim offers with a call; true when they are any. Offers that make no sense
+    /// are none.
+    pub fn open(&self, slot: &SlotRef, count: usize) -> bool {
+        if count == 0 {
+            return false;
+        }
         let mut state = self.0.lock();
-        *state = State::default();
-        for offer in fast.windows.iter().take(count.min(MAX_WINDOWS)) {
+        state.clear();
+        for offer in slot.head().windows.iter().take(count.min(MAX_WINDOWS)) {
             let word = offer.place.load(Relaxed);
             let place = u64::from(word & !window::OUTPUT);
             let len = u64::from(offer.len.load(Relaxed));
@@ -108,17 +118,26 @@ impl Windows {
         state.inputs.len + state.outputs.len > 0
     }
 
-    /// The call is answered: tells the shim what to copy out.
-    pub fn close(&self, slot: &SlotRef) {
+    /// The call is answered: what the shim is to copy out, as bits of a reply's word ([`task`]).
+    pub fn close(&self, slot: &SlotRef) -> u32 {
         let mut state = self.0.lock();
-        let fast = slot.fast();
-        for (copy, place) in state.copies.iter().zip(&fast.copies) {
-            place.addr.store(copy.addr, Relaxed);
-            place.len.store(copy.len as u32, Relaxed);
-            place.place.store(copy.place as u32, Relaxed);
-        }
-        slot.head().copy_count.store(state.copies.len as u32, Relaxed);
-        *state = State::default();
+        let bits = match (state.copies.as_slice(), state.outputs.as_slice()) {
+            ([], _) => 0,
+            // What the shim knows itself needs not be told by a line of its own.
+            ([copy], [output, ..]) if copy.is_front_of(output) && copy.len <= task::MOST_OUTPUT => {
+                (copy.len as u32) << task::OUTPUT_SHIFT
+            }
+            (copies, _) => {
+                for (copy, place) in copies.iter().zip(&slot.fast().copies) {
+                    place.addr.store(copy.addr, Relaxed);
+                    place.len.store(copy.len as u32, Relaxed);
+                    place.place.store(copy.place as u32, Relaxed);
+                }
+                (copies.len() as u32) << task::COPIES_SHIFT
+            }
+        };
+        state.clear();
+        bits
     }
 
     /// The call's answer will not go by this way: writes what waits.
@@ -194,6 +213,12 @@ impl Windows {
 }
 
 impl State {
+    fn clear(&mut self) {
+        self.inputs.len = 0;
+        self.outputs.len = 0;
+        self.copies.len = 0;
+    }
+
     fn has_room_for_copy(&self) -> bool {
         self.copies.len < MAX_COPIES
     }

@@ -5,7 +5,7 @@ use platform::{Context, Event, HostOp, NewContext, Prot};
 
 use crate::harness::{CODE, DATA, block_on, load, map, platform, step};
 
-fn same_place(context: &dyn Context) -> NewContext {
+fn same_place(context: &mut dyn Context) -> NewContext {
     NewContext { regs: *context.regs(), fs_base: None }
 }
 
@@ -27,7 +27,7 @@ fn fork_copies_memory_registers_and_vector_state() {
     parent.space().write(UserAddr(DATA), &[9; 16]);
     step(&mut *parent);
     for round in 0..20u64 {
-        let mut new = same_place(&*parent);
+        let mut new = same_place(&mut *parent);
         new.regs.rax = 1000 + round;
         let mut child = block_on(parent.fork(new)).expect("forked");
         assert_ne!(child.space().id(), parent.space().id());
@@ -51,7 +51,7 @@ fn fork_of_a_fork_of_a_fork() {
     for _ in 0..10 {
         let parent = generations.last_mut().expect("one");
         step(&mut **parent);
-        let new = same_place(&**parent);
+        let new = same_place(&mut **parent);
         let child = block_on(parent.fork(new)).expect("forked");
         generations.push(child);
     }
@@ -119,7 +119,7 @@ fn slots_of_ended_threads_are_used_again() {
     let mut first = load(&platform, code);
     step(&mut *first);
     for _ in 0..300 {
-        let new = same_place(&*first);
+        let new = same_place(&mut *first);
         let mut thread = block_on(first.clone_thread(new)).expect("a thread");
         assert_eq!(step(&mut *thread), Event::Syscall);
     }
@@ -132,7 +132,7 @@ fn memory_stays_reachable_when_the_first_thread_is_gone() {
     let code = snippet!("2:", "mov eax, 56", "syscall", "jmp 2b");
     let mut first = load(&platform, code);
     step(&mut *first);
-    let new = same_place(&*first);
+    let new = same_place(&mut *first);
     let mut second = block_on(first.clone_thread(new)).expect("a thread");
     assert_eq!(step(&mut *second), Event::Syscall);
     drop(first);
@@ -152,7 +152,7 @@ fn running_thread_ends_with_its_context() {
     let mut first = load(&platform, code);
     step(&mut *first);
     for _ in 0..20 {
-        let new = same_place(&*first);
+        let new = same_place(&mut *first);
         let mut thread = block_on(first.clone_thread(new)).expect("a thread");
         thread.resume();
         std::thread::sleep(std::time::Duration::from_millis(1));

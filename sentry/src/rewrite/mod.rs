@@ -147,7 +147,7 @@ impl Rewriter {
 /// A thread's call came: counts it, and sees to its site when that has trapped often enough.
 pub async fn on_call(kernel: &Arc<Kernel>, thread: &Arc<Thread>, context: &mut dyn Context) {
     let Some(rewriter) = &kernel.rewriter else { return };
-    let number = context.regs().syscall_number();
+    let number = context.call().number;
     if FORKS.contains(&number) {
         let wishes = thread.mm().with_state(|state| state.sites.take_wishes(LEARN_AFTER));
         for (site, number) in wishes {

@@ -21,8 +21,7 @@ pub const EXECVEAT: u64 = 322;
 /// # Errors
 /// `ENOSYS` for a number without a row.
 pub async fn dispatch(cx: &mut Cx<'_>) -> SysResult {
-    let regs = cx.context.regs();
-    let (mut number, words) = (regs.syscall_number(), regs.syscall_args());
+    let abi::arch::Call { mut number, args: words } = cx.context.call();
     if number == RESTART_SYSCALL {
         // See restart_syscall(2): the arguments are still those of the interrupted call.
         let block = cx.thread.attrs.lock().restart_block.take().ok_or(Errno::EINTR)?;

@@ -123,7 +123,7 @@ async fn make(cx: &mut Cx<'_>, flags: CloneFlags, args: &CloneArgs, tid: Tid) ->
 }
 
 /// Registers of the child: the caller's, with 0 as the call's result.
-fn new_context(cx: &Cx<'_>, flags: CloneFlags, args: &CloneArgs) -> Result<NewContext> {
+fn new_context(cx: &mut Cx<'_>, flags: CloneFlags, args: &CloneArgs) -> Result<NewContext> {
     let mut regs = *cx.context.regs();
     regs.rax = 0;
     if args.stack != 0 {

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context as TaskContext, Poll};
 
 use abi::Errno;
+use abi::arch::Registers;
 use shim_abi::{MAX_OPS, kind, sleep};
 
 use super::super::frame;
@@ -16,6 +17,14 @@ impl SeccompContext {
         &mut self,
         cx: &mut TaskContext<'_>,
     ) -> Poll<Result<Post, PlatformError>> {
+        if std::mem::take(&mut self.is_sent)
+            && self.thread.has_waker(cx.waker())
+            && !self.process.is_dead()
+        {
+            // Whoever finds a post, or the process dead, wakes us from now on. Not looked at: the guest is about to write to
+            // that line.
+            return Poll::Pending;
+        }
         if !self.thread.is_posted() {
             self.thread.set_waker(cx.waker());
             // Again: it may have been posted, or died, before the waker was there.
@@ -38,7 +47,13 @@ impl SeccompContext {
     fn take_post(&mut self) -> Result<Post, PlatformError> {
         self.thread.take();
         let head = self.head();
-        let what = head.kind.load(Relaxed);
+        let word = head.word.load(Relaxed);
+        let what = word & kind::MASK;
+        if what == kind::CALL {
+            // The rest of the slot is on other cache lines.
+            let windows = (word >> kind::WINDOWS_SHIFT) as usize;
+            return Ok(Post::Call { windows });
+        }
         let (done, errno) = (head.ops_done.load(Relaxed), head.errno.load(Relaxed));
         let errno = match i32::try_from(errno) {
             Ok(0) => None,
@@ -57,7 +72,6 @@ impl SeccompContext {
             (kind::OPS_DONE, errno) => {
                 Ok(Post::Done { done, errno, result: head.result.load(Relaxed) })
             }
-            (kind::CALL, _) => Ok(Post::Call),
             (kind::KICKED, _) => Ok(Post::Kicked),
             (kind::COPY_FAILED, _) => Ok(Post::CopyFailed),
             (kind::DEFER_FAILED, Some(errno)) => Ok(Post::DeferFailed { done, errno }),
@@ -78,6 +92,7 @@ impl SeccompContext {
         };
         self.frame = at;
         self.regs = regs;
+        self.lacks_rest = false;
         self.dirty = Dirty::No;
         self.is_fast = false;
         self.take_bases();
@@ -110,15 +125,13 @@ impl SeccompContext {
     }
 
     /// Registers of an event without a signal.
-    pub(in super::super) fn take_fast(&mut self) -> Result<(), PlatformError> {
-        let Some(regs) = frame::read_registers(self.thread.slot(), FAST_CONTEXT) else {
-            return Err(self.broken("frame outside of its slot"));
-        };
+    pub(in super::super) fn take_fast(&mut self) {
+        let call = self.head().call.each_ref().map(|word| word.load(Relaxed));
+        self.regs = frame::with_call(Registers::default(), call);
+        self.lacks_rest = true;
         self.frame = FAST_CONTEXT;
-        self.regs = regs;
         self.dirty = Dirty::No;
         self.is_fast = true;
-        Ok(())
     }
 
     /// Of a call that was a wait on the host: it stays counted until its thread is in the sentry's queue.
@@ -144,7 +157,7 @@ impl SeccompContext {
             if i32::try_from(signal) != Ok(libc::SIGILL) {
                 return Err(self.broken("another signal than ordered"));
             }
-            let regs = self.regs;
+            let regs = *self.regs();
             self.take_signal(signal, frame)?;
             *self.regs_mut() = regs;
             Ok(())
@@ -204,24 +217,26 @@ impl SeccompContext {
                 Post::Signal { signal, frame } => {
                     return Poll::Ready(self.take_signal(signal, frame));
                 }
-                Post::Call => {
-                    let taken = self.take_fast();
+                Post::Call { windows } => {
+                    self.take_fast();
                     self.note_ended_wait();
-                    self.has_windows = self.thread.windows.open(self.thread.slot());
-                    return Poll::Ready(taken.map(|()| Event::Syscall));
+                    self.has_windows = self.thread.windows.open(self.thread.slot(), windows);
+                    return Poll::Ready(Ok(Event::Syscall));
                 }
                 Post::CopyFailed => {
-                    if let Err(error) = self.take_fast() {
-                        return Poll::Ready(Err(error));
-                    }
+                    self.take_fast();
                     self.set_return(Errno::EFAULT.to_return());
                     self.resume();
                     continue;
                 }
-                Post::Kicked => return Poll::Ready(self.take_fast().map(|()| Event::Interrupted)),
+                Post::Kicked => {
+                    self.take_fast();
+                    return Poll::Ready(Ok(Event::Interrupted));
+                }
                 Post::Done { done, errno: None, .. } if self.is_partial => {
                     self.deferred_done += done;
-                    self.send_deferred();
+                    let answer = std::mem::take(&mut self.answer);
+                    self.send_deferred(answer);
                     continue;
                 }
                 Post::Done { done, errno: Some(errno), .. } if self.is_partial => (done, errno),
@@ -230,6 +245,10 @@ impl SeccompContext {
             };
             self.deferred.clear();
             self.is_partial = false;
+            if self.is_fast && self.dirty == Dirty::No {
+                // The result perhaps was to go with what failed.
+                self.dirty = Dirty::Return;
+            }
             let index = self.deferred_done + failed.0;
             return Poll::Ready(Ok(Event::DeferredFailed { index, errno: failed.1 }));
         }

@@ -5,13 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use abi::Errno;
-use shim_abi::{op, reply, state};
+use shim_abi::{op, state};
 
 use super::super::frame;
 use super::super::ops::{RawOp, split_batch};
 use super::super::thread::{Donation, Reply};
 use super::{Dirty, SeccompContext};
-use crate::{HostOp, PlatformError};
+use crate::{Context, HostOp, PlatformError};
+
+/// What goes with the reply to a call.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Answer {
+    /// Bits of [`shim_abi::task`]: what is to be copied out.
+    word: u32,
+    /// The call's result, when no other register is new.
+    returned: Option<u64>,
+}
 
 impl SeccompContext {
     /// What the guest believes to be the base of gs: the slot's address is our own affair.
@@ -29,30 +38,35 @@ impl SeccompContext {
         }
     }
 
-    /// Puts the registers where the guest will load them from.
-    pub(in super::super) fn give_registers(&mut self) {
-        let head = self.thread.slot().head();
+    /// Puts the registers where the guest will load them from, but for what goes with the reply.
+    pub(in super::super) fn give_registers(&mut self) -> Answer {
+        let mut answer = Answer::default();
         if std::mem::take(&mut self.has_windows) {
-            self.thread.windows.close(self.thread.slot());
-        } else {
-            head.copy_count.store(0, Relaxed);
+            answer.word = self.thread.windows.close(self.thread.slot());
         }
         let (dirty, frame) = (std::mem::replace(&mut self.dirty, Dirty::No), self.frame);
-        if dirty == Dirty::Return && self.is_fast {
-            head.returned.store(self.regs.rax, Relaxed);
-            head.reply.store(reply::RETURN, Relaxed);
-            return;
+        if dirty == Dirty::No {
+            return answer;
         }
-        head.reply.store(reply::REGISTERS, Relaxed);
-        if dirty != Dirty::No
-            && frame::write_registers(self.thread.slot(), frame, &self.regs).is_none()
-        {
+        if dirty == Dirty::Return && self.is_fast {
+            answer.returned = Some(self.regs.rax);
+            return answer;
+        }
+        let regs = *self.regs();
+        let slot = self.thread.slot();
+        if self.is_fast {
+            for (to, from) in slot.head().call.iter().zip(frame::call_of(&regs)) {
+                to.store(from, Relaxed);
+            }
+        }
+        if frame::write_registers(slot, frame, &regs).is_none() {
             self.process.fail("broke its channel: frame outside of its slot");
         }
+        answer
     }
 
     /// Writes operations into the slot and gives it to the guest.
-    pub(in super::super) fn send(&mut self, ops: &[RawOp], order: u32) {
+    pub(in super::super) fn send(&mut self, ops: &[RawOp], order: u32, answer: Answer) {
         let head = self.thread.slot().head();
         let mut files: Vec<Donation> = Vec::new();
         for (at, (raw, place)) in ops.iter().zip(&head.ops).enumerate() {
@@ -87,8 +101,6 @@ impl SeccompContext {
                 count += 1;
             }
         }
-        head.op_count.store(count as u32, Relaxed);
-        head.has_fd.store(0, Relaxed);
         if !files.is_empty() {
             self.shared.cool_down();
         } else if order == state::RESUME {
@@ -96,15 +108,22 @@ impl SeccompContext {
         }
         self.shared.keep_away(&self.thread);
         self.shared.await_thread(&self.thread);
-        self.thread.reply(&self.shared.listener, Reply { state: order, files });
+        self.is_sent = true;
+        let Answer { word, returned } = answer;
+        let reply = Reply { state: order, word: word | count as u32, returned, files };
+        self.thread.reply(&self.shared.listener, reply);
     }
 
     /// Sends the next part of the deferred operations, the last one with the order to run.
-    pub(in super::super) fn send_deferred(&mut self) {
+    pub(in super::super) fn send_deferred(&mut self, answer: Answer) {
         let part = split_batch(&mut self.deferred);
         self.is_partial = !self.deferred.is_empty();
-        let order = if self.is_partial { state::EXECUTE } else { state::RESUME };
-        self.send(&part, order);
+        if self.is_partial {
+            self.answer = answer;
+            self.send(&part, state::EXECUTE, Answer::default());
+        } else {
+            self.send(&part, state::RESUME, answer);
+        }
     }
 
     /// Executes one batch; how many took effect, why the next did not, the last one's result.
@@ -117,7 +136,7 @@ impl SeccompContext {
             return Err(self.process.death());
         }
         self.is_executing = true;
-        self.send(ops, state::EXECUTE);
+        self.send(ops, state::EXECUTE, Answer::default());
         let (done, errno, result) = poll_fn(|cx| self.poll_done(cx)).await?;
         // A close that failed is nothing that the caller asked for.
         if errno.is_some() && done < ops.len() {
@@ -145,7 +164,7 @@ impl SeccompContext {
         }
         self.flush_windows();
         self.is_settling = true;
-        self.send(&[], state::SETTLE);
+        self.send(&[], state::SETTLE, Answer::default());
         poll_fn(|cx| self.poll_settled(cx)).await
     }
 
