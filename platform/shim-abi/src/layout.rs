@@ -96,10 +96,10 @@ pub mod kind {
     /// Guest memory that a call's output should go to is not there.
     pub const COPY_FAILED: u32 = 6;
 
-    /// The kind is in the low bits of a posted [`super::Slot::word`]; with a call the count of
-    /// [`super::Slot::windows`] above.
+    /// The kind is in the low bits of a posted [`super::Slot::word`]; with a call a bit above for each of its
+    /// [pointers](crate::pointers) that goes with it.
     pub const MASK: u32 = 0xff;
-    pub const WINDOWS_SHIFT: u32 = 8;
+    pub const POINTERS_SHIFT: u32 = 8;
 }
 
 /// Bits of [`Slot::word`] with a reply.
@@ -185,7 +185,7 @@ pub struct Op {
 pub const MAX_OPS: usize = 56;
 
 /// Head of a slot. What a call and its answer consist of is in one cache line, for each line that goes from one processor
-/// to the other takes a tenth of a microsecond or two; what comes with some calls is in the next.
+/// to the other takes a tenth of a microsecond or two.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Slot {
@@ -195,9 +195,6 @@ pub struct Slot {
     pub word: AtomicU32,
     /// With a [`kind::CALL`]: number and arguments. Back in guest code rax, rdi, rsi, rdx, r10, r8 and r9 are what is here.
     pub call: [AtomicU64; 7],
-    /// What comes with a call.
-    pub windows: [Window; MAX_WINDOWS],
-    _line: [u64; 4],
     pub signal: AtomicU32,
     /// Offset of the `ucontext` in the slot.
     pub frame: AtomicU32,
@@ -217,6 +214,7 @@ pub struct Slot {
     _line_1: u64,
     /// In the first slot: who waits for private futexes.
     pub waits: Waits,
+    _room: [u64; 16],
     pub ops: [Op; MAX_OPS],
 }
 
@@ -278,7 +276,10 @@ pub struct Fast {
     /// Results of calls that the shim answers itself, by [`answer`]; kept true by the sentry.
     pub answers: [AtomicU64; answer::COUNT],
     /// With a reply: what is to be copied to guest memory.
-    pub copies: [Window; MAX_COPIES],
+    pub copies: [CopyOut; MAX_COPIES],
+    /// The call's first output and its place; the guest's side only.
+    pub output_addr: AtomicU64,
+    pub output_place: AtomicU64,
     /// The guest's xmm registers while compiled code runs; the guest's side only.
     pub vectors: [Vector; 16],
     /// Not zero: the shim may change `mask`.
@@ -337,31 +338,21 @@ pub mod answer {
     }
 }
 
-/// Guest memory that a call takes or gives, and its place in the slot.
+/// Guest memory that a call gives, and its place in the slot.
 #[repr(C)]
 #[derive(Debug)]
-pub struct Window {
+pub struct CopyOut {
     pub addr: AtomicU64,
     pub len: AtomicU32,
-    /// Offset in the slot; of a window also one of [`window`]'s bits.
+    /// Offset in the slot.
     pub place: AtomicU32,
 }
 
-/// Bits of [`Window::place`].
-pub mod window {
-    /// A copy of what is at `addr`.
-    pub const INPUT: u32 = 0;
-    /// Room for what is to be at `addr`.
-    pub const OUTPUT: u32 = 1 << 31;
-}
-
-pub const MAX_WINDOWS: usize = 6;
 pub const MAX_COPIES: usize = 8;
 
 const _: () = assert!(CHANNEL_ADDR.is_multiple_of(CHANNEL_SIZE) && CHANNEL_SIZE == 1 << 29);
 const _: () = assert!(size_of::<Op>() == 64);
-const _: () = assert!(offset_of!(Slot, windows) == 64);
-const _: () = assert!(offset_of!(Slot, signal) == 192);
+const _: () = assert!(offset_of!(Slot, signal) == 64);
 const _: () = assert!(offset_of!(Slot, ops) == 512);
 const _: () = assert!(MAX_OPS as u32 <= task::OPS && MAX_COPIES as u32 <= task::COPIES);
 const _: () = assert!(offset_of!(Fast, registers) == 40);

@@ -1,7 +1,9 @@
-//! Layout and state words of the channel between sentry and shim; the shim includes `layout.rs` as a module.
+//! Layout and state words of the channel between sentry and shim, and what goes with which call; the shim includes the two
+//! files as modules.
 
 #![no_std]
 
 mod layout;
+pub mod pointers;
 
 pub use layout::*;

@@ -163,11 +163,11 @@ unsafe extern "C" fn save() {
         "call {with_vectors}",
         "cmp eax, {answered}",
         "je {out}",
-        "shl eax, {windows}",
+        "shl eax, {pointers}",
         "lea edx, [rax + {call}]",
         "jmp {post}",
         answered = const ANSWERED.cast_signed(),
-        windows = const kind::WINDOWS_SHIFT,
+        pointers = const kind::POINTERS_SHIFT,
         numbers = const marshal::NUMBERS,
         wanted = sym marshal::IS_WANTED,
         offer = sym offer,
@@ -438,7 +438,7 @@ extern "C" fn serve(slot: u64) -> u32 {
     }
 }
 
-/// Answers the call (then [`ANSWERED`]), or puts what it points to into the slot: how many windows.
+/// Answers the call (then [`ANSWERED`]), or puts what it points to into the slot: which pointers.
 extern "C" fn offer(slot: u64) -> u32 {
     let slot = channel::slot_of(slot);
     let result = match slot.number() {

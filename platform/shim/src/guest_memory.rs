@@ -16,10 +16,10 @@ pub fn copy(to: u64, from: u64, len: u64) -> u64 {
     unsafe { guest_copy(to, from, len) }
 }
 
-/// Copies a string with its end, or as much of it as `most` bytes and the memory have; how many bytes.
-pub fn copy_string(to: u64, from: u64, most: u64) -> u64 {
+/// Copies a string of at most `most` bytes; false when its end is not among them, or not there.
+pub fn copy_string(to: u64, from: u64, most: u64) -> bool {
     // SAFETY: as above.
-    most - unsafe { guest_copy_string(to, from, most) }
+    unsafe { guest_copy_string(to, from, most) == 0 }
 }
 
 /// Whether a byte can be written; it stays what it is.
@@ -104,7 +104,7 @@ unsafe extern "C" fn guest_copy(to: u64, from: u64, len: u64) -> u64 {
     )
 }
 
-/// Wherever it faults, rdx is what is left.
+/// Zero when the string was copied with its end.
 #[unsafe(naked)]
 unsafe extern "C" fn guest_copy_string(to: u64, from: u64, most: u64) -> u64 {
     naked_asm!(
@@ -120,10 +120,12 @@ unsafe extern "C" fn guest_copy_string(to: u64, from: u64, most: u64) -> u64 {
         "dec rdx",
         "test al, al",
         "jnz 2b",
+        "xor eax, eax",
+        "ret",
         "3:",
         ".globl shim_string_end",
         "shim_string_end:",
-        "mov rax, rdx",
+        "mov eax, 1",
         "ret",
     )
 }

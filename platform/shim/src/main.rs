@@ -8,7 +8,11 @@
 
 #[path = "../../shim-abi/src/layout.rs"]
 #[allow(dead_code, reason = "the sentry's side uses the rest")]
-mod abi;
+mod layout;
+#[path = "../../shim-abi/src/pointers.rs"]
+mod pointers;
+
+use layout as abi;
 
 /// Address of a label in an assembly block. (As an external symbol it would need a table that the linker fills in: data.)
 macro_rules! label {

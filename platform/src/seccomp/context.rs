@@ -31,7 +31,8 @@ enum Post {
     },
     /// Without a signal: registers are in [`Slot::call`] and [`Fast`](shim_abi::Fast).
     Call {
-        windows: usize,
+        /// Pointers that go with it.
+        offered: u32,
     },
     Kicked,
     /// An answered call's output had nowhere to go.

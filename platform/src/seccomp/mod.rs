@@ -61,8 +61,8 @@
 //!    arrives too late costs a spurious `Interrupted`. On the way without a signal nothing is blocked: the handler sets
 //!    `Fast::kicked`, posting clears it (the event is the kick's consequence), and the way out looks at it; its rest can
 //!    begin again, and the handler makes it do so.
-//! 7. *Sleep.* A shim sets `waiting` (barrier) before it looks at `state` a last time; the sentry writes `state`
-//!    (barrier) before it looks at `waiting`.
+//! 7. *Sleep.* A shim that sleeps says so in `state` itself, by an exchange; the sentry exchanges the word, too, and wakes whom
+//!    it finds asleep. (A word of its own would cost the sentry another look at a line that the shim is reading.)
 //! 8. *Birth.* A new thread or process says hello with the unguessable token of the order it stems from. The sentry
 //!    believes the kernel's word for its id, never the creator's. The slot of a newborn is POSTED from the start.
 //! 9. *Death of a slot.* A slot is used again when CLONE_CHILD_CLEARTID has cleared `alive`, that is, when the host

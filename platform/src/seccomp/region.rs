@@ -5,6 +5,7 @@
 //! 2. Guests write it at any time: only atomics are handed out, all of whose bit patterns are valid.
 //! 3. Offsets are checked against the mapping's size before a pointer is made.
 
+use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -209,6 +210,39 @@ impl SlotRef {
                 },
             }
         }
+    }
+
+    /// Bytes of the string at `offset` with its end, at most `most` (which is a multiple of 8, as is the offset): what lies
+    /// behind is of no call.
+    pub fn string_len(&self, offset: u64, most: u64) -> u64 {
+        let mut len = 0;
+        while len < most {
+            let Some(word) = self.word(offset + len) else { break };
+            let bytes = word.load(Relaxed).to_le_bytes();
+            if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
+                return len + end as u64 + 1;
+            }
+            len += 8;
+        }
+        len
+    }
+
+    /// Asks the processor for the lines of a range whose front is about to be written.
+    pub fn prefetch_for_writing(&self, offset: u64, len: u64) {
+        const LINE: u64 = 64;
+        const MOST: u64 = 3 * LINE;
+        for at in (offset..offset.saturating_add(len.min(MOST))).step_by(LINE as usize) {
+            let address = self.base().wrapping_add(at as usize);
+            // SAFETY: a hint, which may name any address.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) };
+        }
+    }
+
+    /// The same, of the line at the offset, which is about to be read.
+    pub fn prefetch(&self, offset: u64) {
+        let address = self.base().wrapping_add(offset as usize);
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
 
     /// The word at an offset, or `None` when that is unaligned or outside.

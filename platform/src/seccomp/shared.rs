@@ -158,6 +158,7 @@ impl Shared {
         if thread.is_doomed.load(SeqCst) {
             self.finish_thread(thread);
         } else {
+            thread.prefetch_post();
             thread.wake();
         }
     }

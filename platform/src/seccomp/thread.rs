@@ -8,7 +8,7 @@ use std::task::Waker;
 use abi::Errno;
 use abi::signal::{SigAction, Signal};
 use parking_lot::Mutex;
-use shim_abi::{answer, sleep, state, task};
+use shim_abi::{answer, kind, sleep, state, task};
 
 use super::listener::Listener;
 use super::process::Process;
@@ -122,13 +122,17 @@ impl Thread {
         matches!(now, state::POSTED | state::POSTED_ASLEEP)
     }
 
+    /// Its post was found: asks for what goes with it, if anything does.
+    pub fn prefetch_post(&self) {
+        if self.slot.head().word.load(Ordering::Relaxed) >> kind::POINTERS_SHIFT != 0 {
+            self.slot.prefetch(shim_abi::BOUNCE_OFFSET);
+        }
+    }
+
     /// Whether the guest waits for us, whatever for.
     pub fn is_ours(&self) -> bool {
         let now = self.slot.head().state.load(Ordering::Acquire);
-        matches!(
-            now,
-            state::POSTED | state::LONG | state::POSTED_ASLEEP | state::LONG_ASLEEP
-        )
+        matches!(now, state::POSTED | state::LONG | state::POSTED_ASLEEP | state::LONG_ASLEEP)
     }
 
     /// Wakes the task that owns the context.

@@ -10,9 +10,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use abi::arch::Call;
 use abi::{Errno, UserAddr};
 use parking_lot::Mutex;
-use shim_abi::{BOUNCE_END, BOUNCE_OFFSET, MAX_COPIES, MAX_WINDOWS, task, window};
+use shim_abi::pointers::{Kind, MOST_POINTERS, Places, pointers};
+use shim_abi::{MAX_COPIES, task};
 
 use super::process::Process;
 use super::region::SlotRef;
@@ -88,34 +90,37 @@ pub struct Windows(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    inputs: List<MAX_WINDOWS>,
-    outputs: List<MAX_WINDOWS>,
+    inputs: List<MOST_POINTERS>,
+    outputs: List<MOST_POINTERS>,
     /// Written, not yet copied out.
     copies: List<MAX_COPIES>,
 }
 
 impl Windows {
-    /// Takes over the `count` windows that the shim offers with a call; true when they are any. Offers that make no sense
-    /// are none.
-    pub fn open(&self, slot: &SlotRef, count: usize) -> bool {
-        if count == 0 {
+    /// Takes over the pointers that the shim `offered` with a call, one bit each; true when they are any.
+    pub fn open(&self, slot: &SlotRef, call: &Call, offered: u32) -> bool {
+        if offered == 0 {
             return false;
         }
         let mut state = self.0.lock();
         state.clear();
-        for offer in slot.head().windows.iter().take(count.min(MAX_WINDOWS)) {
-            let word = offer.place.load(Relaxed);
-            let place = u64::from(word & !window::OUTPUT);
-            let len = u64::from(offer.len.load(Relaxed));
-            let fits = place >= BOUNCE_OFFSET && place + len <= BOUNCE_END;
-            let window = Window { addr: offer.addr.load(Relaxed), len, place };
-            if fits && word & window::OUTPUT != 0 {
+        let mut places = Places::first();
+        for (index, pointer) in pointers(call.number).into_iter().enumerate() {
+            let argument = |index: u8| call.args.get(usize::from(index)).copied().unwrap_or(0);
+            let Some((kind, addr, most)) = pointer.resolve(argument) else { break };
+            let is_offered = offered & 1 << index != 0;
+            let Some(place) = places.place(addr, most).filter(|_| is_offered) else { continue };
+            places.take(most);
+            let len = if kind == Kind::String { slot.string_len(place, most) } else { most };
+            let window = Window { addr, len, place };
+            if kind == Kind::Output {
+                slot.prefetch_for_writing(place, len);
                 state.outputs.push(window);
-            } else if fits {
+            } else {
                 state.inputs.push(window);
             }
         }
-        state.inputs.len + state.outputs.len > 0
+        true
     }
 
     /// The call is answered: what the shim is to copy out, as bits of a reply's word ([`task`]).

@@ -68,7 +68,7 @@ fn inputs_come_along() {
 }
 
 #[test]
-fn paths_come_along_and_end_where_memory_ends() {
+fn paths_come_along_as_a_whole_or_not_at_all() {
     let platform = platform();
     let Some(mut context) = load_caller(&platform) else { return };
     context.space().write(UserAddr(BUFFER), b"/etc/passwd\0rest");
@@ -77,11 +77,21 @@ fn paths_come_along_and_end_where_memory_ends() {
     let peeked = within(&*context, || context.space().peek(UserAddr(BUFFER), &mut seen));
     assert_eq!(peeked, Some(12));
     assert_eq!(&seen[..12], b"/etc/passwd\0");
+    // What an earlier path left in the slot belongs to nobody.
+    context.space().write(UserAddr(BUFFER), b"/etc\0");
+    call(&mut *context, 2, [BUFFER, 0, 0]);
+    let peeked = within(&*context, || context.space().peek(UserAddr(BUFFER), &mut seen));
+    assert_eq!((peeked, &seen[..5]), (Some(5), &b"/etc\0"[..]));
+    // Without an end in sight it stays where it is.
     let last = DATA + 0x2_0000 - 3;
     context.space().write(UserAddr(last), b"abc");
     call(&mut *context, 2, [last, 0, 0]);
     let peeked = within(&*context, || context.space().peek(UserAddr(last), &mut seen));
-    assert_eq!((peeked, &seen[..3]), (Some(3), &b"abc"[..]));
+    assert_eq!(peeked.unwrap_or(0), 0);
+    context.space().write(UserAddr(BUFFER), &[b'x'; 300]);
+    call(&mut *context, 2, [BUFFER, 0, 0]);
+    let peeked = within(&*context, || context.space().peek(UserAddr(BUFFER), &mut seen));
+    assert_eq!(peeked.unwrap_or(0), 0);
     for bad in [0, 16, DATA + 0x2_0000, u64::MAX - 2, 0x7e00_0001_0000_u64 << 3] {
         call(&mut *context, 2, [bad, 0, 0]);
         let peeked = within(&*context, || context.space().peek(UserAddr(bad), &mut seen));

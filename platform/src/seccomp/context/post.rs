@@ -51,8 +51,7 @@ impl SeccompContext {
         let what = word & kind::MASK;
         if what == kind::CALL {
             // The rest of the slot is on other cache lines.
-            let windows = (word >> kind::WINDOWS_SHIFT) as usize;
-            return Ok(Post::Call { windows });
+            return Ok(Post::Call { offered: word >> kind::POINTERS_SHIFT });
         }
         let (done, errno) = (head.ops_done.load(Relaxed), head.errno.load(Relaxed));
         let errno = match i32::try_from(errno) {
@@ -217,10 +216,11 @@ impl SeccompContext {
                 Post::Signal { signal, frame } => {
                     return Poll::Ready(self.take_signal(signal, frame));
                 }
-                Post::Call { windows } => {
+                Post::Call { offered } => {
                     self.take_fast();
                     self.note_ended_wait();
-                    self.has_windows = self.thread.windows.open(self.thread.slot(), windows);
+                    let slot = self.thread.slot();
+                    self.has_windows = self.thread.windows.open(slot, &self.call(), offered);
                     return Poll::Ready(Ok(Event::Syscall));
                 }
                 Post::CopyFailed => {
