@@ -277,6 +277,10 @@ pub struct Fast {
     pub words: [AtomicU64; 4],
     /// The process's dispositions, each a `struct sigaction` of the kernel; of signal n at n-1. Kept true by the sentry.
     pub actions: [[AtomicU64; 4]; 64],
+    /// While `has_mask`: set_robust_list(2)'s list. Written by the shim while guest code runs, else by the sentry.
+    pub robust_list: AtomicU64,
+    /// The same of sigaltstack(2): start, flags, size.
+    pub stack: [AtomicU64; 3],
     /// Signals whose disposition the shim may change as long as it stays the default one: only its flags and the like are
     /// new, which nobody but the process's only thread can see. Bit n-1 stands for signal n.
     pub may_change: AtomicU64,
@@ -302,6 +306,8 @@ pub mod answer {
     pub const EFFECTIVE_GID: u8 = 7;
     /// sched_yield(2), which the shim makes itself; the answer is not used.
     pub const YIELD: u8 = 8;
+    /// rseq(2): an errno, for who asks at the start of each thread.
+    pub const RSEQ: u8 = 9;
     pub const COUNT: usize = 16;
 
     /// The place of a call's answer.
@@ -315,6 +321,7 @@ pub mod answer {
             104 => GID,
             108 => EFFECTIVE_GID,
             24 => YIELD,
+            334 => RSEQ,
             _ => NONE,
         }
     }
@@ -323,6 +330,7 @@ pub mod answer {
 impl Fast {
     /// Index of rax in `registers`.
     pub const RAX: usize = 13;
+    pub const RSP: usize = 15;
 
     pub fn register(&self, index: usize) -> u64 {
         self.registers[index].load(core::sync::atomic::Ordering::Relaxed)

@@ -10,8 +10,9 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{BOUNCE_END, BOUNCE_OFFSET, Fast, MAX_WINDOWS, Slot, window};
-use crate::calls::FUTEX;
+use crate::calls::{FUTEX, SIGALTSTACK};
 use crate::guest_memory::{self, PAGE};
+use crate::signal_calls::SET_ROBUST_LIST;
 
 /// Longest input or output that goes through the slot. More touches pages of a large buffer that the call may not use.
 const MOST: u64 = 0x4000;
@@ -113,6 +114,8 @@ pub static IS_WANTED: [bool; NUMBERS] = {
         number += 1;
     }
     all[FUTEX as usize] = true;
+    all[SET_ROBUST_LIST as usize] = true;
+    all[SIGALTSTACK as usize] = true;
     all
 };
 
