@@ -197,7 +197,8 @@ pub struct Slot {
     pub result: AtomicU64,
     /// Written by the sentry before it replies: how many of [`Fast::copies`] are to be made.
     pub copy_count: AtomicU32,
-    _line_0: u32,
+    /// Written by the sentry: what this thread was ordered to make has said hello.
+    pub born: AtomicU32,
     pub fs_base: AtomicU64,
     pub gs_base: AtomicU64,
     /// Where a context that never ran finds its frame: offset of the `ucontext`.

@@ -269,12 +269,12 @@ impl Shared {
         }
     }
 
-    pub fn order_process(&self) -> Order {
-        self.orders.place(None)
+    pub fn order_process(&self, creator: &Thread) -> Order {
+        self.orders.place(None, creator.slot())
     }
 
-    pub fn order_thread(&self, process: &Arc<Process>) -> Order {
-        self.orders.place(Some(process))
+    pub fn order_thread(&self, creator: &Thread) -> Order {
+        self.orders.place(Some(creator.process()), creator.slot())
     }
 
     /// Watches a child that its parent claims to have made, in case it dies before it says hello.
