@@ -313,7 +313,7 @@ impl Shared {
     /// A channel region, never used before.
     pub fn take_region(&self) -> Result<Arc<Region>, Errno> {
         let ready = self.regions.lock().pop();
-        ready.map_or_else(|| self.region_maker.lock().make().map(Arc::new), Ok)
+        ready.map_or_else(|| self.region_maker.lock().make(), Ok)
     }
 
     /// Makes regions ahead of demand, when there is time.
@@ -321,7 +321,7 @@ impl Shared {
         while self.regions.lock().len() < REGIONS_AHEAD
             && let Ok(region) = self.region_maker.lock().make()
         {
-            self.regions.lock().push(Arc::new(region));
+            self.regions.lock().push(region);
         }
     }
 
