@@ -13,7 +13,10 @@ use super::sys;
 use abi::Errno;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
-use shim_abi::{CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, SLOT_SIZE, Slot};
+use shim_abi::{
+    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, SLOT_SIZE,
+    Slot,
+};
 
 /// A shared mapping of a memfd.
 #[derive(Debug)]
