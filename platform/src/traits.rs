@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use abi::arch::{Call, Registers};
-use abi::signal::{SigAction, Signal};
+use abi::signal::{SigAction, SigStack, Signal};
 use abi::{Errno, UserAddr};
 
 /// A future of a rare operation.
@@ -387,7 +387,7 @@ pub trait Kicker: Send + Sync {
     fn share_signals(self: Arc<Self>) -> Option<Arc<dyn SharedSignals>>;
 }
 
-/// Signal state that guest code can reach. Bit n-1 of a word stands for signal n.
+/// Signal state that guest code can reach, the alternate stack, and the list of robust futexes. Bit n-1 of a word stands for signal n.
 ///
 /// Who sends a signal calls [`SharedSignals::add_pending`] first and reads the mask then: either the mask is seen, or
 /// guest code sees that it has to make a call.
@@ -397,6 +397,18 @@ pub trait SharedSignals: Send + Sync {
 
     /// Replaces the mask. While guest code stands still.
     fn set_mask(&self, mask: u64);
+
+    /// What guest code has set by sigaltstack(2), or so it says.
+    fn stack(&self) -> SigStack;
+
+    /// Replaces it. While guest code stands still.
+    fn set_stack(&self, stack: &SigStack);
+
+    /// The list that guest code has set by set_robust_list(2), or so it says.
+    fn robust_list(&self) -> u64;
+
+    /// Replaces it. While guest code stands still.
+    fn set_robust_list(&self, head: u64);
 
     /// Signals that guest code neither lets through nor newly blocks without a call: those that are pending. Replaces
     /// what was said before.
@@ -420,7 +432,7 @@ pub trait SharedSignals: Send + Sync {
     fn forbid_changes(&self);
 }
 
-/// Results of getpid(2), gettid(2), getppid(2), getuid(2) and kin.
+/// Results of getpid(2), gettid(2), getppid(2), getuid(2) and kin, and of rseq(2), whose answer is an errno.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answers {
     pub pid: u32,
@@ -430,4 +442,5 @@ pub struct Answers {
     pub effective_uid: u32,
     pub gid: u32,
     pub effective_gid: u32,
+    pub rseq: Errno,
 }

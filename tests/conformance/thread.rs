@@ -14,7 +14,8 @@ tests! {
     futex_value_mismatch, futex_wait_times_out, futex_wake_counts, futex_requeue, futex_bitset, futex_between_processes,
     robust_mutex_tells_owner_died, thread_locals_are_separate, many_threads, task_directory_lists_threads,
     fork_from_a_thread, getcpu_and_affinity, main_thread_may_end_first, exec_from_a_thread_ends_the_others,
-    stop_holds_all_threads, membarrier_reaches_running_threads,
+    stop_holds_all_threads, membarrier_reaches_running_threads, robust_mutex_of_many_threads_in_turn,
+    signals_hit_who_makes_threads_and_processes,
 }
 
 fn threads_share_memory() {
@@ -352,4 +353,60 @@ fn membarrier_reaches_running_threads() {
         0
     });
     assert_eq!(exit_code(wait_for(child)), 0);
+}
+
+/// Often enough that nothing is done for the first time any more.
+fn robust_mutex_of_many_threads_in_turn() {
+    let mutex: *mut libc::pthread_mutex_t = shared_page().cast();
+    let mut attributes = std::mem::MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+    sys!(pthread_mutexattr_init(attributes.as_mut_ptr()));
+    sys!(pthread_mutexattr_setrobust(attributes.as_mut_ptr(), libc::PTHREAD_MUTEX_ROBUST));
+    assert_eq!(sys!(pthread_mutex_init(mutex, attributes.as_ptr())), 0);
+    let address = mutex as usize;
+    for round in 0..50 {
+        let locker =
+            thread::spawn(move || sys!(pthread_mutex_lock(address as *mut libc::pthread_mutex_t)));
+        assert_eq!(locker.join().expect("it does not panic"), 0);
+        assert_eq!(sys!(pthread_mutex_lock(mutex)), libc::EOWNERDEAD, "round {round}");
+        assert_eq!(sys!(pthread_mutex_consistent(mutex)), 0);
+        assert_eq!(sys!(pthread_mutex_unlock(mutex)), 0);
+    }
+}
+
+fn signals_hit_who_makes_threads_and_processes() {
+    const MADE: i32 = 400;
+    static HITS: AtomicU32 = AtomicU32::new(0);
+    static LEFT: AtomicU32 = AtomicU32::new(2);
+    extern "C" fn on_signal(_: i32) {
+        HITS.fetch_add(1, SeqCst);
+    }
+    let handler: extern "C" fn(i32) = on_signal;
+    // SAFETY: all zeros is a valid sigaction.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    (action.sa_sigaction, action.sa_flags) = (handler as usize, libc::SA_RESTART);
+    ok!(sigaction(libc::SIGUSR1, &action, ptr::null_mut()));
+    let forks = thread::spawn(|| {
+        for round in 0..MADE {
+            assert_eq!(exit_code(wait_for(in_child(|| round % 64))), round % 64);
+        }
+        LEFT.fetch_sub(1, SeqCst);
+        sleep_ms(60_000);
+    });
+    let clones = thread::spawn(|| {
+        for round in 0..MADE {
+            assert_eq!(thread::spawn(move || round).join().expect("it does not panic"), round);
+        }
+        LEFT.fetch_sub(1, SeqCst);
+        sleep_ms(60_000);
+    });
+    let makers = [&forks, &clones].map(std::os::unix::thread::JoinHandleExt::as_pthread_t);
+    let mut sent = 0;
+    while LEFT.load(SeqCst) != 0 {
+        for maker in makers {
+            assert_eq!(sys!(pthread_kill(maker, libc::SIGUSR1)), 0);
+            sent += 1;
+        }
+        sys!(usleep(100));
+    }
+    assert!((2..=sent).contains(&HITS.load(SeqCst)), "{sent} signals");
 }

@@ -201,6 +201,9 @@ pub struct Slot {
     pub ops_done: AtomicU32,
     pub errno: AtomicU32,
     pub result: AtomicU64,
+    /// Written by the sentry: what this thread was ordered to make has said hello.
+    pub born: AtomicU32,
+    _pad: u32,
     pub fs_base: AtomicU64,
     pub gs_base: AtomicU64,
     /// Where a context that never ran finds its frame: offset of the `ucontext`.
@@ -211,7 +214,6 @@ pub struct Slot {
     pub asleep: AtomicU32,
     /// In the first slot. Not zero: threads may wait for private futexes on the host. Written by the sentry.
     pub host_futexes: AtomicU32,
-    _line_1: u64,
     /// In the first slot: who waits for private futexes.
     pub waits: Waits,
     _room: [u64; 16],
@@ -295,6 +297,10 @@ pub struct Fast {
     pub words: [AtomicU64; 4],
     /// The process's dispositions, each a `struct sigaction` of the kernel; of signal n at n-1. Kept true by the sentry.
     pub actions: [[AtomicU64; 4]; 64],
+    /// While `has_mask`: set_robust_list(2)'s list. Written by the shim while guest code runs, else by the sentry.
+    pub robust_list: AtomicU64,
+    /// The same of sigaltstack(2): start, flags, size.
+    pub stack: [AtomicU64; 3],
     /// Signals whose disposition the shim may change as long as it stays the default one: only its flags and the like are
     /// new, which nobody but the process's only thread can see. Bit n-1 stands for signal n.
     pub may_change: AtomicU64,
@@ -320,6 +326,8 @@ pub mod answer {
     pub const EFFECTIVE_GID: u8 = 7;
     /// sched_yield(2), which the shim makes itself; the answer is not used.
     pub const YIELD: u8 = 8;
+    /// rseq(2): an errno, for who asks at the start of each thread.
+    pub const RSEQ: u8 = 9;
     pub const COUNT: usize = 16;
 
     /// The place of a call's answer.
@@ -333,8 +341,17 @@ pub mod answer {
             104 => GID,
             108 => EFFECTIVE_GID,
             24 => YIELD,
+            334 => RSEQ,
             _ => NONE,
         }
+    }
+}
+
+impl Fast {
+    pub const RSP: usize = 15;
+
+    pub fn register(&self, index: usize) -> u64 {
+        self.registers[index].load(core::sync::atomic::Ordering::Relaxed)
     }
 }
 

@@ -7,6 +7,8 @@ use crate::abi::{self, Global, Slot, global_flag, kind, op, ring, state, task};
 use crate::calls::{self, die, failed, syscall};
 use crate::{clone, fast, guest_memory};
 
+const FUTEX_WAIT: u64 = 0;
+
 /// The sentry's page.
 pub fn global() -> &'static Global {
     // SAFETY: mapped by the zygote before anything else, read-only, all fields atomic.
@@ -65,7 +67,11 @@ pub fn obey(slot: &Slot) -> Outcome {
                 }
                 let ok = execute(slot, word, fd);
                 if order == state::EXECUTE {
+                    let has_made = ok && is_birth(slot);
                     post(slot, kind::OPS_DONE);
+                    if has_made {
+                        await_birth(slot);
+                    }
                 } else if ok && fast::copy_out(slot, word) {
                     return Outcome::Resume;
                 } else if ok {
@@ -84,6 +90,27 @@ pub fn obey(slot: &Slot) -> Outcome {
             _ => die(103),
         }
     }
+}
+
+/// Whether the order was to make a thread or process.
+fn is_birth(slot: &Slot) -> bool {
+    matches!(slot.ops[0].nr.load(Relaxed), op::CLONE_THREAD | op::FORK)
+}
+
+/// Waits for the reply without a ring: the sentry finds what is posted when it hears the newborn's (rule 8). Not when it
+/// has heard that before, and not for long: a newborn may die.
+fn await_birth(slot: &Slot) {
+    const NANOSECONDS: u64 = 5_000_000;
+    const ETIMEDOUT: i64 = -110;
+    sleep_while(slot, |state| {
+        if slot.born.load(SeqCst) != 0 {
+            return false;
+        }
+        let time = [0, NANOSECONDS];
+        let word = &raw const slot.state as u64;
+        let args = [word, FUTEX_WAIT, u64::from(state), time.as_ptr() as u64, 0, 0];
+        syscall(calls::FUTEX, args) != ETIMEDOUT
+    });
 }
 
 /// Waits until the slot is ours again; returns what the doorbell returned, if it rang.
@@ -118,20 +145,30 @@ fn spin(slot: &Slot) -> bool {
 
 /// Sleeps until the reply is there. Who replies sees by the word that it must wake us.
 fn sleep(slot: &Slot) {
-    const FUTEX_WAIT: u64 = 0;
+    sleep_while(slot, |state| {
+        let word = &raw const slot.state as u64;
+        syscall(calls::FUTEX, [word, FUTEX_WAIT, u64::from(state), 0, 0, 0]);
+        true
+    });
+}
+
+/// Calls what sleeps on a state until that has changed or it says not to go on (rule 7).
+fn sleep_while(slot: &Slot, mut rest: impl FnMut(u32) -> bool) {
     loop {
         let now = slot.state.load(Acquire);
-        let asleep = match now {
-            state::POSTED => state::POSTED_ASLEEP,
-            state::LONG => state::LONG_ASLEEP,
-            state::POSTED_ASLEEP | state::LONG_ASLEEP => now,
+        let (awake, asleep) = match now {
+            state::POSTED | state::POSTED_ASLEEP => (state::POSTED, state::POSTED_ASLEEP),
+            state::LONG | state::LONG_ASLEEP => (state::LONG, state::LONG_ASLEEP),
             _ => return,
         };
         if asleep != now && slot.state.compare_exchange(now, asleep, SeqCst, Relaxed).is_err() {
             continue;
         }
-        let word = &raw const slot.state as u64;
-        syscall(calls::FUTEX, [word, FUTEX_WAIT, u64::from(asleep), 0, 0, 0]);
+        if !rest(asleep) {
+            // When it was changed meanwhile there is nothing to take back.
+            let _ = slot.state.compare_exchange(asleep, awake, SeqCst, Relaxed);
+            return;
+        }
     }
 }
 

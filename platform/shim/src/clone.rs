@@ -116,6 +116,8 @@ extern "C" fn process_main(token: u64, channel: u64) -> ! {
         calls::ring(ring::HELLO, token);
     }
     let slot = crate::channel::slot(0);
+    // Read first: that maps what the sentry has made of the neighbourhood as well.
+    slot.state.load(Relaxed);
     take_signal_stack(slot);
     fast::copy_vectors(scratch(), fast::fast(slot));
     channel::serve(slot);

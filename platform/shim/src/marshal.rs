@@ -10,10 +10,11 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{Fast, Slot, task};
-use crate::calls::FUTEX;
+use crate::calls::{FUTEX, SIGALTSTACK};
 use crate::fast;
 use crate::guest_memory::{self, PAGE};
 use crate::pointers::{Kind, MOST, Places, Pointer, pointers};
+use crate::signal_calls::SET_ROBUST_LIST;
 
 /// Calls beyond have no pointers that are known here.
 pub const NUMBERS: usize = 440;
@@ -26,6 +27,8 @@ pub static IS_WANTED: [bool; NUMBERS] = {
         number += 1;
     }
     all[FUTEX as usize] = true;
+    all[SET_ROBUST_LIST as usize] = true;
+    all[SIGALTSTACK as usize] = true;
     all
 };
 

@@ -1,4 +1,4 @@
-//! Calls about signals that need no sentry.
+//! Calls about signals that need no sentry, and set_robust_list(2), which only says what matters at the thread's end.
 //!
 //! What the guest blocks is its own affair: the mask is in the slot, and the sentry reads it there when it sends or
 //! delivers. Only a change that concerns a pending signal is the sentry's. Neither side waits for the other:
@@ -14,16 +14,22 @@
 //! from then on every change before whoever made it goes on. What a thread that is alone in its process changes without effect
 //! (a default stays the default) the sentry takes from the slot before it matters: when others can ask.
 //!
+//! The alternate stack lies in the slot, too: only its own thread sets it, and only while that runs somewhere else.
+//!
 //! Whatever is not plain (a bad argument, a pointer to nowhere) is left to the sentry, before anything was changed.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use core::sync::atomic::fence;
 
 use crate::abi::{Fast, Slot, TASK_SIZE};
+use crate::calls::SIGALTSTACK;
 use crate::guest_memory;
 
 const RT_SIGACTION: u64 = 13;
 const RT_SIGPROCMASK: u64 = 14;
+pub const SET_ROBUST_LIST: u64 = 273;
+/// `sizeof(struct robust_list_head)`.
+const HEAD_BYTES: u64 = 24;
 /// `sizeof(sigset_t)` of the kernel.
 const SIGSET_BYTES: u64 = 8;
 const SIG_DFL: u64 = 0;
@@ -37,6 +43,8 @@ pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
     match slot.number() {
         RT_SIGACTION => rt_sigaction(slot, fast),
         RT_SIGPROCMASK => rt_sigprocmask(slot, fast),
+        SIGALTSTACK => sigaltstack(slot, fast),
+        SET_ROBUST_LIST => set_robust_list(slot, fast),
         _ => None,
     }
 }
@@ -78,6 +86,48 @@ fn rt_sigaction(slot: &Slot, fast: &Fast) -> Option<u64> {
         }
         fast.changed.fetch_or(bit, Relaxed);
     }
+    Some(0)
+}
+
+fn sigaltstack(slot: &Slot, fast: &Fast) -> Option<u64> {
+    const SS_ONSTACK: u64 = 1;
+    const SS_DISABLE: u64 = 2;
+    const MINSIGSTKSZ: u64 = 2048;
+    if fast.has_mask.load(Relaxed) == 0 {
+        return None;
+    }
+    let (new, old) = (slot.argument(0), slot.argument(1));
+    let [start, flags, size] = fast.stack.each_ref().map(|word| word.load(Relaxed));
+    // A stack may begin with what is under the pointer, but not end with it.
+    let is_on_stack = fast.register(Fast::RSP).wrapping_sub(start).wrapping_sub(1) < size;
+    if is_on_stack || !matches!(flags, 0 | SS_ONSTACK | SS_DISABLE) {
+        return None;
+    }
+    let mut next = [start, flags, size];
+    if new != 0 {
+        let [start, flags, size] = read(fast, new)?;
+        // Behind the flags are four bytes of no meaning.
+        next = match flags & u64::from(u32::MAX) {
+            SS_DISABLE => [0, SS_DISABLE, 0],
+            flags @ (0 | SS_ONSTACK) if size >= MINSIGSTKSZ => [start, flags, size],
+            _ => return None,
+        };
+    }
+    if old != 0 {
+        write(fast, old, [start, if size == 0 { SS_DISABLE } else { 0 }, size])?;
+    }
+    for (to, from) in fast.stack.iter().zip(next) {
+        to.store(from, Relaxed);
+    }
+    Some(0)
+}
+
+/// The sentry looks at it when the thread ends, or somebody asks.
+fn set_robust_list(slot: &Slot, fast: &Fast) -> Option<u64> {
+    if fast.has_mask.load(Relaxed) == 0 || slot.argument(1) != HEAD_BYTES {
+        return None;
+    }
+    fast.robust_list.store(slot.argument(0), Relaxed);
     Some(0)
 }
 

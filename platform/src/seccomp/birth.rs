@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::task::Poll;
 
 use shim_abi::{op, sleep, state};
 
@@ -15,18 +16,39 @@ use crate::{Context, HostOp, NewContext, PlatformError};
 impl SeccompContext {
     /// Orders the creation of a thread or process and waits until it has said hello.
     async fn create(&mut self, order: &Order, raw: RawOp) -> Result<Arrival, PlatformError> {
+        poll_fn(|cx| self.poll_rest(cx)).await?;
         self.shared.cool_down();
         let flags = match raw.nr {
             op::FORK => shim_abi::PROCESS_CLONE_FLAGS,
             _ => shim_abi::THREAD_CLONE_FLAGS,
         };
         self.thread.may_clone.store(flags, SeqCst);
-        let claimed = match self.run_one(raw).await? {
-            Ok(claimed) => i32::try_from(claimed).unwrap_or(0),
-            Err(errno) => return Err(PlatformError::Exhausted(errno)),
-        };
-        self.shared.watch_order(order, claimed);
-        poll_fn(|cx| order.poll(cx, &self.process)).await
+        self.order(raw)?;
+        let (mut is_done, mut arrival) = (false, None);
+        poll_fn(|cx| {
+            if arrival.is_none() {
+                arrival = match order.poll(cx, &self.process) {
+                    Poll::Ready(arrived) => Some(arrived?),
+                    Poll::Pending => None,
+                };
+            }
+            if !is_done && let Poll::Ready(done) = self.poll_done(cx) {
+                let (_, errno, claimed) = done?;
+                if let Some(errno) = errno {
+                    return Poll::Ready(Err(PlatformError::Exhausted(errno)));
+                }
+                // Mostly the hello was heard before.
+                if arrival.is_none() {
+                    self.shared.watch_order(order, i32::try_from(claimed).unwrap_or(0));
+                }
+                is_done = true;
+            }
+            match arrival.take_if(|_| is_done) {
+                Some(arrival) => Poll::Ready(Ok(arrival)),
+                None => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// A context for a new thread or copy that has just arrived; its vector state is ours.
@@ -51,7 +73,7 @@ impl SeccompContext {
         // The child is to see what this call wrote so far.
         self.flush_windows();
         let region = self.shared.take_region().map_err(PlatformError::Exhausted)?;
-        let order = self.shared.order_process();
+        let order = self.shared.order_process(&self.thread);
         // The descriptor of the child's channel: it inherits it.
         let raw = RawOp {
             nr: op::FORK,
@@ -85,7 +107,7 @@ impl SeccompContext {
         slot.fast().has_mask.store(0, Relaxed);
         slot.fast().actions_version.store(0, Relaxed);
         head.state.store(state::POSTED, SeqCst);
-        let order = self.shared.order_thread(&self.process);
+        let order = self.shared.order_thread(&self.thread);
         let fs_base = new.fs_base.unwrap_or(self.fs_base);
         let args = [u64::from(slot.index()), order.token(), fs_base, 0, 0, 0];
         let raw = RawOp { nr: op::CLONE_THREAD, args, file: None };

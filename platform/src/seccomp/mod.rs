@@ -64,7 +64,10 @@
 //! 7. *Sleep.* A shim that sleeps says so in `state` itself, by an exchange; the sentry exchanges the word, too, and wakes whom
 //!    it finds asleep. (A word of its own would cost the sentry another look at a line that the shim is reading.)
 //! 8. *Birth.* A new thread or process says hello with the unguessable token of the order it stems from. The sentry
-//!    believes the kernel's word for its id, never the creator's. The slot of a newborn is POSTED from the start.
+//!    believes the kernel's word for its id, never the creator's. The slot of a newborn is POSTED from the start. Its
+//!    creator posts without a ring and sleeps, for the sentry looks at its slot when it has heard the hello: the sentry sets
+//!    `born` (barrier) before it looks, the shim posts (barrier) before it reads `born`: set, it rings. After some
+//!    milliseconds it rings in any case, and the sentry watches what it says to have made.
 //! 9. *Death of a slot.* A slot is used again when CLONE_CHILD_CLEARTID has cleared `alive`, that is, when the host
 //!    thread that stood in it is gone. Slot 0 is not used twice. Regions are never used twice.
 //! 10. Descriptors that can be written are in a guest only while it maps them: the shim closes each before guest code

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use abi::Errno;
@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use super::listener::Listener;
 use super::process::Process;
+use super::region::SlotRef;
 use super::sys;
 use crate::PlatformError;
 
@@ -36,6 +37,8 @@ struct Outcome {
 pub struct Pending {
     /// Of a thread: its process.
     process: Option<Arc<Process>>,
+    /// Where its creator waits.
+    creator: SlotRef,
     outcome: Mutex<Outcome>,
 }
 
@@ -84,8 +87,11 @@ impl Orders {
         pending
     }
 
-    pub fn place(self: &Arc<Self>, process: Option<&Arc<Process>>) -> Order {
-        let pending = Arc::new(Pending { process: process.cloned(), outcome: Mutex::default() });
+    /// `process`: of a thread, that it is to be one of.
+    pub fn place(self: &Arc<Self>, process: Option<&Arc<Process>>, creator: &SlotRef) -> Order {
+        let (process, creator) = (process.cloned(), creator.clone());
+        creator.head().born.store(0, Ordering::SeqCst);
+        let pending = Arc::new(Pending { process, creator, outcome: Mutex::default() });
         let token = self.next_token();
         let mut open = self.open.lock();
         open.1.insert(token, Arc::clone(&pending));
@@ -126,6 +132,9 @@ impl Pending {
         outcome.arrival = Some(result);
         let waker = outcome.waker.take();
         drop(outcome);
+        // Before its task looks whether the creator has posted: one of both sees the other (rule 8).
+        self.creator.head().born.store(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         if let Some(waker) = waker {
             waker.wake();
         }

@@ -14,7 +14,10 @@ use super::sys;
 use abi::Errno;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
-use shim_abi::{CHANNEL_SIZE, FAST_OFFSET, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, SLOT_SIZE, Slot};
+use shim_abi::{
+    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, SLOT_SIZE,
+    Slot,
+};
 
 /// A shared mapping of a memfd.
 #[derive(Debug)]
@@ -57,14 +60,26 @@ const ARENA_REGIONS: usize = 16;
 const REGION_LEN: usize = CHANNEL_SIZE as usize;
 
 impl RegionMaker {
-    pub fn make(&mut self) -> Result<Region, Errno> {
+    pub fn make(&mut self) -> Result<Arc<Region>, Errno> {
         let (arena, index) = match self.current.take() {
             Some((arena, next)) if next < ARENA_REGIONS => (arena, next),
             _ => (Arc::new(reserve(ARENA_REGIONS * REGION_LEN)?), 0),
         };
         let region = Mapping::new("channel", CHANNEL_SIZE, Some((&arena, index * REGION_LEN)));
         self.current = Some((arena, index + 1));
-        region.map(Region)
+        let region = Arc::new(Region(region?));
+        touch(&region);
+        Ok(region)
+    }
+}
+
+/// Makes the pages that a process's first thread will use first.
+fn touch(region: &Arc<Region>) {
+    const OFFSETS: [u64; 5] =
+        [0, FAST_OFFSET, FAST_STACK_TOP - 8, shim_abi::STACK_END - 8, shim_abi::BOUNCE_OFFSET];
+    let Some(slot) = SlotRef::new(region, 0) else { return };
+    for word in OFFSETS.iter().filter_map(|offset| slot.word(*offset)) {
+        word.store(0, Relaxed);
     }
 }
 

@@ -270,12 +270,12 @@ impl Shared {
         }
     }
 
-    pub fn order_process(&self) -> Order {
-        self.orders.place(None)
+    pub fn order_process(&self, creator: &Thread) -> Order {
+        self.orders.place(None, creator.slot())
     }
 
-    pub fn order_thread(&self, process: &Arc<Process>) -> Order {
-        self.orders.place(Some(process))
+    pub fn order_thread(&self, creator: &Thread) -> Order {
+        self.orders.place(Some(creator.process()), creator.slot())
     }
 
     /// Watches a child that its parent claims to have made, in case it dies before it says hello.
@@ -314,7 +314,7 @@ impl Shared {
     /// A channel region, never used before.
     pub fn take_region(&self) -> Result<Arc<Region>, Errno> {
         let ready = self.regions.lock().pop();
-        ready.map_or_else(|| self.region_maker.lock().make().map(Arc::new), Ok)
+        ready.map_or_else(|| self.region_maker.lock().make(), Ok)
     }
 
     /// Makes regions ahead of demand, when there is time.
@@ -322,7 +322,7 @@ impl Shared {
         while self.regions.lock().len() < REGIONS_AHEAD
             && let Ok(region) = self.region_maker.lock().make()
         {
-            self.regions.lock().push(Arc::new(region));
+            self.regions.lock().push(region);
         }
     }
 

@@ -308,7 +308,8 @@ pub fn process_times(pid: i32) -> (u64, u64) {
         seconds.wrapping_mul(1_000_000_000).wrapping_add(ns)
     };
     // As Linux' `cputime_adjust`: the scheduler's sum is exact, ticks only say how to share it out.
-    let (total, ticks, user_ticks) = (read(SCHED), read(PROFILE), read(VIRTUAL));
+    let (total, ticks) = (read(SCHED), read(PROFILE));
+    let user_ticks = if ticks == 0 { 0 } else { read(VIRTUAL) };
     let share = u128::from(total) * u128::from(user_ticks);
     let user = share.checked_div(u128::from(ticks)).map_or(total, |user| user as u64);
     (user.min(total), total)

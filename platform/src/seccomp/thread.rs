@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::task::Waker;
 
 use abi::Errno;
-use abi::signal::{SigAction, Signal};
+use abi::signal::{SigAction, SigStack, Signal};
 use parking_lot::Mutex;
 use shim_abi::{answer, kind, sleep, state, task};
 
@@ -352,19 +352,20 @@ impl Kicker for Thread {
         }
         let fast = self.slot.fast();
         let values = [
-            (answer::PID, answers.pid),
-            (answer::TID, answers.tid),
-            (answer::PARENT, answers.parent),
-            (answer::UID, answers.uid),
-            (answer::EFFECTIVE_UID, answers.effective_uid),
-            (answer::GID, answers.gid),
-            (answer::EFFECTIVE_GID, answers.effective_gid),
+            (answer::PID, u64::from(answers.pid)),
+            (answer::TID, u64::from(answers.tid)),
+            (answer::PARENT, u64::from(answers.parent)),
+            (answer::UID, u64::from(answers.uid)),
+            (answer::EFFECTIVE_UID, u64::from(answers.effective_uid)),
+            (answer::GID, u64::from(answers.gid)),
+            (answer::EFFECTIVE_GID, u64::from(answers.effective_gid)),
             (answer::YIELD, 0),
+            (answer::RSEQ, answers.rseq.to_return()),
         ];
         let mut answered = 0;
         for (place, value) in values {
             if let Some(word) = fast.answers.get(usize::from(place)) {
-                word.store(u64::from(value), Ordering::Relaxed);
+                word.store(value, Ordering::Relaxed);
                 answered |= 1 << place;
             }
         }
@@ -401,6 +402,27 @@ impl SharedSignals for Thread {
 
     fn set_mask(&self, mask: u64) {
         self.slot.fast().mask.store(mask, Ordering::SeqCst);
+    }
+
+    fn stack(&self) -> SigStack {
+        let [sp, flags, size] =
+            self.slot.fast().stack.each_ref().map(|word| word.load(Ordering::Relaxed));
+        SigStack { sp, flags: flags as i32, pad: 0, size }
+    }
+
+    fn set_stack(&self, stack: &SigStack) {
+        let words = [stack.sp, u64::from(stack.flags.cast_unsigned()), stack.size];
+        for (to, from) in self.slot.fast().stack.iter().zip(words) {
+            to.store(from, Ordering::Relaxed);
+        }
+    }
+
+    fn robust_list(&self) -> u64 {
+        self.slot.fast().robust_list.load(Ordering::Relaxed)
+    }
+
+    fn set_robust_list(&self, head: u64) {
+        self.slot.fast().robust_list.store(head, Ordering::Relaxed);
     }
 
     fn set_pending(&self, signals: u64) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use abi::UserAddr;
+use abi::{Errno, UserAddr};
 use platform::{Answers, Context, Event, HostOp, NewContext, Platform};
 
 use crate::harness::{DATA, block_on, load, next, platform, step};
@@ -315,8 +315,16 @@ fn the_shim_answers_what_it_was_told() {
     assert_eq!(step(&mut *context), Event::Syscall);
     assert_eq!((context.regs().rax, context.regs().r12), (110, 0), "nothing was said yet");
     context.set_return(1);
-    let mut answers =
-        Answers { pid: 2, tid: 3, parent: 4, uid: 0, effective_uid: 0, gid: 0, effective_gid: 0 };
+    let mut answers = Answers {
+        pid: 2,
+        tid: 3,
+        parent: 4,
+        uid: 0,
+        effective_uid: 0,
+        gid: 0,
+        effective_gid: 0,
+        rseq: Errno::ENOSYS,
+    };
     context.kicker().set_answers(&answers);
     for _ in 0..500 {
         context.resume();

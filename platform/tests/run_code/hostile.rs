@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use abi::Errno;
 use platform::{Context, Event, NewContext, Platform, PlatformError};
 
 use crate::harness::{block_on, load, next, platform, step};
@@ -180,6 +181,46 @@ fn hello_that_nobody_ordered_kills() {
 }
 
 /// As the zygote would, in whose loop a guest could otherwise stand for ever, whoever kicks it.
+#[test]
+fn a_copy_that_dies_before_its_hello_is_an_error() {
+    let platform = platform();
+    // The stack on which copies begin, made unwritable; the parent does not need it.
+    let code = snippet!(
+        "mov eax, 10",
+        "mov rdi, 0x7e0000c07000",
+        "mov esi, 0x1000",
+        "mov edx, r15d",
+        "lea r12, [rip + 2f]",
+        "push r12",
+        "push r12",
+        "push r12",
+        "jmp r14",
+        "2:",
+        "pop r12",
+        "mov eax, 57",
+        "syscall",
+    );
+    let mut parent = load(&platform, code);
+    let at = gadget(&*parent);
+    (parent.regs_mut().r14, parent.regs_mut().r15) = (at, 1);
+    for _ in 0..3 {
+        assert_eq!(step(&mut *parent), Event::Syscall);
+        assert_eq!(parent.regs().rax, 57, "the stack was protected");
+        let new = NewContext { regs: *parent.regs(), fs_base: None };
+        let made = block_on(parent.fork(new));
+        assert!(matches!(made, Err(PlatformError::Exhausted(Errno::EAGAIN))));
+        // Again, from the start.
+        parent.regs_mut().rip = crate::harness::CODE;
+    }
+    parent.regs_mut().r15 = 3;
+    assert_eq!(step(&mut *parent), Event::Syscall);
+    let new = NewContext { regs: *parent.regs(), fs_base: None };
+    let mut child = block_on(parent.fork(new)).expect("writable again");
+    child.regs_mut().rip -= 2;
+    assert_eq!(step(&mut *child), Event::Syscall);
+    still_works(&platform);
+}
+
 #[test]
 fn ring_of_no_kind_kills() {
     let platform = platform();

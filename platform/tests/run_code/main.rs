@@ -11,4 +11,5 @@ mod futexes;
 mod hostile;
 mod memory;
 mod signal_calls;
+mod start_calls;
 mod windows;

@@ -82,7 +82,13 @@ impl Mm {
     /// /proc knows, which a confined sentry cannot open; asking page by page is too dear for a number.)
     #[must_use]
     pub fn resident(&self) -> u64 {
-        match self.space().usage().resident_bytes {
+        self.resident_by(&self.space().usage())
+    }
+
+    /// The same, with the host's accounting at hand.
+    #[must_use]
+    pub fn resident_by(&self, usage: &platform::Usage) -> u64 {
+        match usage.resident_bytes {
             0 => self.with_state(|state| state.tree.iter().map(likely_resident).sum()),
             known => known,
         }

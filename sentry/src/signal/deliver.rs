@@ -180,7 +180,7 @@ fn handle(
     thread.attrs.lock().restart_block = None;
     let (mask, stack, trap) = {
         let mut own = thread.signals.lock();
-        (own.saved_mask.take().unwrap_or(own.mask()), own.stack, own.trap)
+        (own.saved_mask.take().unwrap_or(own.mask()), own.stack(), own.trap)
     };
     let delivery = Delivery { signal, info, action, mask, stack, trap };
     let entered = frame::enter_handler(&thread.mm(), context, &delivery);
@@ -190,7 +190,7 @@ fn handle(
     }
     let mut own = thread.signals.lock();
     if stack.flags & abi::signal::SS_AUTODISARM != 0 {
-        own.stack = abi::signal::SigStack { flags: abi::signal::SS_DISABLE, ..Default::default() };
+        own.set_stack(super::NO_STACK);
     }
     let mut blocked = own.mask().union(action.mask());
     if !action.flags().contains(SaFlags::NODEFER) {

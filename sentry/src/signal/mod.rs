@@ -27,6 +27,7 @@ mod wakes;
 
 use std::sync::Arc;
 
+use abi::UserAddr;
 use abi::ids::Tid;
 use abi::signal::{SS_DISABLE, SigAction, SigSet, SigStack, Signal};
 use platform::{Context, SharedSignals};
@@ -39,11 +40,17 @@ pub use wakes::Wakes;
 
 use crate::task::Thread;
 
+/// No alternate stack.
+pub const NO_STACK: SigStack = SigStack { sp: 0, flags: SS_DISABLE, pad: 0, size: 0 };
+
 /// Signal state of one thread.
 pub struct ThreadSignals {
     /// Blocked signals; while `shared` is there, what guest code says counts.
     mask: SigSet,
-    /// Lets guest code change the mask by itself. Then also keeps it from letting a pending signal through unnoticed: see
+    /// sigaltstack(2) and set_robust_list(2); the same.
+    stack: SigStack,
+    robust_list: UserAddr,
+    /// Lets guest code change these by itself. Then also keeps it from letting a pending signal through unnoticed: see
     /// [`ThreadSignals::add_pending`].
     shared: Option<Arc<dyn SharedSignals>>,
     /// The mask to go back to once the signal that ended sigsuspend, ppoll... was handled.
@@ -51,7 +58,6 @@ pub struct ThreadSignals {
     /// What sigtimedwait(2) waits for, although it is blocked.
     pub waiting: SigSet,
     pub queue: Queue,
-    pub stack: SigStack,
     /// The last processor exception, which every frame shows.
     pub trap: frame::Trap,
 }
@@ -68,11 +74,12 @@ impl ThreadSignals {
     pub fn with_mask(mask: SigSet) -> Self {
         Self {
             mask,
+            stack: NO_STACK,
+            robust_list: UserAddr::NULL,
             shared: None,
             saved_mask: None,
             waiting: SigSet::EMPTY,
             queue: Queue::default(),
-            stack: SigStack { flags: SS_DISABLE, ..SigStack::default() },
             trap: frame::Trap::default(),
         }
     }
@@ -92,20 +99,56 @@ impl ThreadSignals {
         }
     }
 
-    /// From now on guest code may change the mask; `group` is the queue of the thread's process.
+    /// The alternate stack, for the thread itself.
+    #[must_use]
+    pub fn stack(&self) -> SigStack {
+        self.shared.as_ref().map_or(self.stack, |shared| shared.stack())
+    }
+
+    /// Replaces it; for the thread itself, while it runs no guest code.
+    pub fn set_stack(&mut self, stack: SigStack) {
+        self.stack = stack;
+        if let Some(shared) = &self.shared {
+            shared.set_stack(&stack);
+        }
+    }
+
+    /// What set_robust_list(2) was given.
+    #[must_use]
+    pub fn robust_list(&self) -> UserAddr {
+        self.shared.as_ref().map_or(self.robust_list, |shared| UserAddr(shared.robust_list()))
+    }
+
+    /// Replaces it; for the thread itself, while it runs no guest code.
+    pub fn set_robust_list(&mut self, head: UserAddr) {
+        self.robust_list = head;
+        if let Some(shared) = &self.shared {
+            shared.set_robust_list(head.0);
+        }
+    }
+
+    /// From now on guest code may change mask, stack and list; `group` is the queue of the thread's process.
     fn share(&mut self, shared: Option<Arc<dyn SharedSignals>>, group: &Queue) {
-        self.mask = self.mask();
+        self.take_over();
         if let Some(shared) = &shared {
             shared.set_mask(self.mask.0);
+            shared.set_stack(&self.stack);
+            shared.set_robust_list(self.robust_list.0);
         }
         self.shared = shared;
         self.note_pending(group);
     }
 
-    /// Guest code cannot change the mask any more.
+    /// Guest code cannot change them any more.
     fn unshare(&mut self) {
-        self.mask = self.mask();
+        self.take_over();
         self.shared = None;
+    }
+
+    /// Notes what guest code says last.
+    fn take_over(&mut self) {
+        (self.mask, self.stack) = (self.mask(), self.stack());
+        self.robust_list = self.robust_list();
     }
 
     /// A signal was queued for the thread or its process. To be called under the group's lock, before the mask is asked
@@ -239,6 +282,8 @@ mod tests {
     struct Words {
         mask: AtomicU64,
         pending: AtomicU64,
+        robust_list: AtomicU64,
+        stack: std::sync::Mutex<SigStack>,
     }
 
     impl SharedSignals for Words {
@@ -248,6 +293,22 @@ mod tests {
 
         fn set_mask(&self, mask: u64) {
             self.mask.store(mask, SeqCst);
+        }
+
+        fn stack(&self) -> SigStack {
+            *self.stack.lock().unwrap()
+        }
+
+        fn set_stack(&self, stack: &SigStack) {
+            *self.stack.lock().unwrap() = *stack;
+        }
+
+        fn robust_list(&self) -> u64 {
+            self.robust_list.load(SeqCst)
+        }
+
+        fn set_robust_list(&self, head: u64) {
+            self.robust_list.store(head, SeqCst);
         }
 
         fn set_pending(&self, signals: u64) {
@@ -281,6 +342,31 @@ mod tests {
         signals.unshare();
         words.set_mask(7);
         assert_eq!(signals.mask(), SigSet(5), "it is the thread's own again");
+    }
+
+    #[test]
+    fn stack_and_robust_list_are_what_guest_code_says_until_its_context_ends() {
+        let (words, group) = (Arc::new(Words::default()), Queue::default());
+        let mut signals = ThreadSignals::default();
+        assert_eq!(signals.stack(), NO_STACK);
+        let [first, second] = [1, 2].map(|n| SigStack { sp: n << 16, size: 8192, ..NO_STACK });
+        signals.set_stack(first);
+        signals.set_robust_list(UserAddr(0x100));
+        signals.share(Some(words.clone()), &group);
+        assert_eq!(words.robust_list(), 0x100, "it may have been set before");
+        assert_eq!(words.stack(), first);
+        words.set_stack(&second);
+        words.set_robust_list(0x200);
+        assert_eq!(signals.stack(), second);
+        assert_eq!(signals.robust_list(), UserAddr(0x200));
+        signals.set_robust_list(UserAddr::NULL);
+        assert_eq!(words.robust_list(), 0);
+        words.set_robust_list(0x300);
+        signals.unshare();
+        words.set_robust_list(0x400);
+        words.set_stack(&NO_STACK);
+        assert_eq!(signals.stack(), second);
+        assert_eq!(signals.robust_list(), UserAddr(0x300));
     }
 
     #[test]

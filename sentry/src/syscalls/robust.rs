@@ -18,7 +18,7 @@ pub fn set_robust_list(cx: &mut Cx<'_>, head: UserAddr, len: usize) -> SysResult
     if len != HEAD_BYTES {
         return Err(Errno::EINVAL.into());
     }
-    cx.thread.attrs.lock().robust_list = head;
+    cx.thread.signals.lock().set_robust_list(head);
     Ok(0)
 }
 
@@ -28,7 +28,7 @@ pub fn get_robust_list(cx: &mut Cx<'_>, tid: Tid, head: Out<u64>, len: Out<u64>)
     if thread.tgid() != cx.thread.tgid() && cx.cred().euid != thread.cred().euid {
         return Err(Errno::EPERM.into());
     }
-    let list = thread.attrs.lock().robust_list;
+    let list = thread.signals.lock().robust_list();
     let mm = cx.mm();
     len.write(&mm, &(HEAD_BYTES as u64))?;
     head.write(&mm, &list.0)?;

@@ -228,7 +228,7 @@ pub fn sigaltstack(cx: &mut Cx<'_>, new: In<SigStack>, old: Out<SigStack>) -> Sy
     let mm = cx.mm();
     let rsp = cx.context.regs().rsp;
     let new = new.optional().map(|new| new.read(&mm)).transpose()?;
-    let previous = cx.thread.signals.lock().stack;
+    let previous = cx.thread.signals.lock().stack();
     if let Some(new) = new {
         set_stack(cx, &previous, &new, rsp)?;
     }
@@ -253,7 +253,7 @@ fn set_stack(cx: &Cx<'_>, previous: &SigStack, new: &SigStack, rsp: u64) -> Resu
     } else if stack.size < MINSIGSTKSZ {
         return Err(Errno::ENOMEM);
     }
-    cx.thread.signals.lock().stack = stack;
+    cx.thread.signals.lock().set_stack(stack);
     Ok(())
 }
 
@@ -268,7 +268,7 @@ pub fn rt_sigreturn(cx: &mut Cx<'_>) -> SysResult {
             let rip = cx.context.regs().rip;
             cx.context.regs_mut().rip = mm.with_state(|state| state.rewritten(rip));
             let rsp = cx.context.regs().rsp;
-            let previous = cx.thread.signals.lock().stack;
+            let previous = cx.thread.signals.lock().stack();
             // As Linux: an alternate stack in the frame that cannot be set is ignored.
             let _ = set_stack(cx, &previous, &restored.stack, rsp);
         }

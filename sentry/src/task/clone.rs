@@ -165,7 +165,7 @@ fn new_thread(
         let mut signals = ThreadSignals::with_mask(own.mask());
         // A thread in the same memory must not share the alternate stack; a vfork child may.
         if !flags.contains(CloneFlags::VM) || flags.contains(CloneFlags::VFORK) {
-            signals.stack = own.stack;
+            signals.set_stack(own.stack());
         }
         signals
     };
@@ -179,7 +179,6 @@ fn new_attrs(cx: &Cx<'_>, flags: CloneFlags, args: &CloneArgs) -> Attrs {
     } else {
         UserAddr::NULL
     };
-    attrs.robust_list = UserAddr::NULL;
     attrs.pdeath_signal = 0;
     attrs.restart_block = None;
     if attrs.reset_on_fork {

@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use abi::poll::PollEvents;
-use abi::signal::{SS_DISABLE, SigStack};
 use abi::{Errno, UserAddr};
 use platform::Context;
 
 use crate::error::SysError;
 use crate::executor::notify::wait_until;
 use crate::kernel::Kernel;
-use crate::signal::Wakes;
+use crate::signal::{NO_STACK, Wakes};
 use crate::task::Thread;
 use crate::task::exit::release_memory_users;
 use crate::task::thread_group::Rusage;
@@ -71,12 +70,15 @@ pub fn finish_exec(thread: &Thread, comm: &[u8], context: &dyn Context) {
     thread.set_context(context);
     thread.group.actions.lock().reset_handlers();
     thread.group.timers.delete_posix();
-    thread.signals.lock().stack = SigStack { flags: SS_DISABLE, ..SigStack::default() };
+    {
+        let mut signals = thread.signals.lock();
+        signals.set_stack(NO_STACK);
+        signals.set_robust_list(UserAddr::NULL);
+    }
     {
         let mut attrs = thread.attrs.lock();
         attrs.set_comm(comm);
         attrs.clear_child_tid = UserAddr::NULL;
-        attrs.robust_list = UserAddr::NULL;
         attrs.restart_block = None;
     }
     thread.group.membarrier.store(0, Ordering::Relaxed);

@@ -38,8 +38,9 @@ pub async fn exit_thread(
     }
     let shares = thread.take_shares();
     if let Some(shares) = shares {
-        let space_usage = Rusage::of_memory(&shares.mm);
         if shares.mm.remove_user() {
+            // It is there as long as the context is.
+            let space_usage = Rusage::of_memory(&shares.mm);
             thread.group.usage.lock().own.add(&space_usage);
         }
         if let Some(files) = Arc::into_inner(shares.files) {
@@ -58,11 +59,12 @@ pub async fn exit_thread(
 /// What a thread leaves behind in memory that others use: robust futexes and its id word.
 pub async fn release_memory_users(kernel: &Kernel, thread: &Thread, context: &mut dyn Context) {
     let mm = thread.mm();
-    let (robust, clear_tid) = {
-        let mut attrs = thread.attrs.lock();
-        let taken = (attrs.robust_list, attrs.clear_child_tid);
-        (attrs.robust_list, attrs.clear_child_tid) = (UserAddr::NULL, UserAddr::NULL);
-        taken
+    let clear_tid = std::mem::replace(&mut thread.attrs.lock().clear_child_tid, UserAddr::NULL);
+    let robust = {
+        let mut signals = thread.signals.lock();
+        let list = signals.robust_list();
+        signals.set_robust_list(UserAddr::NULL);
+        list
     };
     if !robust.is_null() {
         // A list that cannot be read any further is left as it is, as Linux does.
@@ -93,9 +95,7 @@ async fn walk_robust_list(
     context: &mut dyn Context,
     head: UserAddr,
 ) -> Result<()> {
-    let fields: UserRef<u64> = UserRef::new(head);
-    let [first, offset, pending] =
-        [fields.read(mm)?, fields.at(1)?.read(mm)?, fields.at(2)?.read(mm)?];
+    let [first, offset, pending] = UserRef::<[u64; 3]>::new(head).read(mm)?;
     // Bit 0 marks a PI futex.
     let (mut entry, pending) = (first & !1, pending & !1);
     for _ in 0..ROBUST_LIST_LIMIT {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
-use abi::UserAddr;
 use abi::ids::Tid;
 use abi::rlimit::Resource;
+use abi::{Errno, UserAddr};
 use base::WaitQueue;
 use base::clock::Nanos;
 use base::cred::Credentials;
@@ -69,7 +69,6 @@ pub struct Attrs {
     pub comm: Vec<u8>,
     /// set_tid_address(2), CLONE_CHILD_CLEARTID.
     pub clear_child_tid: UserAddr,
-    pub robust_list: UserAddr,
     /// PR_SET_PDEATHSIG; 0 is none.
     pub pdeath_signal: u8,
     pub personality: u32,
@@ -109,7 +108,6 @@ impl Attrs {
         Self {
             comm: Vec::new(),
             clear_child_tid: UserAddr::NULL,
-            robust_list: UserAddr::NULL,
             pdeath_signal: 0,
             personality: 0,
             nice: 0,
@@ -195,6 +193,7 @@ impl Thread {
             effective_uid: cred.euid.0,
             gid: cred.rgid.0,
             effective_gid: cred.egid.0,
+            rseq: Errno::ENOSYS,
         });
     }
 

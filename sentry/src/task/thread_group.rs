@@ -93,7 +93,7 @@ impl Rusage {
         Self {
             user_ns: usage.user_ns,
             system_ns: usage.system_ns,
-            max_rss_bytes: mm.resident(),
+            max_rss_bytes: mm.resident_by(&usage),
             ..Self::default()
         }
     }

@@ -145,6 +145,18 @@ impl SeccompContext {
         Ok((ops.len(), None, result))
     }
 
+    /// Gives one operation to a thread that stands still; its answer is to be polled for.
+    pub(in super::super) fn order(&mut self, raw: RawOp) -> Result<(), PlatformError> {
+        if self.process.is_dead() {
+            return Err(self.process.death());
+        }
+        self.is_executing = true;
+        self.send(&[raw], state::EXECUTE, Answer::default());
+        // Its answer is to be looked for: nobody rings for it (rule 8).
+        self.is_sent = false;
+        Ok(())
+    }
+
     /// One operation that yields a value.
     pub(in super::super) async fn run_one(
         &mut self,
