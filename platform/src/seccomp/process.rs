@@ -31,6 +31,8 @@ pub struct Process {
     /// A thread that lives: process_vm_readv(2) wants one that has not exited.
     live_tid: AtomicI32,
     is_dead: AtomicBool,
+    /// It was killed because its last context is gone.
+    is_doomed: AtomicBool,
     /// Its id is, or will soon be, free for others.
     is_collected: AtomicBool,
     members: Mutex<Members>,
@@ -61,6 +63,7 @@ impl Process {
             may_answer,
             live_tid: AtomicI32::new(pid),
             is_dead: AtomicBool::new(false),
+            is_doomed: AtomicBool::new(false),
             is_collected: AtomicBool::new(false),
             members: Mutex::default(),
         })
@@ -89,6 +92,14 @@ impl Process {
 
     pub fn is_dead(&self) -> bool {
         self.is_dead.load(Ordering::Acquire)
+    }
+
+    pub fn mark_doomed(&self) {
+        self.is_doomed.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_doomed(&self) -> bool {
+        self.is_doomed.load(Ordering::Relaxed)
     }
 
     /// The error of every context of a dead process.

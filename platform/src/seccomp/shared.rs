@@ -27,6 +27,9 @@ use crate::{AddressSpace, Kicker, PlatformError};
 const TOKEN_BIT: u64 = 1 << 61;
 /// Made whenever a process has died: then its successor's is there.
 const REGIONS_AHEAD: usize = 2;
+/// So many of the dying are sent to other CPUs. More are there when these have other work: then hundreds pile up, and whoever
+/// wakes among them waits for long.
+const MOST_DYING_ELSEWHERE: usize = 4;
 /// The zygote in the death set.
 pub const ZYGOTE_ID: u64 = 0;
 
@@ -51,6 +54,8 @@ pub struct Shared {
     region_maker: Mutex<RegionMaker>,
     /// Processes that nobody needs any more, to be killed when there is nothing better to do.
     doomed: Mutex<Vec<Arc<Process>>>,
+    /// How many of them were killed and not collected yet.
+    dying: AtomicUsize,
     /// Thread that collects the dead; 0 before it did so for the first time.
     reaper: AtomicI32,
     /// epoll of pidfds.
@@ -86,6 +91,7 @@ impl Shared {
             regions: Mutex::default(),
             region_maker: Mutex::default(),
             doomed: Mutex::default(),
+            dying: AtomicUsize::new(0),
             reaper: AtomicI32::new(0),
             deaths,
             is_broken: AtomicBool::new(false),
@@ -426,6 +432,9 @@ impl Shared {
             Ok(Some(ending)) => ending.to_string(),
             _ => "gone".to_owned(),
         };
+        if process.is_doomed() {
+            self.dying.fetch_sub(1, Relaxed);
+        }
         process.mark_dead(fate);
         for thread in process.bury() {
             self.forget_thread(&thread);
@@ -443,9 +452,16 @@ impl Shared {
     pub fn end_doomed(&self) {
         let doomed = std::mem::take(&mut *self.doomed.lock());
         for process in doomed {
-            self.spin.send_away(process.pid());
-            // Who will collect it, too: it would be woken here, in the midst of something else.
-            self.spin.send_away(self.reaper.load(Relaxed));
+            let reaper = self.reaper.load(Relaxed);
+            if self.dying.fetch_add(1, Relaxed) < MOST_DYING_ELSEWHERE {
+                self.spin.send_away(process.pid());
+                // Who will collect it, too: it would be woken here, in the midst of something else.
+                self.spin.send_away(reaper);
+            } else {
+                // Elsewhere there is no time for them, it seems.
+                self.spin.let_roam(reaper);
+            }
+            process.mark_doomed();
             process.kill();
         }
     }

@@ -166,6 +166,13 @@ impl Spin {
         }
     }
 
+    /// Lets a thread run on all of the sandbox's CPUs; 0 is nobody.
+    pub fn let_roam(&self, tid: i32) {
+        if let Some(tid) = Pid::from_raw(tid) {
+            let _ = rustix::thread::sched_setaffinity(Some(tid), &self.allowed);
+        }
+    }
+
     fn now_ns(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
@@ -360,8 +367,8 @@ impl Shared {
             thread.is_kept_away.store(false, Relaxed);
             // Dead meanwhile, its id may be somebody else's.
             let lives = !thread.is_gone() && !thread.process().is_collected();
-            if let Some(tid) = Pid::from_raw(thread.tid()).filter(|_| lives) {
-                let _ = rustix::thread::sched_setaffinity(Some(tid), &self.spin.allowed);
+            if lives {
+                self.spin.let_roam(thread.tid());
             }
         }
     }
