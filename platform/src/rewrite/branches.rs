@@ -15,14 +15,26 @@ const DOUBTS: u32 = 16;
 
 /// Refuses unless nothing seems to lead between the window's start and the site.
 pub fn check(code: &Code<'_>, site: &Site<'_>, window: &Window) -> Result<(), Refusal> {
-    let inside = Inside::new(window);
+    check_inside(code, site, &Inside::new(window))
+}
+
+/// Refuses unless nothing seems to lead to any byte of the padding at `island`.
+pub fn check_island(code: &Code<'_>, site: &Site<'_>, island: &Range<u64>) -> Result<(), Refusal> {
+    let inside = Inside { first: island.start, len: island.end.saturating_sub(island.start) };
+    if let Some(before) = &site.before {
+        check_function(code, before, &inside)?;
+    }
+    check_inside(code, site, &inside)
+}
+
+fn check_inside(code: &Code<'_>, site: &Site<'_>, inside: &Inside) -> Result<(), Refusal> {
     let mut doubts = Doubts { code, left: DOUBTS };
     match &site.function {
-        Some(function) => check_function(code, function, &inside)?,
+        Some(function) => check_function(code, function, inside)?,
         None => check_indirect_jumps(code, site.syscall, &mut doubts)?,
     }
     // Parts that a linker put far away are not in the function's extents, and extents may be unknown.
-    let mut branches = short_branches(code, &inside).chain(near_branches(code, &inside));
+    let mut branches = short_branches(code, inside).chain(near_branches(code, inside));
     match branches.find(|at| !doubts.clear(*at)) {
         Some(at) => Err(Refusal::BranchInside(at)),
         None => Ok(()),
@@ -44,7 +56,7 @@ impl Doubts<'_> {
     }
 }
 
-/// The addresses strictly between a window's start and the site.
+/// Addresses that nobody may come to by a branch: those strictly between a window's start and the site, or an island.
 struct Inside {
     first: u64,
     len: u64,

@@ -19,9 +19,12 @@ pub struct Chains(Vec<Option<Starts>>);
 impl Chains {
     pub fn follow(code: &Code<'_>, syscall: u64) -> Self {
         let mut chains = vec![Some(Starts::default())];
-        for back in 1..=REACH {
-            let chain = syscall.checked_sub(back).and_then(|at| {
-                let next = back.checked_sub(code.decode(at)?.length())?;
+        let from = syscall.saturating_sub(REACH).max(code.start());
+        // Nearest first.
+        let lengths = code.lengths(from..syscall).unwrap_or_default().into_iter().rev();
+        for (back, length) in (1..=REACH).zip(lengths.chain(std::iter::repeat(0))) {
+            let next = back.checked_sub(length.into()).filter(|next| *next < back);
+            let chain = next.and_then(|next| {
                 let rest = *chains.get(usize::try_from(next).ok()?)?;
                 Some(rest?.add(back))
             });
@@ -34,17 +37,18 @@ impl Chains {
         *self.0.get(usize::try_from(back).ok()?)?
     }
 
-    /// The windows that the chains from farther away see.
-    pub fn votes(&self) -> Vec<Option<Starts>> {
+    /// The windows of at least `least` bytes that the chains from farther away see.
+    pub fn votes(&self, least: u64) -> impl Iterator<Item = Option<Starts>> {
         let chains = (VOTE_FROM..=VOTE_TO).filter_map(|back| self.from(back));
-        chains.map(Starts::window).collect()
+        chains.map(move |starts| starts.window(least))
     }
 
-    /// Whether most see another window.
-    pub fn oppose(&self, starts: Starts) -> bool {
-        let votes = self.votes();
-        let against = votes.iter().filter(|vote| **vote != starts.window()).count();
-        against > votes.len() / 2
+    /// Whether most see another window of at least `least` bytes.
+    pub fn oppose(&self, starts: Starts, least: u64) -> bool {
+        let ours = starts.window(least);
+        let all = self.votes(least).count();
+        let against = self.votes(least).filter(|vote| *vote != ours).count();
+        against > all / 2
     }
 
     /// The chain that begins behind a run of int3: linkers and Go's assembler fill with it before a function.
@@ -85,23 +89,25 @@ impl Starts {
         self.0 & Self::default().add(back).0 != 0
     }
 
-    /// How far back the shortest window begins.
-    pub fn window_start(self) -> Option<u64> {
-        (JUMP_LEN..=REACH).find(|back| self.has(*back))
+    /// How far back the shortest window of at least `least` bytes begins.
+    pub fn window_start(self, least: u64) -> Option<u64> {
+        let least = u32::try_from(least).ok()?;
+        let nearest = self.0.checked_shr(least)?.trailing_zeros().checked_add(least)?;
+        (u64::from(nearest) <= REACH).then_some(nearest.into())
     }
 
-    /// Only what lies in the shortest window.
-    fn window(self) -> Option<Self> {
-        let start = self.window_start()?;
-        let inside = (1..=start).filter(|back| self.has(*back));
-        Some(inside.fold(Self::default(), Self::add))
+    /// Only what lies in the shortest window of at least `least` bytes.
+    fn window(self, least: u64) -> Option<Self> {
+        let start = u32::try_from(self.window_start(least)?).ok()?;
+        let beyond = u128::MAX.checked_shl(start.checked_add(1)?)?;
+        Some(Self(self.0 & !beyond))
     }
 }
 
 /// Whether an instruction may begin at a place, to judge by the chains from before: nearly all of them agree that it
 /// is inside of another one, or it may.
 pub fn may_begin(code: &Code<'_>, addr: u64) -> bool {
-    let arrivals = |addr: u64| Chains::follow(code, addr).votes().len();
+    let arrivals = |addr: u64| Chains::follow(code, addr).votes(JUMP_LEN).count();
     let around = (1..15).filter_map(|back| addr.checked_sub(back)).filter(|start| {
         let instruction = code.decode(*start);
         instruction.and_then(|i| start.checked_add(i.length())).is_some_and(|end| end > addr)

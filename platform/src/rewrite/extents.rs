@@ -18,6 +18,16 @@ const FDE_READ: usize = 24;
 /// As much of a CIE as is ever of interest.
 const CIE_READ: usize = 64;
 
+/// A function and what is next to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extents {
+    pub function: Range<u64>,
+    /// The function before, if it is known.
+    pub before: Option<Range<u64>>,
+    /// Where the next one begins, if there is one.
+    pub next: Option<u64>,
+}
+
 /// The function around `pc` by the table `eh_frame_hdr` that begins at address `eh_frame_hdr_addr`.
 ///
 /// `read` gives bytes of `.eh_frame` by address and length. `None`: not known, or not in a form that is read here.
@@ -27,10 +37,24 @@ pub fn function_extents(
     pc: u64,
     read: &dyn Fn(u64, usize) -> Option<Vec<u8>>,
 ) -> Option<Range<u64>> {
+    Some(extents_around(eh_frame_hdr, eh_frame_hdr_addr, pc, read)?.function)
+}
+
+/// The same with the functions before and behind.
+pub fn extents_around(
+    eh_frame_hdr: &[u8],
+    eh_frame_hdr_addr: u64,
+    pc: u64,
+    read: &dyn Fn(u64, usize) -> Option<Vec<u8>>,
+) -> Option<Extents> {
     let table = Table::parse(eh_frame_hdr, eh_frame_hdr_addr)?;
-    let (start, fde) = table.find(pc)?;
-    let function = read_fde(fde, read)?;
-    (function.start == start && function.contains(&pc)).then_some(function)
+    let index = table.find(pc)?;
+    let function = table.function(index, read).filter(|function| function.contains(&pc))?;
+    let before = index.checked_sub(1).and_then(|index| table.function(index, read));
+    let next = index.checked_add(1).and_then(|index| table.entry(index)).map(|(start, _)| start);
+    let before = before.filter(|before| before.end <= function.start);
+    let next = next.filter(|next| *next >= function.end);
+    Some(Extents { function, before, next })
 }
 
 /// The sorted table of `.eh_frame_hdr`: pairs of 4-byte distances from the section's start.
@@ -52,13 +76,27 @@ impl<'a> Table<'a> {
         Some(Self { entries: entries.get(..count)?, base })
     }
 
-    /// Start and record of the last function that begins at or before `pc`.
-    fn find(&self, pc: u64) -> Option<(u64, u64)> {
-        let above = self.entries.partition_point(|entry| self.entry(entry).0 <= pc);
-        Some(self.entry(self.entries.get(above.checked_sub(1)?)?))
+    /// The last function that begins at or before `pc`.
+    fn find(&self, pc: u64) -> Option<usize> {
+        self.entries.partition_point(|entry| self.decode(entry).0 <= pc).checked_sub(1)
     }
 
-    fn entry(&self, entry: &[u8; 8]) -> (u64, u64) {
+    /// Start and record of a function.
+    fn entry(&self, index: usize) -> Option<(u64, u64)> {
+        Some(self.decode(self.entries.get(index)?))
+    }
+
+    /// A function as its record has it, if table and record agree.
+    fn function(
+        &self,
+        index: usize,
+        read: &dyn Fn(u64, usize) -> Option<Vec<u8>>,
+    ) -> Option<Range<u64>> {
+        let (start, fde) = self.entry(index)?;
+        read_fde(fde, read).filter(|function| function.start == start)
+    }
+
+    fn decode(&self, entry: &[u8; 8]) -> (u64, u64) {
         let [a, b, c, d, e, f, g, h] = *entry;
         let address = |distance| self.base.wrapping_add_signed(i32::from_le_bytes(distance).into());
         (address([a, b, c, d]), address([e, f, g, h]))

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! The window `[W, S)` is the shortest run of whole instructions before the site that has room for a jump of 5 bytes.
-//! Whoever jumps to `S` itself, and every restarted call, finds the instruction there and traps as before. At the
+//! Where there is none, an instruction of two bytes gives room for a short jump to padding nearby, and that for the
+//! long one (`island`). Whoever jumps to `S` itself, and every restarted call, finds the instruction there and traps as before. At the
 //! jump to the entry all registers, flags and memory are as they were at `S`, but for rcx and r11, which the
 //! instruction destroys anyway.
 //!
@@ -41,20 +42,24 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | `ahead` | sites that nobody has met yet |
 //! | `code` | bytes of guest text by address; decoding |
 //! | `chains` | where instructions begin when nobody says so |
 //! | `window` | which instructions make room |
-//! | `branches` | who might jump into the window |
+//! | `island` | room for a jump in padding nearby |
+//! | `branches` | who might jump into the window or the padding |
 //! | `relocate` | which instructions may move, and how |
 //! | `extents` | where a function begins and ends, from `.eh_frame` |
 
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
 
+mod ahead;
 mod branches;
 mod chains;
 mod code;
 mod extents;
+mod island;
 mod relocate;
 #[cfg(test)]
 mod tests;
@@ -62,9 +67,11 @@ mod window;
 
 use std::ops::Range;
 
+pub use self::ahead::candidates;
 use self::code::Code;
-pub use self::extents::{FUNCTION_MAX, function_extents};
+pub use self::extents::{Extents, FUNCTION_MAX, extents_around, function_extents};
 use self::relocate::Moved;
+use self::window::Window;
 
 /// No trampoline is longer: two short jumps and an instruction of 15 bytes, moved, then the way to the entry.
 pub const TRAMPOLINE_MAX: usize = 2 * 6 + 15 + relocate::TAIL_LEN;
@@ -87,13 +94,28 @@ pub struct Site<'a> {
     pub text_addr: u64,
     /// Address of the instruction.
     pub syscall: u64,
-    /// rax at the trap.
-    pub number: u64,
+    /// rax at the trap; `None`: nobody came there yet, it is planned ahead.
+    pub number: Option<u64>,
     /// The function around it, if known; see [`function_extents`].
     pub function: Option<Range<u64>>,
+    /// The function before that one and the start of the next, if known: between them may be padding.
+    pub before: Option<Range<u64>>,
+    pub next: Option<u64>,
+    /// Padding that other patches have made use of.
+    pub taken: &'a [Range<u64>],
 }
 
-/// How to rewrite a site: first write `trampoline` where it was planned for, then `bytes` at `at`.
+/// Bytes to be changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    pub at: u64,
+    /// What is there now, to be compared before writing.
+    pub original: Vec<u8>,
+    /// What is to be there: of the same length.
+    pub bytes: Vec<u8>,
+}
+
+/// How to rewrite a site: first write `trampoline` where it was planned for, then `island`, then `bytes` at `at`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patch {
     /// Address of the window.
@@ -104,15 +126,25 @@ pub struct Patch {
     pub bytes: Vec<u8>,
     /// At most [`TRAMPOLINE_MAX`] bytes, for the address given.
     pub trampoline: Vec<u8>,
+    /// Padding that leads from the window to the trampoline, where the window is too short for that.
+    pub island: Option<Edit>,
     /// The window is one instruction: no thread can stand inside.
     pub is_single: bool,
     moved: Moved,
 }
 
 impl Patch {
+    /// What is to be written into the text, in this order, once the trampoline is there: address, what is there now,
+    /// and what then.
+    pub fn edits(&self) -> impl Iterator<Item = (u64, &[u8], &[u8])> {
+        let island = self.island.iter().map(|edit| (edit.at, &edit.original[..], &edit.bytes[..]));
+        island.chain([(self.at, &self.original[..], &self.bytes[..])])
+    }
+
     /// Takes the patch out of a copy of some text, as far as it is in there.
     pub fn restore(&self, text: &mut [u8], text_addr: u64) {
-        for (addr, byte) in (self.at..).zip(&self.original) {
+        let originals = self.edits().flat_map(|(at, original, _)| (at..).zip(original));
+        for (addr, byte) in originals {
             let offset = addr.checked_sub(text_addr).and_then(|offset| offset.try_into().ok());
             let place = offset.and_then(|offset: usize| text.get_mut(offset));
             if let Some(place) = place {
@@ -152,6 +184,8 @@ pub enum Refusal {
     SignalReturn,
     #[error("it cannot be told where the instructions before the system call begin")]
     NoBoundary,
+    #[error("it is not certain that this is a system call, or of which number")]
+    NoNumber,
     #[error("less than a jump's length lies between the function's start and the system call")]
     TooShort,
     #[error("the function is too long to look through, or reaches beyond the text given")]
@@ -181,28 +215,92 @@ pub fn plan(site: &Site<'_>, trampoline: u64, entry: u64) -> Result<Patch, Refus
     if code.slice(syscall..after) != Some(&SYSCALL) {
         return Err(Refusal::NoSite(syscall));
     }
-    if site.number == SIGRETURN {
+    if site.number == Some(SIGRETURN) || is_signal_return(&code, syscall) {
         return Err(Refusal::SignalReturn);
     }
-    let window = window::find(&code, site)?;
-    // First what costs little.
-    let moved = relocate::relocate(&code, &window, trampoline)?;
-    if !window.is_single() {
-        branches::check(&code, site, &window)?;
+    if site.number.is_none() {
+        let function = site.function.as_ref().ok_or(Refusal::Function)?;
+        ahead::check(&code, function, syscall)?;
     }
-    let original = code.slice(window.range()).ok_or(Refusal::NoBoundary)?.to_vec();
-    let after_jump = window.start.checked_add(JUMP_LEN).ok_or(Refusal::OutOfReach)?;
-    let mut bytes = vec![0xe9];
-    bytes.extend(relocate::distance(after_jump, trampoline)?);
-    bytes.resize(original.len(), INT3);
-    let mut trampoline_bytes = moved.bytes.clone();
-    trampoline_bytes.extend(relocate::tail(&moved, trampoline, after, entry)?);
+    let ends = Ends { trampoline, entry, after };
+    let refusal = match plan_jump(&code, site, &ends) {
+        Err(
+            refusal @ (Refusal::TooShort
+            | Refusal::NotRelocatable(_)
+            | Refusal::BranchInside(_)
+            | Refusal::IndirectJump(_)),
+        ) => refusal,
+        planned => return planned,
+    };
+    plan_by_island(&code, site, &ends).map_err(|_| refusal)
+}
+
+/// Where a trampoline is, where it leads, and what follows the system call.
+struct Ends {
+    trampoline: u64,
+    entry: u64,
+    after: u64,
+}
+
+/// With a window that the jump fits into.
+fn plan_jump(code: &Code<'_>, site: &Site<'_>, ends: &Ends) -> Result<Patch, Refusal> {
+    let window = window::find(code, site)?;
+    // First what costs little.
+    let patch = assemble(code, &window, ends)?;
+    if !window.is_single() {
+        branches::check(code, site, &window)?;
+    }
+    let bytes = near_jump(window.start, ends.trampoline, patch.original.len())?;
+    Ok(Patch { bytes, ..patch })
+}
+
+/// With a short jump and padding nearby.
+fn plan_by_island(code: &Code<'_>, site: &Site<'_>, ends: &Ends) -> Result<Patch, Refusal> {
+    let window = window::find_short(code, site)?;
+    let patch = assemble(code, &window, ends)?;
+    let islands = island::find(code, site, window.start).ok_or(Refusal::TooShort)?;
+    let mut free = islands.into_iter();
+    let island = free
+        .find(|island| branches::check_island(code, site, island).is_ok())
+        .ok_or(Refusal::TooShort)?;
+    let original = code.slice(island.clone()).ok_or(Refusal::TooShort)?.to_vec();
+    let after_jump = window.start.checked_add(island::SHORT_JUMP_LEN).ok_or(Refusal::OutOfReach)?;
+    let distance = i8::try_from(island.start.wrapping_sub(after_jump).cast_signed());
+    let mut bytes = vec![0xeb, distance.map_err(|_| Refusal::OutOfReach)?.cast_unsigned()];
+    bytes.resize(patch.original.len(), INT3);
+    let long = near_jump(island.start, ends.trampoline, original.len())?;
+    let island = Edit { at: island.start, original, bytes: long };
+    Ok(Patch { bytes, island: Some(island), ..patch })
+}
+
+/// The trampoline of a window, without what replaces that.
+fn assemble(code: &Code<'_>, window: &Window, ends: &Ends) -> Result<Patch, Refusal> {
+    let moved = relocate::relocate(code, window, ends.trampoline)?;
+    let mut trampoline = moved.bytes.clone();
+    trampoline.extend(relocate::tail(&moved, ends.trampoline, ends.after, ends.entry)?);
     Ok(Patch {
         at: window.start,
-        original,
-        bytes,
-        trampoline: trampoline_bytes,
+        original: code.slice(window.range()).ok_or(Refusal::NoBoundary)?.to_vec(),
+        bytes: Vec::new(),
+        trampoline,
+        island: None,
         is_single: window.is_single(),
         moved,
     })
+}
+
+/// A jump from `at` to `to`, and what fills the rest of `len` bytes.
+fn near_jump(at: u64, to: u64, len: usize) -> Result<Vec<u8>, Refusal> {
+    let after_jump = at.checked_add(JUMP_LEN).ok_or(Refusal::OutOfReach)?;
+    let mut bytes = vec![0xe9];
+    bytes.extend(relocate::distance(after_jump, to)?);
+    bytes.resize(len, INT3);
+    Ok(bytes)
+}
+
+/// Whether it is the return from a signal by its bytes, whatever number was seen: `mov $15,%eax` in any form, and the
+/// number of that call for programs with short pointers.
+fn is_signal_return(code: &Code<'_>, syscall: u64) -> bool {
+    let before = syscall.checked_sub(4).and_then(|start| code.slice(start..syscall));
+    before == Some(&[15, 0, 0, 0]) || before == Some(&[1, 2, 0, 0x40])
 }

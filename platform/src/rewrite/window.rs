@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::chains::{CLEAR_MAJORITY, Chains, Starts};
 use super::code::{Code, Length};
-use super::{FUNCTION_MAX, Refusal, Site};
+use super::island::SHORT_JUMP_LEN;
+use super::{FUNCTION_MAX, JUMP_LEN, Refusal, Site};
 
 /// The instructions to be moved: from `start` to the site.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,16 +33,29 @@ pub fn find(code: &Code<'_>, site: &Site<'_>) -> Result<Window, Refusal> {
         Some(function) => from_function(code, function, site.syscall)?,
         None => agree(&chains, code, site)?,
     };
-    let start = starts.window_start().ok_or(Refusal::TooShort)?;
-    if chains.oppose(starts) {
+    cut(&chains, starts, site.syscall, JUMP_LEN)
+}
+
+/// The instruction right before the site, if it is one of a known function and a short jump fits into it.
+pub fn find_short(code: &Code<'_>, site: &Site<'_>) -> Result<Window, Refusal> {
+    let function = site.function.as_ref().ok_or(Refusal::NoBoundary)?;
+    let starts = from_function(code, function, site.syscall)?;
+    let chains = Chains::follow(code, site.syscall);
+    let window = cut(&chains, starts, site.syscall, SHORT_JUMP_LEN)?;
+    if window.is_single() { Ok(window) } else { Err(Refusal::TooShort) }
+}
+
+/// The shortest window of at least `least` bytes.
+fn cut(chains: &Chains, starts: Starts, syscall: u64, least: u64) -> Result<Window, Refusal> {
+    let start = starts.window_start(least).ok_or(Refusal::TooShort)?;
+    if chains.oppose(starts, least) {
         return Err(Refusal::NoBoundary);
     }
     let nearer = (1..=start).rev().filter(|back| starts.has(*back));
-    let instructions: Option<Vec<u64>> =
-        nearer.map(|back| site.syscall.checked_sub(back)).collect();
+    let instructions: Option<Vec<u64>> = nearer.map(|back| syscall.checked_sub(back)).collect();
     let instructions = instructions.ok_or(Refusal::TooShort)?;
     let start = instructions.first().copied().ok_or(Refusal::TooShort)?;
-    Ok(Window { start, syscall: site.syscall, instructions })
+    Ok(Window { start, syscall, instructions })
 }
 
 /// Decodes from the function's start; it must arrive exactly at the site.
@@ -66,7 +80,7 @@ fn from_function(code: &Code<'_>, function: &Range<u64>, syscall: u64) -> Result
 
 /// Where instructions begin, if that is beyond doubt.
 fn agree(chains: &Chains, code: &Code<'_>, site: &Site<'_>) -> Result<Starts, Refusal> {
-    let votes = chains.votes();
+    let votes: Vec<_> = chains.votes(JUMP_LEN).collect();
     if let Some(first) = votes.first().copied().flatten()
         && votes.len() >= CLEAR_MAJORITY
         && votes.iter().all(|vote| *vote == Some(first))
@@ -75,14 +89,14 @@ fn agree(chains: &Chains, code: &Code<'_>, site: &Site<'_>) -> Result<Starts, Re
     }
     let padded = chains.after_padding(code, site.syscall);
     let number = number_load(code, site);
-    let found = padded.into_iter().chain(number).find(|starts| !chains.oppose(*starts));
+    let found = padded.into_iter().chain(number).find(|starts| !chains.oppose(*starts, JUMP_LEN));
     found.ok_or(Refusal::NoBoundary)
 }
 
 /// An instruction right before the site that puts into rax just what was found there.
 fn number_load(code: &Code<'_>, site: &Site<'_>) -> Option<Starts> {
     // The number is below 2^31, or this is no call worth the effort: sign extension makes no difference.
-    let number = i32::try_from(site.number).ok()?.to_le_bytes();
+    let number = i32::try_from(site.number?).ok()?.to_le_bytes();
     let forms: [(u64, &[u8]); 2] = [(6, &[0xc7, 0xc0]), (5, &[0xb8])];
     let (back, _) = forms.into_iter().find(|(back, opcode)| {
         let start = site.syscall.checked_sub(*back);

@@ -93,7 +93,17 @@ fn survey(path: &Path) -> Option<(Tally, Tally)> {
         for found in sites.filter(may_call).flat_map(|f| find_calls(text, text_addr, f)) {
             let Found { addr: syscall, number, function, starts } = found;
             let trampoline = end + (1 << 20);
-            let mut site = Site { text, text_addr, syscall, number, function: Some(function) };
+            let mut site = Site {
+                text,
+                text_addr,
+                syscall,
+                number: Some(number),
+                before: functions.iter().rev().find(|f| f.end <= function.start).cloned(),
+                next: functions.iter().map(|f| f.start).find(|next| *next >= function.end),
+                function: Some(function),
+                taken: &[],
+            };
+            check_ahead(&site, &starts);
             let informed = plan(&site, trampoline, 0x1000);
             site.function = None;
             let near = syscall.saturating_sub(GUESSED_TEXT).max(text_addr);
@@ -112,6 +122,28 @@ fn survey(path: &Path) -> Option<(Tally, Tally)> {
         }
     }
     Some((known, unknown))
+}
+
+/// What is planned ahead is what would be planned at a trap, and each edit is of whole instructions.
+fn check_ahead(site: &Site<'_>, starts: &[u64]) {
+    let trampoline = site.text_addr + site.text.len() as u64 + (1 << 20);
+    let met = plan(site, trampoline, 0x1000);
+    let ahead = plan(&Site { number: None, ..site.clone() }, trampoline, 0x1000);
+    if let Ok(ahead) = &ahead {
+        assert_eq!(met.as_ref(), Ok(ahead));
+    }
+    if let Ok(Patch { at, island: Some(island), .. }) = met {
+        assert!(starts.contains(&at));
+        let inside =
+            |start: &u64| island.at < *start && *start < island.at + island.bytes.len() as u64;
+        let code = decode_from(site, island.at, island.bytes.len());
+        assert!(code.iter().all(|i| i.mnemonic() == iced_x86::Mnemonic::Nop), "{code:?}");
+        assert!(!starts.iter().filter(|s| inside(s)).any(|s| !code.iter().any(|i| i.ip() == *s)));
+    }
+}
+
+fn decode_from(site: &Site<'_>, at: u64, len: usize) -> Vec<Instruction> {
+    decode(site.text, site.text_addr, &(at..at + len as u64))
 }
 
 fn report(path: &Path) -> Option<(Tally, Tally)> {
@@ -212,6 +244,15 @@ fn plan_planted(text: &[u8], text_addr: u64, syscall: u64) -> Result<Patch, Refu
     let mut copy = text[from..text.len().min(offset + PLANTED_TEXT as usize)].to_vec();
     copy[offset - from..][..2].copy_from_slice(&[0x0f, 0x05]);
     let text_addr = text_addr + from as u64;
-    let site = Site { text: &copy, text_addr, syscall, number: 1 << 40, function: None };
+    let site = Site {
+        text: &copy,
+        text_addr,
+        syscall,
+        number: Some(1 << 40),
+        function: None,
+        before: None,
+        next: None,
+        taken: &[],
+    };
     plan(&site, syscall + (1 << 20), 0x1000)
 }

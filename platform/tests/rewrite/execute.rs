@@ -37,6 +37,7 @@ fn cases() -> impl Strategy<Value = Case> {
 struct Counts {
     planned: Cell<u32>,
     single: Cell<u32>,
+    by_island: Cell<u32>,
     entered: Cell<u32>,
     refused: Cell<u32>,
 }
@@ -67,7 +68,16 @@ fn check(arena: &mut Arena, case: &Case, counts: &Counts) {
     for function_known in [Some(extents), None] {
         let syscall = code + function.syscall as u64;
         let number = case.registers[0];
-        let site = Site { text, text_addr: code, syscall, number, function: function_known };
+        let site = Site {
+            text,
+            text_addr: code,
+            syscall,
+            number: Some(number),
+            function: function_known,
+            before: None,
+            next: Some(code + function.next as u64),
+            taken: &[],
+        };
         let Ok(patch) = plan(&site, arena.addr(place), entry()) else {
             bump(&counts.refused);
             continue;
@@ -76,11 +86,18 @@ fn check(arena: &mut Arena, case: &Case, counts: &Counts) {
         if patch.is_single {
             bump(&counts.single);
         }
+        if patch.island.is_some() {
+            bump(&counts.by_island);
+        }
         arena.write(CODE, text);
         let before = arena.run(case.registers, case.flags);
         assert_eq!(before.came_with, None);
         arena.write(place, &patch.trampoline);
-        arena.write(CODE + (patch.at - code) as usize, &patch.bytes);
+        for (at, original, bytes) in patch.edits() {
+            let from = (at - code) as usize;
+            assert_eq!(text[from..from + original.len()], *original);
+            arena.write(CODE + from, bytes);
+        }
         let after = arena.run(case.registers, case.flags);
         if let Some(rcx) = after.came_with {
             assert_eq!(rcx, syscall + 2);
@@ -104,13 +121,14 @@ fn patched_code_does_the_same() {
             Ok(())
         })
         .expect("all cases do the same");
-    let Counts { planned, single, entered, refused } = counts;
+    let Counts { planned, single, by_island, entered, refused } = counts;
     println!(
-        "planned {} (single {}), entered {}, refused {}",
+        "planned {} (single {}, by an island {}), entered {}, refused {}",
         planned.get(),
         single.get(),
+        by_island.get(),
         entered.get(),
         refused.get()
     );
-    assert!(planned.get() > 2000 && entered.get() > 1000);
+    assert!(planned.get() > 2000 && entered.get() > 1000 && by_island.get() > 100);
 }

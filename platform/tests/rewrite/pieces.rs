@@ -174,6 +174,8 @@ pub struct Function {
     /// Offset of the call, and of what is no code any more.
     pub syscall: usize,
     pub end: usize,
+    /// Behind that is padding up to here.
+    pub next: usize,
 }
 
 impl Function {
@@ -184,8 +186,11 @@ impl Function {
         let (mut bytes, starts) = encode(pieces, code, data, &starts);
         let syscall = starts[pieces.len()];
         let end = bytes.len();
+        // At least as much as a jump needs.
+        let next = (end + 5).next_multiple_of(16);
+        bytes.resize(next, 0x90);
         bytes.extend(machine::exits().iter().flat_map(|exit| exit.to_le_bytes()));
-        Self { bytes, syscall, end }
+        Self { bytes, syscall, end, next }
     }
 }
 
@@ -216,10 +221,12 @@ fn encode(pieces: &[Piece], code: u64, data: u64, starts: &[usize]) -> (Vec<u8>,
     }
     found.push(bytes.len());
     bytes.extend([0x0f, 0x05]);
-    // Both jumps read what comes behind them: 12 and 8 bytes on, 6 bytes each.
-    bytes.extend([0xff, 0x25, 6, 0, 0, 0]);
+    // Both jumps, of 6 bytes each, read what comes behind the padding.
+    let end = bytes.len() + 12;
+    let exits = (end + 5).next_multiple_of(16);
+    bytes.extend([0xff, 0x25, (exits - (end - 6)) as u8, 0, 0, 0]);
     found.push(bytes.len());
-    bytes.extend([0xff, 0x25, 8, 0, 0, 0]);
+    bytes.extend([0xff, 0x25, (exits + 8 - end) as u8, 0, 0, 0]);
     (bytes, found)
 }
 

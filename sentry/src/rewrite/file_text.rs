@@ -1,5 +1,8 @@
 //! What is known of a file's text.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -7,16 +10,19 @@ use std::sync::Arc;
 
 use abi::addr::PAGE_SIZE;
 use base::lock::Mutex;
-use platform::rewrite::{FUNCTION_MAX, Patch, Refusal, Site, TRAMPOLINE_MAX, plan};
+use platform::rewrite::{Extents, FUNCTION_MAX, Patch, Refusal, Site, TRAMPOLINE_MAX, plan};
 use rustix::fs::{MemfdFlags, SealFlags};
 
-use super::{AREA_LEN, LEARN_AFTER, functions};
+use super::functions::{Functions, Read};
+use super::{AREA_LEN, LEARN_AFTER};
 use crate::lock_order;
 
 /// How much code around a site is looked at, each way.
 const AROUND: u64 = 0x4000;
 /// Text beyond this size is not copied for later processes.
 const MOST_COPIED: u64 = 64 << 20;
+/// Larger files are not planned ahead.
+const MOST_AHEAD: u64 = 4 << 20;
 /// Mappings between two copies of one text: each costs as much as reading all of it.
 const COPY_AGAIN_AFTER: u32 = 8;
 
@@ -42,14 +48,28 @@ struct Known {
     /// What of `learned` is in it.
     in_shared: usize,
     mappings: u32,
+    /// Padding that is made use of, by file offsets.
+    islands: Vec<Range<u64>>,
+    /// All sites were planned ahead, or are about to be.
+    is_ahead: bool,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Processes in which it trapped.
-    Seen(u32),
+    /// In how many processes it trapped, and the call's number.
+    Seen(u32, u64),
     Learned(Arc<Learned>),
     Refused,
+}
+
+/// What is to be done about a site that a process met for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    Nothing,
+    /// It should be learned.
+    Learn,
+    /// It should be learned now, and all others of the file soon, by [`FileText::plan_ahead`].
+    PlanAhead,
 }
 
 /// How a site is rewritten, wherever its file is mapped.
@@ -86,6 +106,25 @@ pub struct SharedText {
     pub area: u64,
 }
 
+/// Where a file's bytes come from, and what it says of its functions.
+struct Source<'a> {
+    functions: Option<&'a Functions>,
+    read: &'a Read<'a>,
+}
+
+impl Source<'_> {
+    /// The function around `offset` and its neighbours, as far as that can be told and looked through.
+    fn extents(&self, place: &Place, offset: u64) -> Option<Extents> {
+        let is_fit = |function: &Range<u64>| {
+            let len = function.end.checked_sub(function.start);
+            let is_mapped = function.start >= place.text.start && function.end <= place.text.end;
+            is_mapped && len.is_some_and(|len| len <= FUNCTION_MAX)
+        };
+        let Extents { function, before, next } = self.functions?.around(offset, self.read)?;
+        is_fit(&function).then(|| Extents { function, before: before.filter(is_fit), next })
+    }
+}
+
 impl FileText {
     pub(super) fn new(fd: &Arc<OwnedFd>, base: u64) -> Arc<Self> {
         Arc::new(Self { fd: Arc::clone(fd), base, known: Mutex::default() })
@@ -98,15 +137,23 @@ impl FileText {
         place.origin.wrapping_add(*known.distance.get_or_insert(here))
     }
 
-    /// A process met the site for the first time; true when enough have, so that it should be learned.
-    pub fn note(&self, offset: u64) -> bool {
+    /// A process met the site of a call for the first time.
+    pub fn note(&self, offset: u64, number: u64) -> Due {
         let mut known = self.known.lock();
-        match known.sites.entry(offset).or_insert(State::Seen(0)) {
-            State::Seen(count) => {
-                *count += 1;
-                *count == LEARN_AFTER
-            }
-            _ => false,
+        let state = known.sites.entry(offset).or_insert(State::Seen(0, number));
+        let State::Seen(count, _) = state else { return Due::Nothing };
+        *count += 1;
+        if *count != LEARN_AFTER {
+            return Due::Nothing;
+        }
+        if std::mem::replace(&mut known.is_ahead, true) { Due::Learn } else { Due::PlanAhead }
+    }
+
+    /// How the site at file offset `offset` is rewritten, if it was looked into.
+    pub fn learned(&self, offset: u64) -> Option<Arc<Learned>> {
+        match self.known.lock().sites.get(&offset) {
+            Some(State::Learned(learned)) => Some(Arc::clone(learned)),
+            _ => None,
         }
     }
 
@@ -121,61 +168,126 @@ impl FileText {
         number: u64,
         entry: u64,
     ) -> Result<Arc<Learned>, Option<Refusal>> {
+        let read = |range| self.read(range);
+        let functions = Functions::parse(&read);
+        let from = Source { functions: functions.as_ref(), read: &read };
+        let learned = self.learn_from(&from, place, (offset, Some(number)), entry);
+        if let Err(Some(_)) = &learned {
+            self.known.lock().sites.insert(offset, State::Refused);
+        }
+        learned
+    }
+
+    fn learn_from(
+        &self,
+        from: &Source<'_>,
+        place: &Place,
+        (offset, number): (u64, Option<u64>),
+        entry: u64,
+    ) -> Result<Arc<Learned>, Option<Refusal>> {
         let area = self.area(place);
-        let trampoline = {
+        let (trampoline, islands) = {
             let known = self.known.lock();
             match known.sites.get(&offset) {
                 Some(State::Learned(learned)) => return Ok(Arc::clone(learned)),
                 Some(State::Refused) => return Err(None),
-                Some(State::Seen(_)) | None => known.used,
+                Some(State::Seen(..)) | None => (known.used, known.islands.clone()),
             }
         };
         if trampoline + TRAMPOLINE_MAX as u64 > AREA_LEN {
             return Err(None);
         }
-        let mut start = offset.saturating_sub(AROUND).max(place.text.start);
-        let mut end = offset.saturating_add(AROUND).min(place.text.end);
-        let function = self.function(place, offset);
-        if let Some(function) = &function {
-            (start, end) = (start.min(function.start), end.max(function.end));
+        let around = from.extents(place, offset);
+        let mut span = offset.saturating_sub(AROUND).max(place.text.start)
+            ..offset.saturating_add(AROUND).min(place.text.end);
+        let known_functions =
+            around.iter().flat_map(|around| around.before.iter().chain([&around.function]));
+        for function in known_functions {
+            span = span.start.min(function.start)..span.end.max(function.end);
         }
-        let text = self.read(start..end).ok_or(None)?;
+        let text = (from.read)(span.clone()).ok_or(None)?;
         let address = |offset: u64| place.origin.wrapping_add(offset);
+        let addresses = |range: &Range<u64>| address(range.start)..address(range.end);
+        let taken: Vec<Range<u64>> = islands.iter().map(addresses).collect();
         let site = Site {
             text: &text,
-            text_addr: address(start),
+            text_addr: address(span.start),
             syscall: address(offset),
             number,
-            function: function.map(|function| address(function.start)..address(function.end)),
+            function: around.as_ref().map(|around| addresses(&around.function)),
+            before: around.as_ref().and_then(|around| around.before.as_ref()).map(addresses),
+            next: around.as_ref().and_then(|around| around.next).map(address),
+            taken: &taken,
         };
-        let planned = plan(&site, area.wrapping_add(trampoline), entry);
+        let patch = plan(&site, area.wrapping_add(trampoline), entry)?;
         let mut known = self.known.lock();
-        match planned {
-            // Somebody else took the place meanwhile: next time.
-            Ok(_) if known.used != trampoline => Err(None),
-            Ok(patch) => {
-                let window = patch.at.wrapping_sub(place.origin);
-                known.used += (patch.trampoline.len() as u64).next_multiple_of(16);
-                let learned = Arc::new(Learned { patch, offset: window, trampoline });
-                known.sites.insert(offset, State::Learned(Arc::clone(&learned)));
-                known.learned.push(Arc::clone(&learned));
-                Ok(learned)
-            }
-            Err(refusal) => {
-                known.sites.insert(offset, State::Refused);
-                Err(Some(refusal))
-            }
+        // Somebody else took the place meanwhile: next time.
+        if known.used != trampoline {
+            return Err(None);
         }
+        let window = patch.at.wrapping_sub(place.origin);
+        known.used += (patch.trampoline.len() as u64).next_multiple_of(16);
+        if let Some(island) = &patch.island {
+            let start = island.at.wrapping_sub(place.origin);
+            known.islands.push(start..start + island.bytes.len() as u64);
+        }
+        let learned = Arc::new(Learned { patch, offset: window, trampoline });
+        known.sites.insert(offset, State::Learned(Arc::clone(&learned)));
+        known.learned.push(Arc::clone(&learned));
+        Ok(learned)
     }
 
-    /// File offsets of the function around `offset`, if that can be told and looked through.
-    fn function(&self, place: &Place, offset: u64) -> Option<Range<u64>> {
-        let function = functions::around(offset, &|range| self.read(range))?;
-        let is_mapped = function.start >= place.text.start && function.end <= place.text.end;
-        (is_mapped && function.end.checked_sub(function.start)? <= FUNCTION_MAX).then_some(function)
+    /// Learns all sites of the text that are beyond doubt, and copies it for the next mapping. How many sites that were.
+    ///
+    /// Takes some milliseconds; see [`Due::PlanAhead`].
+    pub fn plan_ahead(&self, place: &Place, entry: u64) -> u64 {
+        let learned = self.learn_all(place, entry).unwrap_or(0);
+        let (all, distance) = {
+            let known = self.known.lock();
+            (known.learned.clone(), known.distance)
+        };
+        if learned == 0 && all.is_empty() {
+            return 0;
+        }
+        let made = self.copy(&all, distance, place.text.clone());
+        let mut known = self.known.lock();
+        (known.in_shared, known.mappings, known.shared) = (all.len(), 0, made);
+        learned
     }
 
-    /// The file's bytes.
+    fn learn_all(&self, place: &Place, entry: u64) -> Option<u64> {
+        // All of it: descriptions of functions are elsewhere than the text.
+        let bytes = self.read(0..MOST_AHEAD)?;
+        let is_cut = bytes.len() as u64 == MOST_AHEAD;
+        let start = usize::try_from(place.text.start).ok()?;
+        let end = usize::try_from(place.text.end).ok()?.min(bytes.len());
+        let text = bytes.get(start..end).filter(|_| !is_cut)?;
+        let read = |range: Range<u64>| {
+            let end = usize::try_from(range.end).ok()?.min(bytes.len());
+            Some(bytes.get(usize::try_from(range.start).ok()?..end)?.to_vec())
+        };
+        let functions = Functions::parse(&read)?;
+        let from = Source { functions: Some(&functions), read: &read };
+        Some(self.learn_all_from(&from, text, place, entry))
+    }
+
+    fn learn_all_from(&self, from: &Source<'_>, text: &[u8], place: &Place, entry: u64) -> u64 {
+        let mut learned = 0;
+        for at in platform::rewrite::candidates(text) {
+            let offset = place.text.start + at as u64;
+            let number = match self.known.lock().sites.get(&offset) {
+                // That it trapped is as good a proof that it is a call.
+                Some(State::Seen(_, number)) => Some(*number),
+                Some(State::Learned(_) | State::Refused) => continue,
+                None => None,
+            };
+            let planned = self.learn_from(from, place, (offset, number), entry);
+            learned += u64::from(planned.is_ok());
+        }
+        learned
+    }
+
+    /// The file's bytes, as far as there are any.
     fn read(&self, range: Range<u64>) -> Option<Vec<u8>> {
         let len = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
         let mut bytes = vec![0; len];
@@ -189,6 +301,7 @@ impl FileText {
                 Err(_) => return None,
             }
         }
+        bytes.truncate(done);
         Some(bytes)
     }
 
@@ -225,16 +338,20 @@ impl FileText {
             return None;
         }
         let mut bytes = self.read(text.clone())?;
-        let area = bytes.len();
+        let area = usize::try_from(text.end - text.start).ok()?;
+        bytes.resize(area, 0);
         bytes.resize(area + AREA_LEN as usize, 0xcc);
         for learned in learned {
             let Learned { patch, offset, trampoline } = &**learned;
-            let at = usize::try_from(offset.checked_sub(text.start)?).ok()?;
-            let window = bytes.get_mut(at..at + patch.bytes.len()).filter(|_| at < area)?;
-            if *window != patch.original[..] {
-                return None;
+            for (addr, original, new) in patch.edits() {
+                let offset = offset.wrapping_add(addr.wrapping_sub(patch.at));
+                let at = usize::try_from(offset.checked_sub(text.start)?).ok()?;
+                let place = bytes.get_mut(at..at + new.len()).filter(|_| at < area)?;
+                if *place != *original {
+                    return None;
+                }
+                place.copy_from_slice(new);
             }
-            window.copy_from_slice(&patch.bytes);
             let at = area + usize::try_from(*trampoline).ok()?;
             bytes.get_mut(at..at + patch.trampoline.len())?.copy_from_slice(&patch.trampoline);
         }
@@ -256,86 +373,4 @@ fn sealed_memory(bytes: &[u8]) -> Option<OwnedFd> {
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&fd, seals).ok()?;
     Some(fd)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use super::*;
-
-    const ENTRY: u64 = 0x7e00_0001_1000;
-
-    /// A nameless file of two pages with `mov eax, 39; syscall; ret` at 0x1010.
-    fn text() -> Arc<FileText> {
-        let fd = rustix::fs::memfd_create("program", MemfdFlags::CLOEXEC).unwrap();
-        let mut bytes = vec![0x90; 0x2000];
-        bytes[0x1010..0x1018].copy_from_slice(&[0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3]);
-        let mut file = std::fs::File::from(fd);
-        file.write_all(&bytes).unwrap();
-        FileText::new(&Arc::new(OwnedFd::from(file)), 0)
-    }
-
-    /// The file's first page at 0x40_0000, its text behind it.
-    fn place() -> Place {
-        Place { origin: 0x40_0000, lowest: 0x40_0000, text: 0x1000..0x2000 }
-    }
-
-    #[test]
-    fn a_learned_site_is_in_the_copy_and_nobody_can_change_that() {
-        let text = text();
-        assert!(text.shared(0x1000, 0x1000).is_none(), "nothing is known");
-        let learned = text.learn(&place(), 0x1015, 39, ENTRY).unwrap();
-        assert_eq!((learned.offset, learned.trampoline), (0x1010, 0));
-        let shared = text.shared(0x1000, 0x1000).unwrap();
-        assert_eq!((shared.text.clone(), shared.area), (0x1000..0x2000, 0x1000));
-        assert_eq!(shared.distance, 0_u64.wrapping_sub(AREA_LEN));
-        let mut bytes = [0; 8];
-        rustix::io::pread(&shared.fd, &mut bytes, 0x10).unwrap();
-        // A jump down to the area, and the instruction still there.
-        let jump = i64::from(i32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]));
-        assert_eq!((bytes[0], 0x1015 + jump), (0xe9, -(AREA_LEN as i64)));
-        assert_eq!(bytes[5..], [0x0f, 0x05, 0xc3]);
-        assert!(rustix::io::pwrite(&shared.fd, &[0], 0).is_err());
-        assert!(text.shared(0x1000, 0x2000).is_none(), "another part of the file");
-    }
-
-    #[test]
-    fn a_refused_site_is_not_looked_at_again() {
-        let text = text();
-        assert!(matches!(text.learn(&place(), 0x1013, 39, ENTRY), Err(Some(_))));
-        assert!(matches!(text.learn(&place(), 0x1013, 39, ENTRY), Err(None)));
-    }
-
-    #[test]
-    fn functions_of_a_program_are_known() {
-        // This very program.
-        let file = std::fs::File::open("/proc/self/exe").unwrap();
-        let len = file.metadata().unwrap().len();
-        let text = FileText::new(&Arc::new(OwnedFd::from(file)), 0);
-        let place = Place { origin: 0, lowest: 0, text: 0..u64::MAX };
-        // Wherever its text is: many of these offsets lie in some function.
-        let known = (0..len).step_by(0x1003).filter_map(|at| {
-            let function = text.function(&place, at)?;
-            assert!(function.contains(&at));
-            Some(function)
-        });
-        assert!(known.count() > 100);
-    }
-
-    #[test]
-    fn enough_processes_make_a_site_worth_learning() {
-        let text = text();
-        let noted: Vec<bool> = (0..LEARN_AFTER + 2).map(|_| text.note(0x1015)).collect();
-        assert_eq!(noted.iter().position(|due| *due), Some(LEARN_AFTER as usize - 1));
-        assert_eq!(noted.iter().filter(|due| **due).count(), 1);
-    }
-
-    #[test]
-    fn the_area_keeps_its_distance() {
-        let text = text();
-        assert_eq!(text.area(&place()), 0x40_0000 - AREA_LEN);
-        let elsewhere = Place { origin: 0x7000_0000, lowest: 0x7000_1000, ..place() };
-        assert_eq!(text.area(&elsewhere), 0x7000_0000 - AREA_LEN);
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use platform::rewrite::function_extents;
+use platform::rewrite::{Extents, extents_around};
 
 const HEADER_LEN: u64 = 64;
 const PROGRAM_HEADER_LEN: u64 = 56;
@@ -43,31 +43,61 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
 }
 
-/// File offsets of the function around file offset `at`. `read` gives bytes of the file, which nobody has checked.
-pub fn around(at: u64, read: &dyn Fn(Range<u64>) -> Option<Vec<u8>>) -> Option<Range<u64>> {
-    let header = read(0..HEADER_LEN)?;
-    if header.get(..5)? != b"\x7fELF\x02" {
-        return None;
+/// What a file says of its functions. `read` gives bytes of the file, which nobody has checked.
+#[derive(Debug)]
+pub struct Functions {
+    parts: Vec<Part>,
+    /// The table, and where it is in memory.
+    hints: Vec<u8>,
+    hints_addr: u64,
+}
+
+/// Gives bytes of a file by their offsets.
+pub type Read<'a> = dyn Fn(Range<u64>) -> Option<Vec<u8>> + 'a;
+
+impl Functions {
+    pub fn parse(read: &Read<'_>) -> Option<Self> {
+        let header = read(0..HEADER_LEN)?;
+        if header.get(..5)? != b"\x7fELF\x02" {
+            return None;
+        }
+        let table = word(&header, 32)?;
+        let count = u64::from(u16::from_le_bytes(header.get(56..58)?.try_into().ok()?));
+        let end = table.checked_add(count.min(MOST_PROGRAM_HEADERS) * PROGRAM_HEADER_LEN)?;
+        let headers = read(table..end)?;
+        let parts: Vec<Part> =
+            headers.chunks(PROGRAM_HEADER_LEN as usize).filter_map(Part::parse).collect();
+        let unwind = parts.iter().find(|part| part.kind == PT_GNU_EH_FRAME)?;
+        if unwind.len > MOST_TABLE {
+            return None;
+        }
+        let hints = read(unwind.offset..unwind.offset.checked_add(unwind.len)?)?;
+        let hints_addr = unwind.addr;
+        Some(Self { parts, hints, hints_addr })
     }
-    let table = word(&header, 32)?;
-    let count = u64::from(u16::from_le_bytes(header.get(56..58)?.try_into().ok()?));
-    let end = table.checked_add(count.min(MOST_PROGRAM_HEADERS) * PROGRAM_HEADER_LEN)?;
-    let headers = read(table..end)?;
-    let parts: Vec<Part> =
-        headers.chunks(PROGRAM_HEADER_LEN as usize).filter_map(Part::parse).collect();
-    let loads = || parts.iter().filter(|part| part.kind == PT_LOAD);
-    let text =
-        loads().find(|part| at.checked_sub(part.offset).is_some_and(|inside| inside < part.len))?;
-    let unwind = parts.iter().find(|part| part.kind == PT_GNU_EH_FRAME)?;
-    if unwind.len > MOST_TABLE {
-        return None;
+
+    fn loads(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter().filter(|part| part.kind == PT_LOAD)
     }
-    let hints = read(unwind.offset..unwind.offset.checked_add(unwind.len)?)?;
-    let by_addr = |addr: u64, len: usize| {
-        let len = u64::try_from(len).ok()?;
-        read(loads().find_map(|part| part.offsets(addr, len))?)
-    };
-    let pc = text.addr.checked_add(at - text.offset)?;
-    let function = function_extents(&hints, unwind.addr, pc, &by_addr)?;
-    text.offsets(function.start, function.end.checked_sub(function.start)?)
+
+    /// File offsets of the function around file offset `at` and its neighbours.
+    pub fn around(&self, at: u64, read: &Read<'_>) -> Option<Extents> {
+        let is_here =
+            |part: &&Part| at.checked_sub(part.offset).is_some_and(|inside| inside < part.len);
+        let text = self.loads().find(is_here)?;
+        let by_addr = |addr: u64, len: usize| {
+            let len = u64::try_from(len).ok()?;
+            read(self.loads().find_map(|part| part.offsets(addr, len))?)
+        };
+        let pc = text.addr.checked_add(at - text.offset)?;
+        let found = extents_around(&self.hints, self.hints_addr, pc, &by_addr)?;
+        let offsets = |function: Range<u64>| {
+            text.offsets(function.start, function.end.checked_sub(function.start)?)
+        };
+        Some(Extents {
+            function: offsets(found.function)?,
+            before: found.before.and_then(offsets),
+            next: found.next.and_then(|next| Some(text.offsets(next, 0)?.start)),
+        })
+    }
 }

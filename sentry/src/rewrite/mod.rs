@@ -12,16 +12,20 @@
 //! 4. A site that trapped in [`LEARN_AFTER`] processes is learned. From then on, who maps the file's text gets a copy
 //!    of it with all that is learned in it, from a sealed memfd shared by all: rewriting costs them nothing. What
 //!    forked children met is rewritten in their parent when it forks again.
-//! 5. /proc and the file itself show none of this but the area; a guest that reads its own text sees the jumps.
+//! 5. When the first site of a file is due, a thread of its own plans all of the file's ([`ahead`]): a short process traps
+//!    at each site that nobody has met before. Not sooner: that costs as much as some fifty processes save by it.
+//! 6. /proc and the file itself show none of this but the area; a guest that reads its own text sees the jumps.
 //!
 //! | module | what |
 //! | --- | --- |
 //! | `file_text` | what is known of a file's text, and the copy for later processes |
+//! | `ahead` | the thread that plans whole files |
 //! | `functions` | where functions begin and end, by a file's unwind table |
 //! | `sites` | what is known in one address space |
 //! | `patch` | changing an address space |
 //! | `hold` | stopping its other threads |
 
+mod ahead;
 mod file_text;
 mod functions;
 mod hold;
@@ -45,11 +49,13 @@ use crate::task::Thread;
 pub use file_text::{FileText, SharedText};
 pub use hold::wait_while_held;
 pub use patch::area_vma;
+use sites::Hit;
 pub use sites::Sites;
 
 /// Bytes of a file's area of trampolines.
-pub const AREA_LEN: u64 = 0x4000;
-/// Traps of one site in one process before it is rewritten there: below that it does not pay.
+pub const AREA_LEN: u64 = 0x8000;
+/// Traps of one site in one process before it is rewritten there: below that it does not pay. What is known of others that
+/// trapped more than once is then made use of at once, or when these together have trapped so often.
 const PATCH_AFTER: u32 = 12;
 /// Processes in which a site trapped before it is rewritten for those to come, by exec or by fork.
 const LEARN_AFTER: u32 = 4;
@@ -62,6 +68,7 @@ pub struct Rewriter {
     /// Where trampolines go: see `platform::Layout::call_entry`.
     entry: u64,
     files: Mutex<HashMap<FileKey, Arc<FileText>>, lock_order::Leaf>,
+    jobs: ahead::Jobs,
     pub stats: Stats,
 }
 
@@ -112,7 +119,12 @@ impl Rewriter {
     #[must_use]
     pub fn new(entry: Option<u64>) -> Option<Self> {
         let entry = entry?;
-        Some(Self { entry, files: Mutex::default(), stats: Stats::default() })
+        Some(Self {
+            entry,
+            files: Mutex::default(),
+            jobs: Default::default(),
+            stats: Stats::default(),
+        })
     }
 
     fn file(&self, source: &MapSource) -> Option<Arc<FileText>> {
@@ -150,9 +162,9 @@ pub async fn on_call(kernel: &Arc<Kernel>, thread: &Arc<Thread>, context: &mut d
     let number = context.call().number;
     if FORKS.contains(&number) {
         let wishes = thread.mm().with_state(|state| state.sites.take_wishes(LEARN_AFTER));
-        for (site, number) in wishes {
-            patch::apply(kernel, rewriter, thread, context, site, number).await;
-        }
+        let wanted: Vec<_> =
+            wishes.into_iter().map(|(site, number)| (site, number, true)).collect();
+        patch::apply(kernel, rewriter, thread, context, &wanted).await;
     }
     if !context.has_trapped() {
         rewriter.stats.direct.fetch_add(1, Ordering::Relaxed);
@@ -161,12 +173,13 @@ pub async fn on_call(kernel: &Arc<Kernel>, thread: &Arc<Thread>, context: &mut d
     rewriter.stats.trapped.fetch_add(1, Ordering::Relaxed);
     let site = context.regs().rip.wrapping_sub(SYSCALL_LEN);
     let mm = thread.mm();
-    let hits = mm.with_state(|state| state.sites.hit(site));
-    if hits == 1 {
-        mm.with_state(|state| state.sites.wish(site, number));
-        patch::note(rewriter, &mm, site, number);
-    } else if hits == PATCH_AFTER {
-        patch::apply(kernel, rewriter, thread, context, site, number).await;
+    match mm.with_state(|state| state.sites.hit(site, number)) {
+        Hit::First => {
+            mm.with_state(|state| state.sites.wish(site, number));
+            patch::note(rewriter, &mm, site, number);
+        }
+        Hit::Again => {}
+        Hit::Due(wanted) => patch::apply(kernel, rewriter, thread, context, &wanted).await,
     }
 }
 

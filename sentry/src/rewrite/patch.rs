@@ -1,6 +1,6 @@
 //! Changing an address space.
 
-use std::ops::Range;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,7 +9,7 @@ use abi::addr::PAGE_SIZE;
 use platform::{Backing, Context, HostOp, Prot};
 use vfs::File;
 
-use super::file_text::{FileText, Learned, Place};
+use super::file_text::{Due, FileText, Learned, Place};
 use super::{AREA_LEN, Rewriter, hold};
 use crate::kernel::Kernel;
 use crate::mm::{Content, Mm, MmState, Vma, VmaFlags};
@@ -74,70 +74,134 @@ fn learn(rewriter: &Rewriter, text: &FileText, found: &Found, number: u64) -> Op
 }
 
 /// A process met the site for the first time.
-pub fn note(rewriter: &Rewriter, mm: &Mm, site: u64, number: u64) {
+pub fn note(rewriter: &Arc<Rewriter>, mm: &Mm, site: u64, number: u64) {
     let Some(found) = mm.with_state(|state| find(state, site)) else { return };
     let Some(text) = text_of(rewriter, &found) else { return };
-    if text.note(found.offset) && learn(rewriter, &text, &found, number).is_some() {
+    let due = text.note(found.offset, number);
+    if due == Due::Nothing {
+        return;
+    }
+    if learn(rewriter, &text, &found, number).is_some() {
         rewriter.stats.learned.fetch_add(1, Ordering::Relaxed);
+    }
+    if due == Due::PlanAhead {
+        rewriter.plan_ahead(text, found.place);
     }
 }
 
-/// Rewrites a site of the caller's address space.
+/// A site that is going to be rewritten.
+struct Change {
+    site: u64,
+    number: u64,
+    found: Found,
+    learned: Arc<Learned>,
+    /// Where the file's trampolines are.
+    area: u64,
+}
+
+impl Change {
+    fn window(&self) -> u64 {
+        self.found.place.origin.wrapping_add(self.learned.offset)
+    }
+
+    fn edits(&self) -> impl Iterator<Item = (u64, &[u8], &[u8])> {
+        let there = |at: u64| self.window().wrapping_add(at.wrapping_sub(self.learned.patch.at));
+        self.learned.patch.edits().map(move |(at, original, new)| (there(at), original, new))
+    }
+
+    /// Whether it may be done in the space as it is now: the file is still there, and nobody changed these bytes.
+    fn is_possible(&self, mm: &Mm) -> bool {
+        let still = mm.with_state(|state| find(state, self.site));
+        let is_same = still.is_some_and(|still| still.place.origin == self.found.place.origin);
+        is_same
+            && self.edits().all(|(at, original, _)| {
+                let mut bytes = vec![0; original.len()];
+                mm.read(UserAddr(at), &mut bytes).is_ok() && bytes == original
+            })
+    }
+
+    fn write(&self, mm: &Mm) -> bool {
+        let trampoline = self.area.wrapping_add(self.learned.trampoline);
+        if mm.write(UserAddr(trampoline), &self.learned.patch.trampoline).is_err() {
+            return false;
+        }
+        mm.with_state(|state| state.sites.add(self.window(), &self.learned, trampoline));
+        self.edits().all(|(at, _, new)| mm.write(UserAddr(at), new).is_ok())
+    }
+}
+
+/// What is to be done at a site; `may_learn`: even if nobody looked into it before.
+fn prepare(
+    rewriter: &Rewriter,
+    mm: &Mm,
+    site: u64,
+    number: u64,
+    may_learn: bool,
+) -> Option<Change> {
+    let found = mm.with_state(|state| find(state, site))?;
+    let text = text_of(rewriter, &found)?;
+    let learned = match text.learned(found.offset) {
+        None if may_learn => learn(rewriter, &text, &found, number)?,
+        learned => learned?,
+    };
+    let area = text.area(&found.place);
+    Some(Change { site, number, found, learned, area })
+}
+
+/// Rewrites sites of the caller's address space: `wanted` (site, number, whether it may be looked into now).
 pub async fn apply(
     kernel: &Arc<Kernel>,
     rewriter: &Rewriter,
     thread: &Arc<Thread>,
     context: &mut dyn Context,
-    site: u64,
-    number: u64,
+    wanted: &[(u64, u64, bool)],
 ) {
     let mm = thread.mm();
-    let Some(found) = mm.with_state(|state| find(state, site)) else { return };
-    let Some(text) = text_of(rewriter, &found) else { return };
-    let Some(learned) = learn(rewriter, &text, &found, number) else { return };
+    let prepared = wanted
+        .iter()
+        .filter_map(|&(site, number, may_learn)| prepare(rewriter, &mm, site, number, may_learn));
+    let mut changes: Vec<Change> = prepared.collect();
+    if changes.is_empty() {
+        return;
+    }
     // Whoever shares the layout may have changed it meanwhile: all is looked at again under its lock.
     let _layout = mm.lock_layout().await;
-    let still = mm.with_state(|state| find(state, site));
-    if still.is_none_or(|still| still.place.origin != found.place.origin) {
-        return;
-    }
     let Some(_held) = hold::hold_others(kernel, &mm, thread).await else { return };
-    let window = found.place.origin.wrapping_add(learned.offset);
-    if !is_untouched(&mm, window, &learned) {
-        return;
-    }
-    let area = text.area(&found.place);
-    let Some(area_op) = mm.with_state(|state| claim_area(state, area)) else { return };
-    let pages = pages(window, learned.patch.bytes.len() as u64);
-    let (addr, len) = (UserAddr(pages.start), pages.end - pages.start);
-    let protect = |prot| HostOp::Protect { addr, len, prot };
-    let mut ops: Vec<HostOp> = area_op.into_iter().collect();
-    ops.push(protect(Prot::all()));
-    if !matches!(context.execute(ops).await, Ok(Ok(()))) {
-        return;
-    }
-    let trampoline = area.wrapping_add(learned.trampoline);
-    let is_written = mm.write(UserAddr(trampoline), &learned.patch.trampoline).is_ok() && {
-        mm.with_state(|state| state.sites.add(window, &learned, trampoline));
-        mm.write(UserAddr(window), &learned.patch.bytes).is_ok()
+    changes.retain(|change| change.is_possible(&mm));
+    let mut ops: Vec<HostOp> = Vec::new();
+    changes.retain(|change| {
+        let claimed = mm.with_state(|state| claim_area(state, change.area));
+        ops.extend(claimed.iter().flatten().cloned());
+        claimed.is_some()
+    });
+    let edits = changes.iter().flat_map(Change::edits);
+    let pages: BTreeSet<u64> = edits.flat_map(|(at, _, new)| pages(at, new.len() as u64)).collect();
+    let protect = |prot| {
+        pages.iter().map(move |page| HostOp::Protect {
+            addr: UserAddr(*page),
+            len: PAGE_SIZE,
+            prot,
+        })
     };
-    // A failure leaves the page writable on the host and the rules as they were.
-    let _ = context.execute(vec![protect(Prot::READ | Prot::EXEC)]).await;
-    if is_written {
-        rewriter.stats.patches.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(site, number, "call site rewritten");
+    ops.extend(protect(Prot::all()));
+    if ops.is_empty() || !matches!(context.execute(ops).await, Ok(Ok(()))) {
+        return;
     }
+    for change in &changes {
+        if change.write(&mm) {
+            rewriter.stats.patches.fetch_add(1, Ordering::Relaxed);
+            let Change { site, number, .. } = change;
+            tracing::debug!(site, number, "call site rewritten");
+        }
+    }
+    // A failure leaves the pages writable on the host and the rules as they were.
+    let _ = context.execute(protect(Prot::READ | Prot::EXEC).collect()).await;
 }
 
-/// Whether the window is as the file has it.
-fn is_untouched(mm: &Mm, window: u64, learned: &Learned) -> bool {
-    let mut bytes = vec![0; learned.patch.original.len()];
-    mm.read(UserAddr(window), &mut bytes).is_ok() && bytes == learned.patch.original
-}
-
-fn pages(start: u64, len: u64) -> Range<u64> {
-    let last = start.saturating_add(len.max(1) - 1);
-    (start & !(PAGE_SIZE - 1))..((last & !(PAGE_SIZE - 1)) + PAGE_SIZE)
+/// Addresses of the pages that hold these bytes.
+fn pages(start: u64, len: u64) -> impl Iterator<Item = u64> {
+    let first = start & !(PAGE_SIZE - 1);
+    (first..start.saturating_add(len)).step_by(PAGE_SIZE as usize)
 }
 
 /// Sees to it that the area is mapped. The operation that does it, if it was not yet; `None` when something else is

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base::lock::Mutex;
 
+use super::PATCH_AFTER;
 use super::file_text::Learned;
 use crate::lock_order;
 
@@ -14,8 +15,10 @@ const MOST_COUNTED: usize = 4096;
 /// Part of an address space's state.
 #[derive(Debug, Clone, Default)]
 pub struct Sites {
-    /// Traps by the instruction's address. A child counts for itself.
-    hits: HashMap<u64, u32>,
+    /// Traps by the instruction's address, with the call's number. A child counts for itself.
+    hits: HashMap<u64, (u32, u64)>,
+    /// Traps since sites were rewritten, without the first one of each site.
+    repeats: u32,
     /// Windows that were rewritten here while threads could stand in them, by their start. Shared with forked children
     /// until one of them changes it.
     windows: Arc<BTreeMap<u64, Window>>,
@@ -33,15 +36,36 @@ struct Window {
     trampoline: u64,
 }
 
+/// What a trap means for its site.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Hit {
+    First,
+    Again,
+    /// Time to rewrite these sites, with their numbers, and whether they are worth being looked into.
+    Due(Vec<(u64, u64, bool)>),
+}
+
 impl Sites {
-    /// Counts a trap; how many there were.
-    pub fn hit(&mut self, site: u64) -> u32 {
+    /// Counts a trap.
+    pub fn hit(&mut self, site: u64, number: u64) -> Hit {
         if self.hits.len() >= MOST_COUNTED {
             self.hits.clear();
         }
-        let hits = self.hits.entry(site).or_insert(0);
+        let (hits, last_number) = self.hits.entry(site).or_insert((0, number));
         *hits = hits.saturating_add(1);
-        *hits
+        *last_number = number;
+        let hits = *hits;
+        if hits == 1 {
+            return Hit::First;
+        }
+        self.repeats = self.repeats.saturating_add(1);
+        if hits != PATCH_AFTER && self.repeats < PATCH_AFTER {
+            return Hit::Again;
+        }
+        self.repeats = 0;
+        let again = self.hits.iter().filter(|(_, (hits, _))| *hits > 1);
+        let due = again.map(|(site, (hits, number))| (*site, *number, *hits == PATCH_AFTER));
+        Hit::Due(due.collect())
     }
 
     /// For a copy of the address space.
@@ -49,6 +73,7 @@ impl Sites {
     pub fn forked(&self) -> Self {
         Self {
             hits: HashMap::new(),
+            repeats: 0,
             windows: Arc::clone(&self.windows),
             wishes: Arc::default(),
             parent: Some(Arc::clone(&self.wishes)),
@@ -113,7 +138,25 @@ mod tests {
     #[test]
     fn traps_are_counted_per_process() {
         let mut sites = Sites::default();
-        assert_eq!((sites.hit(8), sites.hit(8), sites.hit(16)), (1, 2, 1));
-        assert_eq!(sites.forked().hit(8), 1);
+        assert_eq!(sites.hit(8, 1), Hit::First);
+        assert_eq!(sites.hit(8, 1), Hit::Again);
+        assert_eq!(sites.forked().hit(8, 1), Hit::First);
+    }
+
+    #[test]
+    fn sites_are_due_one_by_one_or_together() {
+        let mut sites = Sites::default();
+        for _ in 1..PATCH_AFTER {
+            assert!(!matches!(sites.hit(8, 1), Hit::Due(_)));
+        }
+        assert_eq!(sites.hit(8, 1), Hit::Due(vec![(8, 1, true)]));
+        let mut sites = Sites::default();
+        sites.hit(100, 3);
+        let mut hits = (0..).map(|turn| sites.hit(turn % 4, 2));
+        let due = hits.find(|hit| matches!(hit, Hit::Due(_)));
+        let Some(Hit::Due(mut due)) = due else { unreachable!() };
+        due.sort_unstable();
+        // Known ones only, and not what trapped but once.
+        assert_eq!(due, [(0, 2, false), (1, 2, false), (2, 2, false), (3, 2, false)]);
     }
 }
