@@ -42,7 +42,6 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | `ahead` | sites that nobody has met yet |
 //! | `code` | bytes of guest text by address; decoding |
 //! | `chains` | where instructions begin when nobody says so |
 //! | `window` | which instructions make room |
@@ -54,7 +53,6 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::arithmetic_side_effects)]
 
-mod ahead;
 mod branches;
 mod chains;
 mod code;
@@ -67,7 +65,6 @@ mod window;
 
 use std::ops::Range;
 
-pub use self::ahead::candidates;
 use self::code::Code;
 pub use self::extents::{Extents, FUNCTION_MAX, extents_around, function_extents};
 use self::relocate::Moved;
@@ -94,8 +91,8 @@ pub struct Site<'a> {
     pub text_addr: u64,
     /// Address of the instruction.
     pub syscall: u64,
-    /// rax at the trap; `None`: nobody came there yet, it is planned ahead.
-    pub number: Option<u64>,
+    /// rax at the trap.
+    pub number: u64,
     /// The function around it, if known; see [`function_extents`].
     pub function: Option<Range<u64>>,
     /// The function before that one and the start of the next, if known: between them may be padding.
@@ -184,8 +181,6 @@ pub enum Refusal {
     SignalReturn,
     #[error("it cannot be told where the instructions before the system call begin")]
     NoBoundary,
-    #[error("it is not certain that this is a system call, or of which number")]
-    NoNumber,
     #[error("less than a jump's length lies between the function's start and the system call")]
     TooShort,
     #[error("the function is too long to look through, or reaches beyond the text given")]
@@ -215,12 +210,8 @@ pub fn plan(site: &Site<'_>, trampoline: u64, entry: u64) -> Result<Patch, Refus
     if code.slice(syscall..after) != Some(&SYSCALL) {
         return Err(Refusal::NoSite(syscall));
     }
-    if site.number == Some(SIGRETURN) || is_signal_return(&code, syscall) {
+    if site.number == SIGRETURN || is_signal_return(&code, syscall) {
         return Err(Refusal::SignalReturn);
-    }
-    if site.number.is_none() {
-        let function = site.function.as_ref().ok_or(Refusal::Function)?;
-        ahead::check(&code, function, syscall)?;
     }
     let ends = Ends { trampoline, entry, after };
     let refusal = match plan_jump(&code, site, &ends) {

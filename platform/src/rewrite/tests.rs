@@ -36,7 +36,6 @@ impl Sample {
 
     fn site(&self, function: Option<Range<u64>>) -> Site<'_> {
         let Self { ref text, syscall, number } = *self;
-        let number = Some(number);
         Site {
             text,
             text_addr: TEXT,
@@ -419,7 +418,7 @@ proptest! {
         mut text in prop::collection::vec(any::<u8>(), 0..300),
         text_addr in prop_oneof![Just(TEXT), Just(0), Just(u64::MAX - 299), any::<u64>()],
         at in any::<prop::sample::Index>(),
-        number in prop_oneof![Just(None), Just(Some(0u64)), any::<u64>().prop_map(Some)],
+        number in prop_oneof![Just(0u64), any::<u64>()],
         neighbours in prop::option::of((0u64..300, 0u64..300, 0u64..300)),
         function in prop::option::of((0u64..300, 0u64..300)),
         trampoline in prop_oneof![Just(TRAMPOLINE), Just(0), Just(u64::MAX), any::<u64>()],

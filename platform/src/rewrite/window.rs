@@ -96,7 +96,7 @@ fn agree(chains: &Chains, code: &Code<'_>, site: &Site<'_>) -> Result<Starts, Re
 /// An instruction right before the site that puts into rax just what was found there.
 fn number_load(code: &Code<'_>, site: &Site<'_>) -> Option<Starts> {
     // The number is below 2^31, or this is no call worth the effort: sign extension makes no difference.
-    let number = i32::try_from(site.number?).ok()?.to_le_bytes();
+    let number = i32::try_from(site.number).ok()?.to_le_bytes();
     let forms: [(u64, &[u8]); 2] = [(6, &[0xc7, 0xc0]), (5, &[0xb8])];
     let (back, _) = forms.into_iter().find(|(back, opcode)| {
         let start = site.syscall.checked_sub(*back);

@@ -97,13 +97,13 @@ fn survey(path: &Path) -> Option<(Tally, Tally)> {
                 text,
                 text_addr,
                 syscall,
-                number: Some(number),
+                number,
                 before: functions.iter().rev().find(|f| f.end <= function.start).cloned(),
                 next: functions.iter().map(|f| f.start).find(|next| *next >= function.end),
                 function: Some(function),
                 taken: &[],
             };
-            check_ahead(&site, &starts);
+            check_island(&site, &starts);
             let informed = plan(&site, trampoline, 0x1000);
             site.function = None;
             let near = syscall.saturating_sub(GUESSED_TEXT).max(text_addr);
@@ -124,14 +124,10 @@ fn survey(path: &Path) -> Option<(Tally, Tally)> {
     Some((known, unknown))
 }
 
-/// What is planned ahead is what would be planned at a trap, and each edit is of whole instructions.
-fn check_ahead(site: &Site<'_>, starts: &[u64]) {
+/// A short jump replaces a whole instruction, and leads to whole instructions of padding.
+fn check_island(site: &Site<'_>, starts: &[u64]) {
     let trampoline = site.text_addr + site.text.len() as u64 + (1 << 20);
     let met = plan(site, trampoline, 0x1000);
-    let ahead = plan(&Site { number: None, ..site.clone() }, trampoline, 0x1000);
-    if let Ok(ahead) = &ahead {
-        assert_eq!(met.as_ref(), Ok(ahead));
-    }
     if let Ok(Patch { at, island: Some(island), .. }) = met {
         assert!(starts.contains(&at));
         let inside =
@@ -248,7 +244,7 @@ fn plan_planted(text: &[u8], text_addr: u64, syscall: u64) -> Result<Patch, Refu
         text: &copy,
         text_addr,
         syscall,
-        number: Some(1 << 40),
+        number: 1 << 40,
         function: None,
         before: None,
         next: None,

@@ -72,7 +72,7 @@ fn check(arena: &mut Arena, case: &Case, counts: &Counts) {
             text,
             text_addr: code,
             syscall,
-            number: Some(number),
+            number,
             function: function_known,
             before: None,
             next: Some(code + function.next as u64),

@@ -106,7 +106,6 @@ pub const ROWS: &[Row] = &[
     any(libc::SYS_sched_yield, "spinning workers"),
     any(libc::SYS_sched_getaffinity, "number of CPUs"),
     any(libc::SYS_sched_setaffinity, "workers that stay with their guest's CPU"),
-    any(libc::SYS_setpriority, "a thread that gives way to all others"),
     any(libc::SYS_getcpu, "which CPU a worker is on"),
     any(libc::SYS_clone, "workers and the blocking pool"),
     any(libc::SYS_clone3, "workers and the blocking pool"),

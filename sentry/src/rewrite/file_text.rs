@@ -21,8 +21,6 @@ use crate::lock_order;
 const AROUND: u64 = 0x4000;
 /// Text beyond this size is not copied for later processes.
 const MOST_COPIED: u64 = 64 << 20;
-/// Larger files are not planned ahead.
-const MOST_AHEAD: u64 = 4 << 20;
 /// Mappings between two copies of one text: each costs as much as reading all of it.
 const COPY_AGAIN_AFTER: u32 = 8;
 
@@ -50,26 +48,14 @@ struct Known {
     mappings: u32,
     /// Padding that is made use of, by file offsets.
     islands: Vec<Range<u64>>,
-    /// All sites were planned ahead, or are about to be.
-    is_ahead: bool,
 }
 
 #[derive(Debug)]
 enum State {
-    /// In how many processes it trapped, and the call's number.
-    Seen(u32, u64),
+    /// Processes in which it trapped.
+    Seen(u32),
     Learned(Arc<Learned>),
     Refused,
-}
-
-/// What is to be done about a site that a process met for the first time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    Nothing,
-    /// It should be learned.
-    Learn,
-    /// It should be learned now, and all others of the file soon, by [`FileText::plan_ahead`].
-    PlanAhead,
 }
 
 /// How a site is rewritten, wherever its file is mapped.
@@ -137,16 +123,16 @@ impl FileText {
         place.origin.wrapping_add(*known.distance.get_or_insert(here))
     }
 
-    /// A process met the site of a call for the first time.
-    pub fn note(&self, offset: u64, number: u64) -> Due {
+    /// A process met the site for the first time; true when enough have, so that it should be learned.
+    pub fn note(&self, offset: u64) -> bool {
         let mut known = self.known.lock();
-        let state = known.sites.entry(offset).or_insert(State::Seen(0, number));
-        let State::Seen(count, _) = state else { return Due::Nothing };
-        *count += 1;
-        if *count != LEARN_AFTER {
-            return Due::Nothing;
+        match known.sites.entry(offset).or_insert(State::Seen(0)) {
+            State::Seen(count) => {
+                *count += 1;
+                *count == LEARN_AFTER
+            }
+            _ => false,
         }
-        if std::mem::replace(&mut known.is_ahead, true) { Due::Learn } else { Due::PlanAhead }
     }
 
     /// How the site at file offset `offset` is rewritten, if it was looked into.
@@ -171,7 +157,7 @@ impl FileText {
         let read = |range| self.read(range);
         let functions = Functions::parse(&read);
         let from = Source { functions: functions.as_ref(), read: &read };
-        let learned = self.learn_from(&from, place, (offset, Some(number)), entry);
+        let learned = self.learn_from(&from, place, (offset, number), entry);
         if let Err(Some(_)) = &learned {
             self.known.lock().sites.insert(offset, State::Refused);
         }
@@ -182,7 +168,7 @@ impl FileText {
         &self,
         from: &Source<'_>,
         place: &Place,
-        (offset, number): (u64, Option<u64>),
+        (offset, number): (u64, u64),
         entry: u64,
     ) -> Result<Arc<Learned>, Option<Refusal>> {
         let area = self.area(place);
@@ -191,7 +177,7 @@ impl FileText {
             match known.sites.get(&offset) {
                 Some(State::Learned(learned)) => return Ok(Arc::clone(learned)),
                 Some(State::Refused) => return Err(None),
-                Some(State::Seen(..)) | None => (known.used, known.islands.clone()),
+                Some(State::Seen(_)) | None => (known.used, known.islands.clone()),
             }
         };
         if trampoline + TRAMPOLINE_MAX as u64 > AREA_LEN {
@@ -235,56 +221,6 @@ impl FileText {
         known.sites.insert(offset, State::Learned(Arc::clone(&learned)));
         known.learned.push(Arc::clone(&learned));
         Ok(learned)
-    }
-
-    /// Learns all sites of the text that are beyond doubt, and copies it for the next mapping. How many sites that were.
-    ///
-    /// Takes some milliseconds; see [`Due::PlanAhead`].
-    pub fn plan_ahead(&self, place: &Place, entry: u64) -> u64 {
-        let learned = self.learn_all(place, entry).unwrap_or(0);
-        let (all, distance) = {
-            let known = self.known.lock();
-            (known.learned.clone(), known.distance)
-        };
-        if learned == 0 && all.is_empty() {
-            return 0;
-        }
-        let made = self.copy(&all, distance, place.text.clone());
-        let mut known = self.known.lock();
-        (known.in_shared, known.mappings, known.shared) = (all.len(), 0, made);
-        learned
-    }
-
-    fn learn_all(&self, place: &Place, entry: u64) -> Option<u64> {
-        // All of it: descriptions of functions are elsewhere than the text.
-        let bytes = self.read(0..MOST_AHEAD)?;
-        let is_cut = bytes.len() as u64 == MOST_AHEAD;
-        let start = usize::try_from(place.text.start).ok()?;
-        let end = usize::try_from(place.text.end).ok()?.min(bytes.len());
-        let text = bytes.get(start..end).filter(|_| !is_cut)?;
-        let read = |range: Range<u64>| {
-            let end = usize::try_from(range.end).ok()?.min(bytes.len());
-            Some(bytes.get(usize::try_from(range.start).ok()?..end)?.to_vec())
-        };
-        let functions = Functions::parse(&read)?;
-        let from = Source { functions: Some(&functions), read: &read };
-        Some(self.learn_all_from(&from, text, place, entry))
-    }
-
-    fn learn_all_from(&self, from: &Source<'_>, text: &[u8], place: &Place, entry: u64) -> u64 {
-        let mut learned = 0;
-        for at in platform::rewrite::candidates(text) {
-            let offset = place.text.start + at as u64;
-            let number = match self.known.lock().sites.get(&offset) {
-                // That it trapped is as good a proof that it is a call.
-                Some(State::Seen(_, number)) => Some(*number),
-                Some(State::Learned(_) | State::Refused) => continue,
-                None => None,
-            };
-            let planned = self.learn_from(from, place, (offset, number), entry);
-            learned += u64::from(planned.is_ok());
-        }
-        learned
     }
 
     /// The file's bytes, as far as there are any.

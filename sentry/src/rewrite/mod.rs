@@ -12,20 +12,16 @@
 //! 4. A site that trapped in [`LEARN_AFTER`] processes is learned. From then on, who maps the file's text gets a copy
 //!    of it with all that is learned in it, from a sealed memfd shared by all: rewriting costs them nothing. What
 //!    forked children met is rewritten in their parent when it forks again.
-//! 5. When the first site of a file is due, a thread of its own plans all of the file's ([`ahead`]): a short process traps
-//!    at each site that nobody has met before. Not sooner: that costs as much as some fifty processes save by it.
-//! 6. /proc and the file itself show none of this but the area; a guest that reads its own text sees the jumps.
+//! 5. /proc and the file itself show none of this but the area; a guest that reads its own text sees the jumps.
 //!
 //! | module | what |
 //! | --- | --- |
 //! | `file_text` | what is known of a file's text, and the copy for later processes |
-//! | `ahead` | the thread that plans whole files |
 //! | `functions` | where functions begin and end, by a file's unwind table |
 //! | `sites` | what is known in one address space |
 //! | `patch` | changing an address space |
 //! | `hold` | stopping its other threads |
 
-mod ahead;
 mod file_text;
 mod functions;
 mod hold;
@@ -53,7 +49,7 @@ use sites::Hit;
 pub use sites::Sites;
 
 /// Bytes of a file's area of trampolines.
-pub const AREA_LEN: u64 = 0x8000;
+pub const AREA_LEN: u64 = 0x4000;
 /// Traps of one site in one process before it is rewritten there: below that it does not pay. What is known of others that
 /// trapped more than once is then made use of at once, or when these together have trapped so often.
 const PATCH_AFTER: u32 = 12;
@@ -68,7 +64,6 @@ pub struct Rewriter {
     /// Where trampolines go: see `platform::Layout::call_entry`.
     entry: u64,
     files: Mutex<HashMap<FileKey, Arc<FileText>>, lock_order::Leaf>,
-    jobs: ahead::Jobs,
     pub stats: Stats,
 }
 
@@ -119,12 +114,7 @@ impl Rewriter {
     #[must_use]
     pub fn new(entry: Option<u64>) -> Option<Self> {
         let entry = entry?;
-        Some(Self {
-            entry,
-            files: Mutex::default(),
-            jobs: Default::default(),
-            stats: Stats::default(),
-        })
+        Some(Self { entry, files: Mutex::default(), stats: Stats::default() })
     }
 
     fn file(&self, source: &MapSource) -> Option<Arc<FileText>> {

@@ -9,7 +9,7 @@ use abi::addr::PAGE_SIZE;
 use platform::{Backing, Context, HostOp, Prot};
 use vfs::File;
 
-use super::file_text::{Due, FileText, Learned, Place};
+use super::file_text::{FileText, Learned, Place};
 use super::{AREA_LEN, Rewriter, hold};
 use crate::kernel::Kernel;
 use crate::mm::{Content, Mm, MmState, Vma, VmaFlags};
@@ -74,18 +74,11 @@ fn learn(rewriter: &Rewriter, text: &FileText, found: &Found, number: u64) -> Op
 }
 
 /// A process met the site for the first time.
-pub fn note(rewriter: &Arc<Rewriter>, mm: &Mm, site: u64, number: u64) {
+pub fn note(rewriter: &Rewriter, mm: &Mm, site: u64, number: u64) {
     let Some(found) = mm.with_state(|state| find(state, site)) else { return };
     let Some(text) = text_of(rewriter, &found) else { return };
-    let due = text.note(found.offset, number);
-    if due == Due::Nothing {
-        return;
-    }
-    if learn(rewriter, &text, &found, number).is_some() {
+    if text.note(found.offset) && learn(rewriter, &text, &found, number).is_some() {
         rewriter.stats.learned.fetch_add(1, Ordering::Relaxed);
-    }
-    if due == Due::PlanAhead {
-        rewriter.plan_ahead(text, found.place);
     }
 }
 

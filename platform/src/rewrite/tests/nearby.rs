@@ -1,4 +1,4 @@
-//! Islands, and sites that nobody has met yet.
+//! Islands, and what stays whatever is nearby.
 
 use super::*;
 
@@ -32,7 +32,7 @@ impl Short {
             text: &self.text,
             text_addr: TEXT,
             syscall: START + 2,
-            number: Some(0),
+            number: 0,
             function: Some(self.function.clone()),
             before: Some(TEXT..START - gap_before),
             next: Some(TEXT + self.text.len() as u64 - 16),
@@ -138,53 +138,10 @@ fn padding_that_somebody_may_come_to_is_left_alone() {
 }
 
 #[test]
-fn calls_are_planned_ahead_when_nothing_else_can_be_meant() {
-    let ahead = |sample: &Sample| {
-        let end = TEXT + sample.text.len() as u64;
-        let site = Site { number: None, ..sample.site(Some(TEXT..end)) };
-        plan(&site, TRAMPOLINE, ENTRY)
-    };
-    let number = [0xf3, 0x0f, 0x1e, 0xfa, 0xb8, 0x27, 0, 0, 0];
-    assert!(ahead(&Sample::new(&number, 0)).is_ok());
-    assert!(ahead(&Sample::new(&GLIBC_READ, 0).then(&[0x90; 32])).is_ok());
-    // glibc's exit: mov $231,%esi; mov %esi,%eax, and something in between.
-    let through =
-        [0xbe, 0xe7, 0, 0, 0, 0x48, 0x89, 0xd7, 0x89, 0xf0, 0x49, 0x89, 0xca, 0x49, 0x89, 0xca];
-    assert!(ahead(&Sample::new(&through, 0)).is_ok());
-    // A number that no call has, none at all, one that a pointer may overwrite, and one of long ago.
-    let large = [0xb8, 0x27, 2, 0, 0];
-    assert_eq!(ahead(&Sample::new(&large, 0)), Err(Refusal::NoNumber));
-    assert_eq!(ahead(&Sample::new(&TWO_MOVES, 0)), Err(Refusal::NoNumber));
-    let long_ago = [&number[..], &[0x48, 0x89, 0xfe].repeat(8)].concat();
-    assert_eq!(ahead(&Sample::new(&long_ago, 0)), Err(Refusal::NoNumber));
-    // Functions that are not known, or not instructions only.
-    let sample = Sample::new(&number, 0);
-    let site = Site { number: None, ..sample.site(None) };
-    assert_eq!(plan(&site, TRAMPOLINE, ENTRY), Err(Refusal::Function));
-    let odd = Sample::new(&number, 0).then(&[0x06]);
-    let at = TEXT + odd.text.len() as u64 - 1;
-    assert_eq!(ahead(&odd), Err(Refusal::Undecodable(at)));
-    let cut = Sample::new(&number, 0).then(&[0xb8, 0, 0]);
-    assert!(ahead(&cut).is_err());
-}
-
-#[test]
 fn a_return_from_a_signal_is_known_without_its_number() {
     for bytes in [[0x48, 0xc7, 0xc0, 15, 0, 0, 0], [0x48, 0xc7, 0xc0, 1, 2, 0, 0x40]] {
         assert_eq!(Sample::new(&bytes, 39).known(), Err(Refusal::SignalReturn));
     }
-}
-
-#[test]
-fn candidates_are_all_pairs_of_bytes() {
-    for at in 0..200 {
-        let mut text = vec![0x0f; 202];
-        text[at + 1] = 0x05;
-        assert_eq!(candidates(&text), [at]);
-    }
-    assert_eq!(candidates(&[0x05, 0x0f]), [0usize; 0]);
-    assert_eq!(candidates(&[0x0f, 0x05, 0x0f, 0x05]), [0, 2]);
-    assert_eq!(candidates(&[]), [0usize; 0]);
 }
 
 #[test]
