@@ -81,7 +81,7 @@ pub mod state {
     pub const LONG_ASLEEP: u32 = 9;
 }
 
-/// Values of [`Slot::kind`].
+/// Low bits of a posted [`Slot::word`].
 pub mod kind {
     /// A signal arrived: `signal` and `frame` say which and where.
     pub const SIGNAL: u32 = 1;

@@ -32,7 +32,7 @@ pub static IS_WANTED: [bool; NUMBERS] = {
     all
 };
 
-/// Offers what the call points to: bits of [`kind`], one for each pointer.
+/// Offers what the call points to: a bit for each pointer that goes with it.
 pub fn offer(slot: &Slot) -> u32 {
     let fast = fast::fast(slot);
     let mut places = Places::first();
