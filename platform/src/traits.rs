@@ -379,6 +379,17 @@ pub trait Kicker: Send + Sync {
     /// holds before this returns for every call that begins later. Platforms that cannot do so ignore it.
     fn set_answers(&self, answers: &Answers);
 
+    /// Where the heap ends, so that who asks needs no call; 0: it has to ask, because others may move it. While the context
+    /// is alone in its address space, or stands still.
+    fn tell_brk(&self, end: u64) {
+        let _ = end;
+    }
+
+    /// RLIMIT_STACK, for who asks. Callers take turns.
+    fn tell_stack_limit(&self, soft: u64, hard: u64) {
+        let _ = (soft, hard);
+    }
+
     /// Whether it waits without the sentry, or so it says.
     fn is_asleep(&self) -> bool;
 
@@ -387,7 +398,7 @@ pub trait Kicker: Send + Sync {
     fn share_signals(self: Arc<Self>) -> Option<Arc<dyn SharedSignals>>;
 }
 
-/// Signal state that guest code can reach, the alternate stack, and the list of robust futexes. Bit n-1 of a word stands for signal n.
+/// Signal state that guest code can reach, the alternate stack, the list of robust futexes, and the word of the thread's id. Bit n-1 of a word stands for signal n.
 ///
 /// Who sends a signal calls [`SharedSignals::add_pending`] first and reads the mask then: either the mask is seen, or
 /// guest code sees that it has to make a call.
@@ -409,6 +420,12 @@ pub trait SharedSignals: Send + Sync {
 
     /// Replaces it. While guest code stands still.
     fn set_robust_list(&self, head: u64);
+
+    /// The same of set_tid_address(2).
+    fn tid_address(&self) -> u64;
+
+    /// Replaces it. While guest code stands still.
+    fn set_tid_address(&self, address: u64);
 
     /// Signals that guest code neither lets through nor newly blocks without a call: those that are pending. Replaces
     /// what was said before.

@@ -22,7 +22,7 @@ use crate::syscalls::arch_prctl;
 use crate::syscalls::dispatch::{ARCH_PRCTL, EXECVE, EXECVEAT, RT_SIGRETURN, dispatch};
 use crate::task::{Thread, exit};
 
-/// Starts a guest thread that was entered into the pid table.
+/// Starts a guest thread that was entered into the pid table and has its context ([`Thread::set_context`]).
 pub fn spawn(kernel: &Arc<Kernel>, thread: &Arc<Thread>, context: Box<dyn Context>) {
     // Boxed, because this future contains itself: a thread's calls make threads.
     let body: Pin<Box<dyn Future<Output = ()> + Send>> =
@@ -32,7 +32,6 @@ pub fn spawn(kernel: &Arc<Kernel>, thread: &Arc<Thread>, context: Box<dyn Contex
 
 /// Runs a guest thread to its end: run guest code, answer what it did, deliver signals, again.
 async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Context>) {
-    thread.set_context(&*context);
     let mut interrupted = None;
     let mut is_dead = false;
     loop {

@@ -124,7 +124,7 @@ pub mod op {
     pub const SET_GS: u64 = 0x1_0001;
     /// Compare-and-exchange of the u32 at argument 0: expected, new; `result` gets the previous value.
     pub const COMPARE_EXCHANGE: u64 = 0x1_0002;
-    /// A thread in slot argument 0 with token argument 1 and thread pointer argument 2; `result`: tid.
+    /// A thread in slot argument 0 with token argument 1 and thread pointer argument 2 (or [`super::INHERIT_FS`]); `result`: tid.
     pub const CLONE_THREAD: u64 = 0x1_0003;
     /// Does nothing: its descriptor is what it is for.
     pub const NOTHING: u64 = 0x1_0005;
@@ -133,6 +133,9 @@ pub mod op {
     /// A copy of the process with token argument 0; `result`: pid.
     pub const FORK: u64 = 0x1_0004;
 }
+
+/// The thread pointer of who makes a thread, where guest code may set it itself.
+pub const INHERIT_FS: u64 = u64::MAX;
 
 /// As the descriptor of an mmap operation: the one that the doorbell's return value names.
 pub const FD_OF_RING: u64 = u64::MAX - 1;
@@ -306,6 +309,12 @@ pub struct Fast {
     pub may_change: AtomicU64,
     /// Those of them that it has changed since the sentry looked.
     pub changed: AtomicU64,
+    /// While `has_mask`: set_tid_address(2)'s word, as `robust_list`.
+    pub tid_address: AtomicU64,
+    /// Where the heap ends; 0: ask the sentry, which writes it.
+    pub brk: AtomicU64,
+    /// RLIMIT_STACK, soft and hard. While the sentry writes it, or does not tell, the hard one is 0.
+    pub stack_limit: [AtomicU64; 2],
 }
 
 /// One xmm register.

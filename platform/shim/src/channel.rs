@@ -244,6 +244,17 @@ pub fn set_base(fs: bool, base: u64) -> i64 {
     0
 }
 
+/// The base of fs, where it can be told without a host call.
+pub fn fs_base() -> Option<u64> {
+    if !has_fsgsbase() {
+        return None;
+    }
+    let fs;
+    // SAFETY: the sentry said that the instruction works.
+    unsafe { asm!("rdfsbase {}", out(reg) fs, options(nostack, nomem)) };
+    Some(fs)
+}
+
 /// The base of gs; 0 where it cannot be told without a host call.
 pub fn gs_base() -> u64 {
     if !has_fsgsbase() {
@@ -257,12 +268,8 @@ pub fn gs_base() -> u64 {
 
 /// Tells the sentry the bases of fs and gs, where that is cheap.
 pub fn publish_bases(slot: &Slot) {
-    if !has_fsgsbase() {
-        return;
+    if let Some(fs) = fs_base() {
+        slot.fs_base.store(fs, Relaxed);
+        slot.gs_base.store(gs_base(), Relaxed);
     }
-    let fs: u64;
-    // SAFETY: the sentry said that the instruction works.
-    unsafe { asm!("rdfsbase {}", out(reg) fs, options(nostack, nomem)) };
-    slot.fs_base.store(fs, Relaxed);
-    slot.gs_base.store(gs_base(), Relaxed);
 }

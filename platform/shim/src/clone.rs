@@ -7,12 +7,17 @@ use crate::abi::{self, Slot, ring};
 use crate::calls::{self, die, failed, syscall};
 use crate::{channel, fast};
 
-/// A thread that will stand in slot `index`.
+/// A thread that will stand in slot `index`, with a base of fs of its own or its creator's ([`abi::INHERIT_FS`]).
 pub fn thread(creator: &Slot, index: u64, token: u64, fs_base: u64) -> i64 {
     if index >= u64::from(abi::MAX_SLOTS) {
         die(104);
     }
     let slot = channel::slot(index);
+    let fs_base = if fs_base == abi::INHERIT_FS {
+        channel::fs_base().unwrap_or_default()
+    } else {
+        fs_base
+    };
     // Meaningless where the creator is in a signal: then the newborn gets a frame.
     fast::copy_vectors(fast::fast(creator), fast::fast(slot));
     let stack = slot as *const Slot as u64 + abi::START_STACK_OFFSET;

@@ -36,6 +36,8 @@ mod guest_memory;
 mod marshal;
 mod signal_calls;
 mod signals;
+mod start_calls;
+mod words;
 mod zygote;
 
 #[panic_handler]

@@ -10,11 +10,11 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{Fast, Slot, task};
-use crate::calls::{FUTEX, SIGALTSTACK};
+use crate::calls::{ARCH_PRCTL, FUTEX, SIGALTSTACK};
 use crate::fast;
 use crate::guest_memory::{self, PAGE};
 use crate::pointers::{Kind, MOST, Places, Pointer, pointers};
-use crate::signal_calls::SET_ROBUST_LIST;
+use crate::start_calls::{BRK, PRLIMIT64, SET_ROBUST_LIST, SET_TID_ADDRESS};
 
 /// Calls beyond have no pointers that are known here.
 pub const NUMBERS: usize = 440;
@@ -26,9 +26,13 @@ pub static IS_WANTED: [bool; NUMBERS] = {
         all[number] = !matches!(pointers(number as u64)[0], Pointer::None);
         number += 1;
     }
-    all[FUTEX as usize] = true;
-    all[SET_ROBUST_LIST as usize] = true;
-    all[SIGALTSTACK as usize] = true;
+    let answered =
+        [FUTEX, SIGALTSTACK, ARCH_PRCTL, BRK, SET_TID_ADDRESS, SET_ROBUST_LIST, PRLIMIT64];
+    let mut index = 0;
+    while index < answered.len() {
+        all[answered[index] as usize] = true;
+        index += 1;
+    }
     all
 };
 

@@ -1,4 +1,4 @@
-//! Calls about signals that need no sentry, and set_robust_list(2), which only says what matters at the thread's end.
+//! Calls about signals that need no sentry.
 //!
 //! What the guest blocks is its own affair: the mask is in the slot, and the sentry reads it there when it sends or
 //! delivers. Only a change that concerns a pending signal is the sentry's. Neither side waits for the other:
@@ -21,15 +21,12 @@
 use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use core::sync::atomic::fence;
 
-use crate::abi::{Fast, Slot, TASK_SIZE};
+use crate::abi::{Fast, Slot};
 use crate::calls::SIGALTSTACK;
-use crate::guest_memory;
+use crate::words::{read, write};
 
 const RT_SIGACTION: u64 = 13;
 const RT_SIGPROCMASK: u64 = 14;
-pub const SET_ROBUST_LIST: u64 = 273;
-/// `sizeof(struct robust_list_head)`.
-const HEAD_BYTES: u64 = 24;
 /// `sizeof(sigset_t)` of the kernel.
 const SIGSET_BYTES: u64 = 8;
 const SIG_DFL: u64 = 0;
@@ -37,6 +34,12 @@ const SIG_DFL: u64 = 0;
 const KNOWN_FLAGS: u64 = 0xdc00_0807;
 /// SIGKILL and SIGSTOP.
 const UNBLOCKABLE: u64 = 1 << 8 | 1 << 18;
+/// SIGCHLD, SIGCONT, SIGURG, SIGWINCH: by default they are ignored, and what is pending is discarded when that is set.
+const IGNORED_BY_DEFAULT: u64 = 1 << 16 | 1 << 17 | 1 << 22 | 1 << 27;
+const SIGCHLD: i32 = 17;
+/// `SA_NOCLDSTOP` and `SA_NOCLDWAIT`, which others look at.
+const CHILD_FLAGS: u64 = 3;
+const EINVAL: u64 = -22_i64 as u64;
 
 /// The result of a call that is answered here.
 pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
@@ -44,7 +47,6 @@ pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
         RT_SIGACTION => rt_sigaction(slot, fast),
         RT_SIGPROCMASK => rt_sigprocmask(slot, fast),
         SIGALTSTACK => sigaltstack(slot, fast),
-        SET_ROBUST_LIST => set_robust_list(slot, fast),
         _ => None,
     }
 }
@@ -71,8 +73,14 @@ fn rt_sigaction(slot: &Slot, fast: &Fast) -> Option<u64> {
     let mut next = None;
     if new != 0 {
         let [handler, flags, restorer, mask] = read(fast, new)?;
+        if bit & UNBLOCKABLE != 0 {
+            return Some(EINVAL);
+        }
         let may_change = fast.may_change.load(Relaxed) & bit != 0;
-        if !may_change || handler != SIG_DFL || action[0] != SIG_DFL {
+        let discards = fast.pending.load(SeqCst) & bit & IGNORED_BY_DEFAULT != 0;
+        let concerns_others = signal == SIGCHLD && (flags ^ action[1]) & CHILD_FLAGS != 0;
+        let is_default = handler == SIG_DFL && action[0] == SIG_DFL;
+        if !may_change || discards || concerns_others || !is_default {
             return None;
         }
         next = Some([handler, flags & KNOWN_FLAGS, restorer, mask & !UNBLOCKABLE]);
@@ -122,15 +130,6 @@ fn sigaltstack(slot: &Slot, fast: &Fast) -> Option<u64> {
     Some(0)
 }
 
-/// The sentry looks at it when the thread ends, or somebody asks.
-fn set_robust_list(slot: &Slot, fast: &Fast) -> Option<u64> {
-    if fast.has_mask.load(Relaxed) == 0 || slot.argument(1) != HEAD_BYTES {
-        return None;
-    }
-    fast.robust_list.store(slot.argument(0), Relaxed);
-    Some(0)
-}
-
 fn rt_sigprocmask(slot: &Slot, fast: &Fast) -> Option<u64> {
     const SIG_BLOCK: i32 = 0;
     const SIG_UNBLOCK: i32 = 1;
@@ -166,33 +165,4 @@ fn rt_sigprocmask(slot: &Slot, fast: &Fast) -> Option<u64> {
         }
     }
     Some(0)
-}
-
-/// Words of guest memory; `None` when they are not there.
-fn read<const N: usize>(fast: &Fast, addr: u64) -> Option<[u64; N]> {
-    let (place, len) = place::<N>(fast, addr)?;
-    if guest_memory::copy(place, addr, len) != 0 {
-        return None;
-    }
-    let mut words = [0; N];
-    for (to, from) in words.iter_mut().zip(&fast.words) {
-        *to = from.load(Relaxed);
-    }
-    Some(words)
-}
-
-/// Writes words to guest memory; `None` when that is not there.
-fn write<const N: usize>(fast: &Fast, addr: u64, words: [u64; N]) -> Option<()> {
-    let (place, len) = place::<N>(fast, addr)?;
-    for (from, to) in words.iter().zip(&fast.words) {
-        to.store(*from, Relaxed);
-    }
-    (guest_memory::copy(addr, place, len) == 0).then_some(())
-}
-
-/// Where `N` words for or from `addr` are kept, and their length.
-fn place<const N: usize>(fast: &Fast, addr: u64) -> Option<(u64, u64)> {
-    const { assert!(N <= 4) };
-    let len = 8 * N as u64;
-    (addr <= TASK_SIZE - len).then_some((&raw const fast.words as u64, len))
 }

@@ -85,7 +85,7 @@ impl SeccompContext {
         thread.process().inherit_held(&self.process);
         let mut child = self.newborn(thread, &new)?;
         self.adopt(&mut child, &new);
-        if let Some(base) = new.fs_base.filter(|base| *base != self.fs_base) {
+        if let Some(base) = new.fs_base {
             child.deferred.push_back(HostOp::SetFsBase(base));
         }
         Ok(Box::new(child))
@@ -106,9 +106,13 @@ impl SeccompContext {
         slot.fast().answered.store(0, Relaxed);
         slot.fast().has_mask.store(0, Relaxed);
         slot.fast().actions_version.store(0, Relaxed);
+        slot.fast().brk.store(0, Relaxed);
+        slot.fast().stack_limit[1].store(0, Relaxed);
         head.state.store(state::POSTED, SeqCst);
         let order = self.shared.order_thread(&self.thread);
-        let fs_base = new.fs_base.unwrap_or(self.fs_base);
+        // Guest code may have changed its own meanwhile.
+        let own = if self.shared.has_fsgsbase { shim_abi::INHERIT_FS } else { self.fs_base };
+        let fs_base = new.fs_base.unwrap_or(own);
         let args = [u64::from(slot.index()), order.token(), fs_base, 0, 0, 0];
         let raw = RawOp { nr: op::CLONE_THREAD, args, file: None };
         let arrival = match self.create(&order, raw).await {

@@ -372,6 +372,22 @@ impl Kicker for Thread {
         fast.answered.store(answered, Ordering::SeqCst);
     }
 
+    fn tell_brk(&self, end: u64) {
+        if self.process.may_answer() {
+            self.slot.fast().brk.store(end, Ordering::SeqCst);
+        }
+    }
+
+    fn tell_stack_limit(&self, soft: u64, hard: u64) {
+        if !self.process.may_answer() {
+            return;
+        }
+        let [soft_word, hard_word] = &self.slot.fast().stack_limit;
+        hard_word.store(0, Ordering::SeqCst);
+        soft_word.store(soft, Ordering::SeqCst);
+        hard_word.store(hard, Ordering::SeqCst);
+    }
+
     fn is_asleep(&self) -> bool {
         self.slot.head().asleep.load(Ordering::Relaxed) != sleep::AWAKE
     }
@@ -423,6 +439,14 @@ impl SharedSignals for Thread {
 
     fn set_robust_list(&self, head: u64) {
         self.slot.fast().robust_list.store(head, Ordering::Relaxed);
+    }
+
+    fn tid_address(&self) -> u64 {
+        self.slot.fast().tid_address.load(Ordering::Relaxed)
+    }
+
+    fn set_tid_address(&self, address: u64) {
+        self.slot.fast().tid_address.store(address, Ordering::Relaxed);
     }
 
     fn set_pending(&self, signals: u64) {

@@ -44,15 +44,12 @@ pub const STOP_SIGNALS: SigSet = SigSet(
         | SigSet::single(Signal::SIGTTOU).0,
 );
 
-/// Signals of which it does not matter when their default disposition is set while they have it: nothing that is pending is
-/// discarded by that, and their flags mean nothing to anybody.
-pub const WITHOUT_EFFECT: SigSet = SigSet(
-    !(SigSet::UNBLOCKABLE.0
-        | SigSet::single(Signal::SIGCHLD).0
-        | SigSet::single(Signal::SIGCONT).0
-        | SigSet::single(Signal::SIGURG).0
-        | SigSet::single(Signal::SIGWINCH).0),
-);
+/// Signals of which it does not matter when their default disposition is set while they have it. Of those that are ignored by
+/// default nothing may be pending then, for it would be discarded; guest code looks at that. Flags mean nothing to others, but for SIGCHLD's.
+pub const MAY_BE_SET_ANEW: SigSet = SigSet(!SigSet::UNBLOCKABLE.0);
+
+/// Flags of SIGCHLD that others look at: `SA_NOCLDSTOP`, `SA_NOCLDWAIT`.
+const CHILD_FLAGS: u64 = 3;
 
 /// One disposition per signal.
 #[derive(Debug, Clone)]
@@ -82,9 +79,15 @@ impl Actions {
 
     /// A guest's word that it has set a default disposition anew; only that of flags, restorer and mask is believed.
     pub fn replace_default(&mut self, signal: Signal, claimed: &SigAction) {
-        if WITHOUT_EFFECT.contains(signal) && self.get(signal).is_default() {
-            self.set(signal, SigAction { handler: SIG_DFL, ..claimed.as_kept() });
+        let current = self.get(signal);
+        if !MAY_BE_SET_ANEW.contains(signal) || !current.is_default() {
+            return;
         }
+        let mut action = SigAction { handler: SIG_DFL, ..claimed.as_kept() };
+        if signal == Signal::SIGCHLD {
+            action.flags = action.flags & !CHILD_FLAGS | current.flags & CHILD_FLAGS;
+        }
+        self.set(signal, action);
     }
 
     /// True when sending it has no effect at all (unless it is blocked).

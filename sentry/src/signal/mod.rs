@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use abi::UserAddr;
 use abi::ids::Tid;
+use abi::rlimit::Resource;
 use abi::signal::{SS_DISABLE, SigAction, SigSet, SigStack, Signal};
 use platform::{Context, SharedSignals};
 
@@ -47,9 +48,10 @@ pub const NO_STACK: SigStack = SigStack { sp: 0, flags: SS_DISABLE, pad: 0, size
 pub struct ThreadSignals {
     /// Blocked signals; while `shared` is there, what guest code says counts.
     mask: SigSet,
-    /// sigaltstack(2) and set_robust_list(2); the same.
+    /// sigaltstack(2), set_robust_list(2), set_tid_address(2); the same.
     stack: SigStack,
     robust_list: UserAddr,
+    tid_address: UserAddr,
     /// Lets guest code change these by itself. Then also keeps it from letting a pending signal through unnoticed: see
     /// [`ThreadSignals::add_pending`].
     shared: Option<Arc<dyn SharedSignals>>,
@@ -76,6 +78,7 @@ impl ThreadSignals {
             mask,
             stack: NO_STACK,
             robust_list: UserAddr::NULL,
+            tid_address: UserAddr::NULL,
             shared: None,
             saved_mask: None,
             waiting: SigSet::EMPTY,
@@ -127,13 +130,28 @@ impl ThreadSignals {
         }
     }
 
-    /// From now on guest code may change mask, stack and list; `group` is the queue of the thread's process.
+    /// Where 0 is written and a futex woken at the thread's end; see set_tid_address(2).
+    #[must_use]
+    pub fn tid_address(&self) -> UserAddr {
+        self.shared.as_ref().map_or(self.tid_address, |shared| UserAddr(shared.tid_address()))
+    }
+
+    /// Replaces it; for the thread itself, while it runs no guest code.
+    pub fn set_tid_address(&mut self, address: UserAddr) {
+        self.tid_address = address;
+        if let Some(shared) = &self.shared {
+            shared.set_tid_address(address.0);
+        }
+    }
+
+    /// From now on guest code may change mask, stack, list and id word; `group` is the queue of the thread's process.
     fn share(&mut self, shared: Option<Arc<dyn SharedSignals>>, group: &Queue) {
         self.take_over();
         if let Some(shared) = &shared {
             shared.set_mask(self.mask.0);
             shared.set_stack(&self.stack);
             shared.set_robust_list(self.robust_list.0);
+            shared.set_tid_address(self.tid_address.0);
         }
         self.shared = shared;
         self.note_pending(group);
@@ -149,6 +167,7 @@ impl ThreadSignals {
     fn take_over(&mut self) {
         (self.mask, self.stack) = (self.mask(), self.stack());
         self.robust_list = self.robust_list();
+        self.tid_address = self.tid_address();
     }
 
     /// A signal was queued for the thread or its process. To be called under the group's lock, before the mask is asked
@@ -195,7 +214,7 @@ impl Thread {
         let group = self.group.signals.lock();
         let own = self.signals.lock();
         let may_change =
-            if group.threads.len() == 1 { action::WITHOUT_EFFECT } else { SigSet::EMPTY };
+            if group.threads.len() == 1 { action::MAY_BE_SET_ANEW } else { SigSet::EMPTY };
         if let Some(shared) = &own.shared {
             shared.tell_actions(self.group.actions.lock().all(), may_change.0);
         }
@@ -216,6 +235,7 @@ impl Thread {
         let shared = context.kicker().share_signals();
         let group = self.group.signals.lock();
         self.signals.lock().share(shared, &group.queue);
+        self.run.tell_stack_limit(self.group.rlimit(Resource::Stack));
     }
 
     /// Before the context ends.
@@ -283,6 +303,7 @@ mod tests {
         mask: AtomicU64,
         pending: AtomicU64,
         robust_list: AtomicU64,
+        tid_address: AtomicU64,
         stack: std::sync::Mutex<SigStack>,
     }
 
@@ -309,6 +330,14 @@ mod tests {
 
         fn set_robust_list(&self, head: u64) {
             self.robust_list.store(head, SeqCst);
+        }
+
+        fn tid_address(&self) -> u64 {
+            self.tid_address.load(SeqCst)
+        }
+
+        fn set_tid_address(&self, address: u64) {
+            self.tid_address.store(address, SeqCst);
         }
 
         fn set_pending(&self, signals: u64) {

@@ -92,6 +92,6 @@ pub async fn vfork(cx: &mut Cx<'_>) -> SysResult {
 
 /// set_tid_address: where to write 0 at the thread's end. See [set_tid_address(2)](https://man7.org/linux/man-pages/man2/set_tid_address.2.html).
 pub fn set_tid_address(cx: &mut Cx<'_>, addr: UserAddr) -> SysResult {
-    cx.thread.attrs.lock().clear_child_tid = addr;
+    cx.thread.signals.lock().set_tid_address(addr);
     Ok(u64::from(cx.thread.tid().0.cast_unsigned()))
 }

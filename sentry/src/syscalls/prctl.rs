@@ -37,7 +37,7 @@ pub fn prctl(cx: &mut Cx<'_>, option: i32, a: Hex, b: Hex, c: Hex, d: Hex) -> Sy
         38 | 39 => no_new_privs(cx, option, [a, b, c, d]),
         // PR_GET_TID_ADDRESS.
         40 => {
-            let address = cx.thread.attrs.lock().clear_child_tid;
+            let address = cx.thread.signals.lock().tid_address();
             UserRef::new(UserAddr(a)).write(&cx.mm(), &address.0)?;
             Ok(0)
         }

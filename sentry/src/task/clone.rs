@@ -93,6 +93,8 @@ async fn make(cx: &mut Cx<'_>, flags: CloneFlags, args: &CloneArgs, tid: Tid) ->
     let (mm, context) = if flags.contains(CloneFlags::VM) {
         let mm = cx.mm();
         mm.add_user();
+        // The new one may move it.
+        cx.thread.run.tell_brk(0);
         match cx.context.clone_thread(new).await {
             Ok(context) => (mm, context),
             Err(error) => {
@@ -167,18 +169,16 @@ fn new_thread(
         if !flags.contains(CloneFlags::VM) || flags.contains(CloneFlags::VFORK) {
             signals.set_stack(own.stack());
         }
+        if flags.contains(CloneFlags::CHILD_CLEARTID) {
+            signals.set_tid_address(UserAddr(args.child_tid));
+        }
         signals
     };
-    Thread::new(tid, group, parts, new_attrs(cx, flags, args), signals)
+    Thread::new(tid, group, parts, new_attrs(cx), signals)
 }
 
-fn new_attrs(cx: &Cx<'_>, flags: CloneFlags, args: &CloneArgs) -> Attrs {
+fn new_attrs(cx: &Cx<'_>) -> Attrs {
     let mut attrs = cx.thread.attrs.lock().clone();
-    attrs.clear_child_tid = if flags.contains(CloneFlags::CHILD_CLEARTID) {
-        UserAddr(args.child_tid)
-    } else {
-        UserAddr::NULL
-    };
     attrs.pdeath_signal = 0;
     attrs.restart_block = None;
     if attrs.reset_on_fork {
@@ -262,6 +262,11 @@ async fn finish(cx: &mut Cx<'_>, flags: CloneFlags, args: &CloneArgs, child: Chi
     let tid = thread.tid();
     if flags.contains(CloneFlags::PARENT_SETTID) {
         let _ = UserRef::new(UserAddr(args.parent_tid)).write(&cx.mm(), &tid.0);
+    }
+    thread.set_context(&*context);
+    if flags.contains(CloneFlags::VFORK) {
+        // The child of posix_spawn(3) looks at all of them.
+        thread.tell_actions();
     }
     thread_loop::spawn(cx.kernel, &thread, context);
     if flags.contains(CloneFlags::VFORK) {

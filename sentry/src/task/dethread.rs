@@ -74,13 +74,15 @@ pub fn finish_exec(thread: &Thread, comm: &[u8], context: &dyn Context) {
         let mut signals = thread.signals.lock();
         signals.set_stack(NO_STACK);
         signals.set_robust_list(UserAddr::NULL);
+        signals.set_tid_address(UserAddr::NULL);
     }
     {
         let mut attrs = thread.attrs.lock();
         attrs.set_comm(comm);
-        attrs.clear_child_tid = UserAddr::NULL;
         attrs.restart_block = None;
     }
+    // Nobody else uses the new memory.
+    thread.run.tell_brk(thread.mm().with_state(|state| state.brk));
     thread.group.membarrier.store(0, Ordering::Relaxed);
     thread.group.set_has_execed();
     thread.release();

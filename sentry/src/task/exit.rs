@@ -59,12 +59,12 @@ pub async fn exit_thread(
 /// What a thread leaves behind in memory that others use: robust futexes and its id word.
 pub async fn release_memory_users(kernel: &Kernel, thread: &Thread, context: &mut dyn Context) {
     let mm = thread.mm();
-    let clear_tid = std::mem::replace(&mut thread.attrs.lock().clear_child_tid, UserAddr::NULL);
-    let robust = {
+    let (robust, clear_tid) = {
         let mut signals = thread.signals.lock();
-        let list = signals.robust_list();
+        let said = (signals.robust_list(), signals.tid_address());
         signals.set_robust_list(UserAddr::NULL);
-        list
+        signals.set_tid_address(UserAddr::NULL);
+        said
     };
     if !robust.is_null() {
         // A list that cannot be read any further is left as it is, as Linux does.

@@ -58,6 +58,7 @@ pub fn start_first(
     context: Box<dyn Context>,
 ) -> Result<Arc<Thread>> {
     let thread = make_first(kernel, first)?;
+    thread.set_context(&*context);
     thread_loop::spawn(kernel, &thread, context);
     Ok(thread)
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Waker};
 
 use abi::poll::PollEvents;
+use abi::rlimit::Rlimit;
 use base::WaitQueue;
 use parking_lot::Mutex;
 use platform::{Answers, Kicker};
@@ -139,6 +140,22 @@ impl RunState {
         let kicker = self.kicker.lock().clone();
         if let Some(kicker) = kicker {
             kicker.set_answers(answers);
+        }
+    }
+
+    /// Tells the context where the heap ends; 0: it has to ask. See [`Kicker::tell_brk`].
+    pub fn tell_brk(&self, end: u64) {
+        let kicker = self.kicker.lock().clone();
+        if let Some(kicker) = kicker {
+            kicker.tell_brk(end);
+        }
+    }
+
+    /// Tells the context the process's RLIMIT_STACK. Under the lock of the group's signals.
+    pub fn tell_stack_limit(&self, limit: Rlimit) {
+        let kicker = self.kicker.lock().clone();
+        if let Some(kicker) = kicker {
+            kicker.tell_stack_limit(limit.cur, limit.max);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use abi::ids::Tid;
 use abi::rlimit::Resource;
-use abi::{Errno, UserAddr};
+use abi::Errno;
 use base::WaitQueue;
 use base::clock::Nanos;
 use base::cred::Credentials;
@@ -67,8 +67,6 @@ pub(super) struct Shares {
 pub struct Attrs {
     /// At most 15 bytes.
     pub comm: Vec<u8>,
-    /// set_tid_address(2), CLONE_CHILD_CLEARTID.
-    pub clear_child_tid: UserAddr,
     /// PR_SET_PDEATHSIG; 0 is none.
     pub pdeath_signal: u8,
     pub personality: u32,
@@ -107,7 +105,6 @@ impl Attrs {
         }
         Self {
             comm: Vec::new(),
-            clear_child_tid: UserAddr::NULL,
             pdeath_signal: 0,
             personality: 0,
             nice: 0,

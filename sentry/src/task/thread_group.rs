@@ -247,7 +247,14 @@ impl ThreadGroup {
 
     /// Unchecked; see prlimit64(2).
     pub fn set_rlimit(&self, resource: Resource, limit: Rlimit) {
+        // Keeps the order of what threads are told.
+        let signals = self.signals.lock();
         self.limits.lock().set(resource, limit);
+        if resource == Resource::Stack {
+            for thread in &signals.threads {
+                thread.run.tell_stack_limit(limit);
+            }
+        }
     }
 
     pub fn limits(&self) -> Rlimits {
