@@ -14,8 +14,13 @@ use super::thread::Thread;
 use crate::{Context, HostOp, NewContext, PlatformError};
 
 impl SeccompContext {
-    /// Orders the creation of a thread or process and waits until it has said hello.
-    async fn create(&mut self, order: &Order, raw: RawOp) -> Result<Arrival, PlatformError> {
+    /// Orders the creation of a thread or process and waits until it has said hello. Also tells which place (see `chain`) it
+    /// has inherited.
+    async fn create(
+        &mut self,
+        order: &Order,
+        raw: RawOp,
+    ) -> Result<(Arrival, u32), PlatformError> {
         poll_fn(|cx| self.poll_rest(cx)).await?;
         self.shared.cool_down();
         let flags = match raw.nr {
@@ -24,8 +29,9 @@ impl SeccompContext {
         };
         self.thread.may_clone.store(flags, SeqCst);
         self.order(raw)?;
+        let place = self.thread.place.load(Relaxed);
         let (mut is_done, mut arrival) = (false, None);
-        poll_fn(|cx| {
+        let arrived: Result<_, PlatformError> = poll_fn(|cx| {
             if arrival.is_none() {
                 arrival = match order.poll(cx, &self.process) {
                     Poll::Ready(arrived) => Some(arrived?),
@@ -48,7 +54,8 @@ impl SeccompContext {
                 None => Poll::Pending,
             }
         })
-        .await
+        .await;
+        Ok((arrived?, place))
     }
 
     /// A context for a new thread or copy that has just arrived; its vector state is ours.
@@ -80,8 +87,9 @@ impl SeccompContext {
             args: [order.token(), 0, 0, 0, 0, 0],
             file: Some(Arc::clone(region.fd())),
         };
-        let arrival = self.create(&order, raw).await?;
+        let (arrival, place) = self.create(&order, raw).await?;
         let thread = self.shared.adopt_process(arrival, region, order.token(), false)?;
+        thread.place.store(place, Relaxed);
         thread.process().inherit_held(&self.process);
         let mut child = self.newborn(thread, &new)?;
         self.adopt(&mut child, &new);
@@ -115,8 +123,8 @@ impl SeccompContext {
         let fs_base = new.fs_base.unwrap_or(own);
         let args = [u64::from(slot.index()), order.token(), fs_base, 0, 0, 0];
         let raw = RawOp { nr: op::CLONE_THREAD, args, file: None };
-        let arrival = match self.create(&order, raw).await {
-            Ok(arrival) => arrival,
+        let (arrival, place) = match self.create(&order, raw).await {
+            Ok(arrived) => arrived,
             Err(error) => {
                 self.process.return_slot(slot);
                 return Err(error);
@@ -124,6 +132,7 @@ impl SeccompContext {
         };
         let thread = Thread::new(&self.process, arrival.tid, slot);
         thread.hold_hello(arrival.notification, false);
+        thread.place.store(place, Relaxed);
         let mut child = self.newborn(thread, &new)?;
         self.adopt(&mut child, &new);
         Ok(Box::new(child))

@@ -1,7 +1,7 @@
 //! The one listener of all stubs, and the workers that wait at it.
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use abi::Errno;
 use parking_lot::{Condvar, Mutex};
@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::Pid;
 use rustix::thread::CpuSet;
 
+use super::chain::ROAMS;
 use super::spin::worker_key;
 use super::sys::{self, AfterAddFd, Notification};
 
@@ -27,6 +28,8 @@ pub struct Listener {
     last: AtomicUsize,
     /// CPUs that the sandbox may use.
     allowed: CpuSet,
+    /// Where the worker and the guests that take turns are held: see `chain`.
+    pub home: AtomicU32,
 }
 
 #[derive(Default)]
@@ -35,6 +38,13 @@ struct Gate {
     idle: usize,
     /// Workers at the gate that are to return to their caller.
     unparks: usize,
+}
+
+/// The set of one CPU.
+pub fn one_cpu(cpu: u32) -> CpuSet {
+    let mut set = CpuSet::new();
+    set.set(cpu as usize);
+    set
 }
 
 /// What came of waiting.
@@ -56,6 +66,7 @@ impl Listener {
             opened: Condvar::new(),
             last: AtomicUsize::new(0),
             allowed: rustix::thread::sched_getaffinity(None).unwrap_or_default(),
+            home: AtomicU32::new(ROAMS),
         }
     }
 
@@ -117,7 +128,7 @@ impl Listener {
     /// or has more to do before, another worker is let in.
     pub fn before_reply(&self, guests: usize, has_others: bool) {
         self.has_others.store(has_others, Ordering::Relaxed);
-        if guests > 1 || self.last.load(Ordering::Relaxed) != worker_key() {
+        if guests > 1 || !self.is_listener() {
             self.hand_over();
         }
     }
@@ -125,6 +136,18 @@ impl Listener {
     /// Whether the one who is about to be answered is not the only guest that runs.
     pub fn has_others(&self) -> bool {
         self.has_others.load(Ordering::Relaxed)
+    }
+
+    /// Whether the calling thread was the last in NOTIF_RECV.
+    pub fn is_listener(&self) -> bool {
+        self.last.load(Ordering::Relaxed) == worker_key()
+    }
+
+    /// Whether who is held at `place` is where the calling thread is, too.
+    pub fn is_at_home(&self, place: u32) -> bool {
+        place != ROAMS
+            && place == self.home.load(Ordering::Relaxed)
+            && u32::try_from(rustix::thread::sched_getcpu()).is_ok_and(|cpu| cpu + 1 == place)
     }
 
     /// Lets another worker in, if nobody is there.
@@ -195,7 +218,11 @@ impl Listener {
     pub fn let_go(&self, tid: i32) {
         // Fails when it is dead.
         let _ = rustix::thread::sched_setaffinity(Pid::from_raw(tid), &self.allowed);
-        let _ = rustix::thread::sched_setaffinity(None, &self.allowed);
+        let own = match self.home.load(Ordering::Relaxed) {
+            home if home != ROAMS && self.is_listener() => one_cpu(home - 1),
+            _ => self.allowed,
+        };
+        let _ = rustix::thread::sched_setaffinity(None, &own);
     }
 
     pub fn add_fd(&self, notification: u64, fd: RawFd, after: AfterAddFd) -> Result<u32, Errno> {

@@ -103,6 +103,7 @@
 
 mod birth;
 mod blob;
+mod chain;
 mod context;
 mod filter;
 mod frame;

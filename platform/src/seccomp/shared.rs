@@ -12,6 +12,7 @@ use rustix::event::epoll;
 use shim_abi::{ring, state};
 
 use super::Config;
+use super::chain::Chain;
 use super::frame::Template;
 use super::listener::Listener;
 use super::orders::{Arrival, Order, Orders};
@@ -30,6 +31,8 @@ const REGIONS_AHEAD: usize = 2;
 /// So many of the dying are sent to other CPUs. More are there when these have other work: then hundreds pile up, and whoever
 /// wakes among them waits for long.
 const MOST_DYING_ELSEWHERE: usize = 4;
+/// The chain's alarm in the death set.
+const ALARM_ID: u64 = 1 << 62;
 /// The zygote in the death set.
 pub const ZYGOTE_ID: u64 = 0;
 
@@ -62,6 +65,7 @@ pub struct Shared {
     deaths: OwnedFd,
     pub is_broken: AtomicBool,
     pub spin: Spin,
+    pub chain: Chain,
     /// Shims may answer what they know.
     may_answer: bool,
 }
@@ -75,6 +79,9 @@ impl Shared {
         config: &Config,
     ) -> Result<Arc<Self>, Errno> {
         let deaths = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(errno)?;
+        let chain = Chain::new()?;
+        let alarm = epoll::EventData::new_u64(ALARM_ID);
+        epoll::add(&deaths, chain.alarm(), alarm, epoll::EventFlags::IN).map_err(errno)?;
         let has_fsgsbase = global.get().flags.load(Relaxed) & shim_abi::global_flag::FSGSBASE != 0;
         Ok(Arc::new(Self {
             listener: Listener::new(listener),
@@ -96,6 +103,7 @@ impl Shared {
             deaths,
             is_broken: AtomicBool::new(false),
             spin: Spin::new(config.spin),
+            chain,
             may_answer: config.answer,
         }))
     }
@@ -116,6 +124,8 @@ impl Shared {
             awaited.push(Arc::clone(thread));
             self.awaited_count.store(awaited.len(), SeqCst);
             self.listener.before_reply(awaited.len(), has_others);
+            drop(awaited);
+            self.choose_place(thread, has_others);
         }
     }
 
@@ -408,7 +418,9 @@ impl Shared {
     }
 
     fn on_death(self: &Arc<Self>, id: u64) {
-        if id == ZYGOTE_ID {
+        if id == ALARM_ID {
+            self.on_alarm();
+        } else if id == ZYGOTE_ID {
             self.is_broken.store(true, SeqCst);
             self.pool.on_zygote_death(self);
         } else if id & TOKEN_BIT != 0 {

@@ -17,6 +17,8 @@ use parking_lot::Mutex;
 use rustix::process::Pid;
 use rustix::thread::CpuSet;
 
+use super::chain::{AWAY, ROAMS};
+use super::listener::one_cpu;
 use super::shared::Shared;
 use super::sys;
 use super::thread::Thread;
@@ -38,7 +40,7 @@ const FINDS_PER_RING: u32 = 16;
 const STREAK_GAP: Duration = Duration::from_micros(60);
 /// Rings while hot, one after the other, that make it cold.
 const MOST_VAIN_RINGS: u32 = 3;
-const SHORTEST_STREAK: u32 = 8;
+const SHORTEST_STREAK: u32 = 64;
 const LONGEST_STREAK: u32 = 4096;
 /// The same after it showed that other programs want the CPUs.
 const CONTENDED_STREAK: u32 = 1 << 16;
@@ -57,9 +59,9 @@ const MOST_PENALTY_NS: u64 = 256_000_000;
 const SILENT_MS: u32 = 20;
 const TURN_MS: u32 = 8;
 /// So many finds pay for the way to them, when something that needs rings comes between.
-const WORTH_FINDS: u32 = 6;
+const WORTH_FINDS: u32 = 40;
 /// So many finds say that being hot was right.
-const GOOD_FINDS: u32 = 64;
+const GOOD_FINDS: u32 = 128;
 const VERY_GOOD_FINDS: u32 = 2000;
 /// How long a shim looks for its reply before it sleeps.
 const SHIM_PATIENCE: Duration = Duration::from_micros(50);
@@ -166,6 +168,23 @@ impl Spin {
         }
     }
 
+    /// Lets a thread run on one CPU only.
+    pub fn hold(&self, tid: i32, cpu: u32) {
+        if let Some(tid) = Pid::from_raw(tid) {
+            let _ = rustix::thread::sched_setaffinity(Some(tid), &one_cpu(cpu));
+        }
+    }
+
+    /// Whether there are CPUs to choose from.
+    pub fn has_choice(&self) -> bool {
+        self.cpus > 1
+    }
+
+    /// Time since the last ring that was for an event.
+    pub fn since_ring_ns(&self) -> u64 {
+        self.now_ns().saturating_sub(self.last_ring_ns.load(Relaxed))
+    }
+
     /// Lets a thread run on all of the sandbox's CPUs; 0 is nobody.
     pub fn let_roam(&self, tid: i32) {
         if let Some(tid) = Pid::from_raw(tid) {
@@ -173,7 +192,8 @@ impl Spin {
         }
     }
 
-    fn now_ns(&self) -> u64 {
+    /// The policy's clock.
+    pub fn now_ns(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
@@ -292,6 +312,7 @@ impl Shared {
             spin.open_account();
             spin.hot_since_ns.store(spin.now_ns(), Relaxed);
             spin.vain_rings.store(0, Relaxed);
+            self.disband();
             // The guest is to be woken elsewhere: this CPU will be busy looking.
             self.listener.set_sync(false);
         }
@@ -349,14 +370,14 @@ impl Shared {
     /// A thread is about to be answered: while somebody looks, it stays off that CPU.
     pub fn keep_away(&self, thread: &Arc<Thread>) {
         let spin = &self.spin;
-        if !spin.is_hot.load(Relaxed) || thread.is_kept_away.load(Relaxed) {
+        if !spin.is_hot.load(Relaxed) || thread.place.load(Relaxed) == AWAY {
             return;
         }
         if let Some(cpus) = spin.guests_cpus()
             && let Some(tid) = Pid::from_raw(thread.tid())
             && rustix::thread::sched_setaffinity(Some(tid), &cpus).is_ok()
         {
-            thread.is_kept_away.store(true, Relaxed);
+            thread.place.store(AWAY, Relaxed);
             spin.kept_away.lock().push(Arc::clone(thread));
         }
     }
@@ -364,7 +385,7 @@ impl Shared {
     fn let_guests_roam(&self) {
         let kept_away = std::mem::take(&mut *self.spin.kept_away.lock());
         for thread in kept_away {
-            thread.is_kept_away.store(false, Relaxed);
+            thread.place.store(ROAMS, Relaxed);
             // Dead meanwhile, its id may be somebody else's.
             let lives = !thread.is_gone() && !thread.process().is_collected();
             if lives {

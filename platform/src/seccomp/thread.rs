@@ -10,6 +10,7 @@ use abi::signal::{SigAction, SigStack, Signal};
 use parking_lot::Mutex;
 use shim_abi::{answer, kind, sleep, state, task};
 
+use super::chain;
 use super::listener::Listener;
 use super::process::Process;
 use super::region::SlotRef;
@@ -32,8 +33,8 @@ pub struct Thread {
     pub is_doomed: AtomicBool,
     /// It was told to exit.
     pub is_ended: AtomicBool,
-    /// It may not run everywhere, see `spin`.
-    pub is_kept_away: AtomicBool,
+    /// Where it may run: see `chain`, and `spin`.
+    pub place: AtomicU32,
     /// Flags of the one clone(2) that it was ordered to make; 0: none.
     pub may_clone: AtomicU64,
     /// Place in the list of awaited threads; only that list's lock holder touches it.
@@ -89,7 +90,7 @@ impl Thread {
             answered_ms: AtomicU32::new(0),
             is_doomed: AtomicBool::new(false),
             is_ended: AtomicBool::new(false),
-            is_kept_away: AtomicBool::new(false),
+            place: AtomicU32::new(chain::ROAMS),
             may_clone: AtomicU64::new(0),
             position: AtomicUsize::new(usize::MAX),
             windows: Windows::default(),
@@ -244,12 +245,12 @@ impl Thread {
     /// Answers a hello with the channel's descriptor.
     fn give_channel(&self, listener: &Listener, notification: u64) {
         let fd = self.process.region().fd().as_raw_fd();
-        let is_pulled = listener.pull_here(self.tid);
+        let is_pulled = self.pull_here(listener);
         if let Err(errno) = listener.add_fd(notification, fd, AfterAddFd::Answer) {
             self.lost(errno);
         }
         if is_pulled {
-            listener.let_go(self.tid);
+            self.let_go(listener);
         }
     }
 
@@ -265,11 +266,21 @@ impl Thread {
             }
             return;
         };
-        let is_pulled = listener.pull_here(self.tid);
+        let is_pulled = self.pull_here(listener);
         self.donate(listener, notification, reply, last, others);
         if is_pulled {
-            listener.let_go(self.tid);
+            self.let_go(listener);
         }
+    }
+
+    /// See [`Listener::pull_here`]; not needed where it is held here already.
+    fn pull_here(&self, listener: &Listener) -> bool {
+        !listener.is_at_home(self.place.load(Ordering::Relaxed)) && listener.pull_here(self.tid)
+    }
+
+    fn let_go(&self, listener: &Listener) {
+        self.place.store(chain::ROAMS, Ordering::Relaxed);
+        listener.let_go(self.tid);
     }
 
     fn donate(
