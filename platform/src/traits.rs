@@ -279,6 +279,11 @@ pub trait Context: Send {
     /// The part of [`Context::regs`] that says which system call; cheaper.
     fn call(&self) -> Call;
 
+    /// What was done before the last event, in order; each is told once. To be taken before anything else looks at the layout.
+    fn take_notes(&mut self) -> Vec<Note> {
+        Vec::new()
+    }
+
     /// Sets the register of a call's result; cheaper than through [`Context::regs_mut`].
     fn set_return(&mut self, value: u64);
 
@@ -356,6 +361,15 @@ pub trait Context: Send {
     fn kicker(&self) -> Arc<dyn Kicker>;
 }
 
+/// A change of the address space that the platform made for the guest before an event. What a hostile guest says may be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    /// mprotect(2) to `PROT_READ`.
+    ProtectedForReading { addr: u64, len: u64 },
+    /// munmap(2).
+    Unmapped { addr: u64, len: u64 },
+}
+
 /// What a call brought along, so that its handler needs no host call to reach it. [`AddressSpace`]'s methods find it by
 /// themselves on a thread of the sentry that has entered it.
 pub trait CallMemory: Send + Sync {
@@ -383,6 +397,12 @@ pub trait Kicker: Send + Sync {
     /// is alone in its address space, or stands still.
     fn tell_brk(&self, end: u64) {
         let _ = end;
+    }
+
+    /// Whether the context is the only one in its address space: then it may change that without an event first, see [`Note`].
+    /// While it stands still.
+    fn set_alone(&self, is_alone: bool) {
+        let _ = is_alone;
     }
 
     /// RLIMIT_STACK, for who asks. Callers take turns.

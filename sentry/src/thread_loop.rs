@@ -83,6 +83,10 @@ async fn run_guest(thread: &Thread, context: &mut dyn Context) -> Result<Event, 
     }
     let event = poll_fn(|cx| context.poll_event(cx)).await;
     thread.run.leave_guest();
+    let notes = context.take_notes();
+    if !notes.is_empty() {
+        thread.mm().take_notes(&notes);
+    }
     event
 }
 

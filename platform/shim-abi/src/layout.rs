@@ -96,6 +96,8 @@ pub mod kind {
     /// Guest memory that a call's output should go to is not there.
     pub const COPY_FAILED: u32 = 6;
 
+    /// Beside any kind: the slot has [notes](super::Fast::notes).
+    pub const NOTED: u32 = 1 << 31;
     /// The kind is in the low bits of a posted [`super::Slot::word`]; with a call a bit above for each of its
     /// [pointers](crate::pointers) that goes with it.
     pub const MASK: u32 = 0xff;
@@ -313,9 +315,25 @@ pub struct Fast {
     pub tid_address: AtomicU64,
     /// Where the heap ends; 0: ask the sentry, which writes it.
     pub brk: AtomicU64,
+    /// Not zero: the thread is alone in its address space, and may carry out what [`Note`] can say. Written by the sentry.
+    pub is_alone: AtomicU32,
+    /// [`kind::NOTED`] while there are notes that the sentry has not taken, else 0: goes into what is posted next.
+    pub noted: AtomicU32,
+    /// How many notes there are.
+    pub note_count: AtomicU64,
+    /// What the shim did on its own.
+    pub notes: [Note; MAX_NOTES],
     /// RLIMIT_STACK, soft and hard. While the sentry writes it, or does not tell, the hard one is 0.
     pub stack_limit: [AtomicU64; 2],
 }
+
+/// A call that the shim has carried out: its number, address and length; mprotect(2) is to `PROT_READ`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Note(pub [AtomicU64; 3]);
+
+/// So many before the next event.
+pub const MAX_NOTES: usize = 8;
 
 /// One xmm register.
 #[repr(C, align(16))]

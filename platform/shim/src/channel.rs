@@ -28,7 +28,7 @@ pub fn slot(index: u64) -> &'static Slot {
 
 /// Hands the slot to the sentry.
 pub fn post(slot: &Slot, what: u32) {
-    slot.word.store(what, Relaxed);
+    slot.word.store(what | fast::fast(slot).noted.load(Relaxed), Relaxed);
     // A full barrier: `looking` must be read after this is visible (rule 4).
     slot.state.swap(state::POSTED, SeqCst);
 }

@@ -19,7 +19,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::abi::{self, Fast, Global, Slot, kind, state, task};
 use crate::calls;
 use crate::channel::{self, Outcome};
-use crate::{futex, guest_memory, marshal, signal_calls, start_calls};
+use crate::{futex, guest_memory, marshal, memory_calls, signal_calls, start_calls};
 
 /// Offset in a slot of register `index` of `gregs`.
 const fn register(index: usize) -> usize {
@@ -190,6 +190,7 @@ unsafe extern "C" fn post() {
     naked_asm!(
         // What is posted is the consequence of a kick that came before.
         "mov dword ptr gs:[{kicked}], 0",
+        "or edx, gs:[{noted}]",
         "mov gs:[{word}], edx",
         "mov eax, {posted}",
         "xchg gs:[{state}], eax",
@@ -226,6 +227,7 @@ unsafe extern "C" fn post() {
         "jnz {settle}",
         "jmp {out}",
         kicked = const KICKED,
+        noted = const abi::FAST_OFFSET as usize + offset_of!(Fast, noted),
         word = const offset_of!(Slot, word),
         state = const offset_of!(Slot, state),
         tasks = const TASKS.cast_signed(),
@@ -443,6 +445,7 @@ extern "C" fn offer(slot: u64) -> u32 {
     let slot = channel::slot_of(slot);
     let result = match slot.number() {
         calls::FUTEX => futex::answer(slot, fast(slot)),
+        memory_calls::MPROTECT | calls::MUNMAP => memory_calls::answer(slot, fast(slot)),
         _ => signal_calls::answer(slot, fast(slot))
             .or_else(|| start_calls::answer(slot, fast(slot))),
     };

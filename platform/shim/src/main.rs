@@ -34,6 +34,7 @@ mod fast;
 mod futex;
 mod guest_memory;
 mod marshal;
+mod memory_calls;
 mod signal_calls;
 mod signals;
 mod start_calls;

@@ -10,9 +10,10 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{Fast, Slot, task};
-use crate::calls::{ARCH_PRCTL, FUTEX, SIGALTSTACK};
+use crate::calls::{ARCH_PRCTL, FUTEX, MUNMAP, SIGALTSTACK};
 use crate::fast;
 use crate::guest_memory::{self, PAGE};
+use crate::memory_calls::MPROTECT;
 use crate::pointers::{Kind, MOST, Places, Pointer, pointers};
 use crate::start_calls::{BRK, PRLIMIT64, SET_ROBUST_LIST, SET_TID_ADDRESS};
 
@@ -27,7 +28,7 @@ pub static IS_WANTED: [bool; NUMBERS] = {
         number += 1;
     }
     let answered =
-        [FUTEX, SIGALTSTACK, ARCH_PRCTL, BRK, SET_TID_ADDRESS, SET_ROBUST_LIST, PRLIMIT64];
+        [FUTEX, SIGALTSTACK, ARCH_PRCTL, BRK, SET_TID_ADDRESS, SET_ROBUST_LIST, PRLIMIT64, MPROTECT, MUNMAP];
     let mut index = 0;
     while index < answered.len() {
         all[answered[index] as usize] = true;

@@ -16,11 +16,7 @@ use crate::{Context, HostOp, NewContext, PlatformError};
 impl SeccompContext {
     /// Orders the creation of a thread or process and waits until it has said hello. Also tells which place (see `chain`) it
     /// has inherited.
-    async fn create(
-        &mut self,
-        order: &Order,
-        raw: RawOp,
-    ) -> Result<(Arrival, u32), PlatformError> {
+    async fn create(&mut self, order: &Order, raw: RawOp) -> Result<(Arrival, u32), PlatformError> {
         poll_fn(|cx| self.poll_rest(cx)).await?;
         self.shared.cool_down();
         let flags = match raw.nr {
@@ -115,6 +111,9 @@ impl SeccompContext {
         slot.fast().has_mask.store(0, Relaxed);
         slot.fast().actions_version.store(0, Relaxed);
         slot.fast().brk.store(0, Relaxed);
+        slot.fast().is_alone.store(0, Relaxed);
+        slot.fast().noted.store(0, Relaxed);
+        slot.fast().note_count.store(0, Relaxed);
         slot.fast().stack_limit[1].store(0, Relaxed);
         head.state.store(state::POSTED, SeqCst);
         let order = self.shared.order_thread(&self.thread);

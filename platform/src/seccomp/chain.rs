@@ -102,7 +102,8 @@ impl Shared {
         if self.listener.is_listener() {
             let overlap = chain.note_turn(has_others);
             if self.listener.home.load(Relaxed) == ROAMS {
-                if overlap < GATHERS_BELOW && self.spin.now_ns() >= chain.not_before_ns.load(Relaxed)
+                if overlap < GATHERS_BELOW
+                    && self.spin.now_ns() >= chain.not_before_ns.load(Relaxed)
                 {
                     self.gather();
                 }
@@ -168,7 +169,8 @@ impl Shared {
             return;
         }
         let is_silent = self.spin.since_ring_ns() > SILENCE_NS;
-        if is_silent || chain.alarms.fetch_add(1, Relaxed) % ALARMS_PER_MOVE == ALARMS_PER_MOVE - 1 {
+        if is_silent || chain.alarms.fetch_add(1, Relaxed) % ALARMS_PER_MOVE == ALARMS_PER_MOVE - 1
+        {
             tracing::debug!(is_silent, "chain ends for a moment");
             if is_silent {
                 chain.overlap.store(ALWAYS, Relaxed);

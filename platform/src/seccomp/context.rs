@@ -19,7 +19,8 @@ use super::process::Process;
 use super::shared::Shared;
 use super::thread::Thread;
 use crate::{
-    AddressSpace, BoxFuture, CallMemory, Context, Event, HostOp, Kicker, NewContext, PlatformError,
+    AddressSpace, BoxFuture, CallMemory, Context, Event, HostOp, Kicker, NewContext, Note,
+    PlatformError,
 };
 
 /// What a slot said when it was posted.
@@ -95,6 +96,8 @@ pub struct SeccompContext {
     owes_resume: bool,
     /// The last event has ended a wait on the host for this futex.
     ended_wait: Option<u64>,
+    /// What the shim did on its own, not told yet.
+    notes: Vec<Note>,
 }
 
 impl SeccompContext {
@@ -138,6 +141,7 @@ impl SeccompContext {
             is_settling: false,
             owes_resume: false,
             ended_wait: None,
+            notes: Vec::new(),
         }
     }
 
@@ -200,6 +204,10 @@ impl Context for SeccompContext {
 
     fn call(&self) -> Call {
         Call { number: self.regs.syscall_number(), args: self.regs.syscall_args() }
+    }
+
+    fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
     }
 
     fn set_return(&mut self, value: u64) {

@@ -389,6 +389,11 @@ impl Kicker for Thread {
         }
     }
 
+    fn set_alone(&self, is_alone: bool) {
+        let is_alone = is_alone && self.process.may_answer();
+        self.slot.fast().is_alone.store(u32::from(is_alone), Ordering::SeqCst);
+    }
+
     fn tell_stack_limit(&self, soft: u64, hard: u64) {
         if !self.process.may_answer() {
             return;

@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use abi::{Errno, Result};
 use base::lock::Mutex;
-use platform::{AddressSpace, Context, PlatformError};
+use platform::{AddressSpace, Context, Note, PlatformError, Prot};
 
 use crate::lock_order;
 
@@ -203,6 +203,26 @@ impl Mm {
             context.defer(op);
         }
         value
+    }
+
+    /// The host has carried out these changes already.
+    pub fn take_notes(&self, notes: &[Note]) {
+        for note in notes {
+            // Both are dropped after the lock: they may hold the last reference to a file.
+            let (_done, planned) = self.with_state(|state| {
+                let done = state.take_deferred();
+                let planned = match *note {
+                    Note::Unmapped { addr, len } => state.plan_unmap(addr, len),
+                    Note::ProtectedForReading { addr, len } => {
+                        state.plan_protect(addr, len, Prot::READ.bits(), &Limits::NONE)
+                    }
+                };
+                (done, planned)
+            });
+            // One that is refused comes from a guest that has told something else than it did, to its own harm. Trampolines
+            // that go with a text stay with the host, where nothing jumps to them; the next mapping there replaces them.
+            drop(planned);
+        }
     }
 
     /// For [`platform::Event::DeferredFailed`]: takes back what the tree says. `Some` is what the guest finds in its

@@ -151,6 +151,14 @@ impl RunState {
         }
     }
 
+    /// See [`Kicker::set_alone`].
+    pub fn set_alone(&self, is_alone: bool) {
+        let kicker = self.kicker.lock().clone();
+        if let Some(kicker) = kicker {
+            kicker.set_alone(is_alone);
+        }
+    }
+
     /// Tells the context the process's RLIMIT_STACK. Under the lock of the group's signals.
     pub fn tell_stack_limit(&self, limit: Rlimit) {
         let kicker = self.kicker.lock().clone();

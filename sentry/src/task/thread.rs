@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
+use abi::Errno;
 use abi::ids::Tid;
 use abi::rlimit::Resource;
-use abi::Errno;
 use base::WaitQueue;
 use base::clock::Nanos;
 use base::cred::Credentials;

@@ -9,7 +9,7 @@ use shim_abi::{MAX_OPS, kind, sleep};
 
 use super::super::frame;
 use super::{Dirty, FAST_CONTEXT, Post, SeccompContext};
-use crate::{Context, Event, Fault, PlatformError};
+use crate::{Context, Event, Fault, Note, PlatformError};
 
 impl SeccompContext {
     /// Waits until the slot is posted and takes what it says.
@@ -47,7 +47,12 @@ impl SeccompContext {
     fn take_post(&mut self) -> Result<Post, PlatformError> {
         self.thread.take();
         let head = self.head();
-        let word = head.word.load(Relaxed);
+        let mut word = head.word.load(Relaxed);
+        if word & kind::NOTED != 0 {
+            word &= !kind::NOTED;
+            self.read_notes()?;
+        }
+        let head = self.head();
         let what = word & kind::MASK;
         if what == kind::CALL {
             // The rest of the slot is on other cache lines.
@@ -76,6 +81,26 @@ impl SeccompContext {
             (kind::DEFER_FAILED, Some(errno)) => Ok(Post::DeferFailed { done, errno }),
             _ => Err(self.broken("unknown event")),
         }
+    }
+
+    /// What the shim did on its own before this event.
+    fn read_notes(&mut self) -> Result<(), PlatformError> {
+        let fast = self.thread.slot().fast();
+        let count = fast.note_count.swap(0, Relaxed);
+        fast.noted.store(0, Relaxed);
+        let notes = usize::try_from(count).ok().and_then(|count| fast.notes.get(..count));
+        let notes: Option<Vec<_>> = notes.map(|notes| {
+            notes.iter().map(|note| note.0.each_ref().map(|word| word.load(Relaxed))).collect()
+        });
+        let Some(notes) = notes else { return Err(self.broken("impossible count of notes")) };
+        for [number, addr, len] in notes {
+            self.notes.push(match number.cast_signed() {
+                libc::SYS_mprotect => Note::ProtectedForReading { addr, len },
+                libc::SYS_munmap => Note::Unmapped { addr, len },
+                _ => return Err(self.broken("unknown note")),
+            });
+        }
+        Ok(())
     }
 
     /// Registers and cause out of a signal's frame.
