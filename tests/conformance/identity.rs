@@ -8,7 +8,7 @@ use crate::support::{
 
 tests! {
     real_and_effective_agree, root_can_become_another, ordinary_user_cannot_become_root, permissions_follow_the_user,
-    groups_are_told, limits_are_kept, limits_cannot_rise, uname_and_sysinfo, no_new_privs_sticks, capabilities_are_told,
+    groups_are_told, limits_are_kept, the_stacks_limit_follows, limits_cannot_rise, uname_and_sysinfo, no_new_privs_sticks, capabilities_are_told,
     umask_of_children, priorities, chown_rules, keyctl_and_friends_are_refused_honestly,
 }
 
@@ -112,6 +112,38 @@ fn limits_are_kept() {
     fails!(libc::EINVAL, setrlimit(libc::RLIMIT_NOFILE, &wrong));
     fails!(libc::EINVAL, setrlimit(99, &limit));
     assert!(limit_of(libc::RLIMIT_STACK).rlim_cur >= 1 << 20);
+}
+
+/// By this thread, another one, a child that its parent changes it for.
+fn the_stacks_limit_follows() {
+    fn now() -> libc::rlimit {
+        limit_of(libc::RLIMIT_STACK)
+    }
+    let set = |pid: i32, cur: u64| {
+        let limit = libc::rlimit { rlim_cur: cur, ..now() };
+        ok!(prlimit(pid, libc::RLIMIT_STACK, &limit, std::ptr::null_mut()));
+    };
+    for cur in [3 << 20, 1 << 20] {
+        set(0, cur);
+        assert_eq!((now().rlim_cur, now().rlim_cur), (cur, cur));
+    }
+    std::thread::spawn(move || set(0, 2 << 20)).join().expect("it sets the limit");
+    assert_eq!(now().rlim_cur, 2 << 20);
+    let (mut go, mut ready) = ([0; 2], [0; 2]);
+    ok!(pipe(go.as_mut_ptr()));
+    ok!(pipe(ready.as_mut_ptr()));
+    let mut byte = 0_u8;
+    let child = in_child(|| {
+        let (before, mut byte) = (now().rlim_cur, 0_u8);
+        ok!(write(ready[1], (&raw const byte).cast(), 1));
+        ok!(read(go[0], (&raw mut byte).cast(), 1));
+        i32::from((before, now().rlim_cur) != (2 << 20, 4 << 20))
+    });
+    ok!(read(ready[0], (&raw mut byte).cast(), 1));
+    set(child, 4 << 20);
+    ok!(write(go[1], (&raw const byte).cast(), 1));
+    assert_eq!(exit_code(wait_for(child)), 0);
+    assert_eq!(now().rlim_cur, 2 << 20);
 }
 
 fn limits_cannot_rise() {

@@ -12,7 +12,8 @@ tests! {
     private_memory_is_copied_on_fork, protection_is_enforced, unmapped_memory_faults, fixed_replaces,
     fixed_noreplace_refuses, bad_arguments, mremap_grows_and_moves, munmap_makes_holes, brk_grows, dontneed_zeroes,
     mincore_tells_mapped, access_beyond_end_of_file_is_sigbus, mprotect_needs_a_mapping, executable_memory_runs,
-    address_space_limit, stack_grows, maps_file_lists_mappings,
+    address_space_limit, stack_grows, maps_file_lists_mappings, what_is_taken_away_is_seen_by_all,
+    many_small_changes_in_a_row, a_hole_stops_protection, the_heaps_end_follows,
 }
 
 const PAGE: usize = 4096;
@@ -264,4 +265,93 @@ fn maps_file_lists_mappings() {
     let line = maps.lines().find(covers).expect("the mapping is listed");
     assert!(line.contains(" rw-p "), "{line}");
     assert!(maps.contains("[stack]") && maps.contains("conformance"), "{maps}");
+}
+
+/// Permissions of the page at an address, as /proc/self/maps says; `None`: not mapped.
+fn listed(address: *mut u8) -> Option<String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("it is there");
+    let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
+    maps.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        let (from, to) = words.next()?.split_once('-')?;
+        (number(from)..number(to))
+            .contains(&(address as usize))
+            .then(|| words.next())?
+            .map(str::to_owned)
+    })
+}
+
+fn what_is_taken_away_is_seen_by_all() {
+    let memory = map(4 * PAGE, RW, ANON, -1);
+    let at = |page: usize| memory.wrapping_add(page * PAGE);
+    put(at(1), 0, 7);
+    ok!(mprotect(at(1).cast(), PAGE, libc::PROT_READ));
+    ok!(munmap(at(2).cast(), PAGE));
+    let lists = [0, 1, 2, 3].map(|page| listed(at(page)));
+    assert_eq!(
+        lists.each_ref().map(Option::as_deref),
+        [Some("rw-p"), Some("r--p"), None, Some("rw-p")]
+    );
+    // The kernel's own accesses.
+    let zero = open("/dev/zero", libc::O_RDONLY);
+    ok!(mprotect(at(3).cast(), PAGE, libc::PROT_READ));
+    fails!(libc::EFAULT, read(zero, at(3).cast(), 1));
+    ok!(munmap(at(3).cast(), PAGE));
+    fails!(libc::EFAULT, write(1, at(3).cast(), 1));
+    // A child's, right after the change.
+    ok!(mprotect(at(0).cast(), PAGE, libc::PROT_READ));
+    let child = in_child(|| {
+        put(memory, 0, 2);
+        0
+    });
+    assert_eq!(signal_of(wait_for(child)), libc::SIGSEGV);
+    // And back.
+    ok!(mprotect(memory.cast(), 2 * PAGE, RW));
+    put(memory, 0, 3);
+    assert_eq!((get(memory, 0), get(at(1), 0)), (3, 7));
+    let again = sys!(mmap(at(2).cast(), PAGE, RW, ANON | libc::MAP_FIXED_NOREPLACE, -1, 0));
+    assert_eq!(again, at(2).cast());
+}
+
+fn many_small_changes_in_a_row() {
+    const COUNT: usize = 100;
+    let memory = map(COUNT * PAGE, RW, ANON, -1);
+    let at = |page: usize| memory.wrapping_add(page * PAGE);
+    for page in 0..COUNT {
+        if page % 2 == 0 {
+            ok!(mprotect(at(page).cast(), PAGE, libc::PROT_READ));
+        } else {
+            ok!(munmap(at(page).cast(), PAGE));
+        }
+    }
+    for page in 0..COUNT {
+        let expected = if page % 2 == 0 { Some("r--p") } else { None };
+        assert_eq!(listed(at(page)).as_deref(), expected, "page {page}");
+    }
+}
+
+fn a_hole_stops_protection() {
+    let memory = map(3 * PAGE, RW, ANON, -1);
+    ok!(munmap(memory.wrapping_add(PAGE).cast(), PAGE));
+    fails!(libc::ENOMEM, mprotect(memory.cast(), 3 * PAGE, libc::PROT_READ));
+    assert_eq!(listed(memory).as_deref(), Some("r--p"), "what lies before the hole");
+    assert_eq!(listed(memory.wrapping_add(2 * PAGE)).as_deref(), Some("rw-p"));
+}
+
+fn the_heaps_end_follows() {
+    let end = || sys!(syscall(libc::SYS_brk, 0)) as usize;
+    let start = end();
+    for pages in [3, 1, 7, 0] {
+        let wanted = start + pages * PAGE;
+        assert_eq!(sys!(syscall(libc::SYS_brk, wanted)) as usize, wanted);
+        assert_eq!((end(), end()), (wanted, wanted));
+        let child = in_child(|| i32::from(end() != wanted));
+        assert_eq!(wait_for(child), 0);
+    }
+    let thread = std::thread::spawn(move || {
+        assert_eq!(sys!(syscall(libc::SYS_brk, start + PAGE)) as usize, start + PAGE);
+    });
+    thread.join().expect("it moves the end");
+    assert_eq!(end(), start + PAGE);
+    sys!(syscall(libc::SYS_brk, start));
 }

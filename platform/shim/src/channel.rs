@@ -28,7 +28,8 @@ pub fn slot(index: u64) -> &'static Slot {
 
 /// Hands the slot to the sentry.
 pub fn post(slot: &Slot, what: u32) {
-    slot.word.store(what | fast::fast(slot).noted.load(Relaxed), Relaxed);
+    let noted = fast::fast(slot).noted.load(Relaxed) & kind::NOTED;
+    slot.word.store(what | noted, Relaxed);
     // A full barrier: `looking` must be read after this is visible (rule 4).
     slot.state.swap(state::POSTED, SeqCst);
 }

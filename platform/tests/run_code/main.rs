@@ -10,6 +10,7 @@ mod faults;
 mod futexes;
 mod hostile;
 mod memory;
+mod memory_calls;
 mod signal_calls;
 mod start_calls;
 mod windows;

@@ -312,4 +312,12 @@ fn defaults_are_replaced_by_defaults_where_that_was_allowed() {
     shared.forbid_changes();
     assert!(!set(1, [0; 4]));
     assert_eq!(changed().len(), 2);
+    // KILL and STOP are refused, whatever is asked for.
+    assert!(set(9, [0; 4]) && set(19, [1; 4]));
+    // What is ignored by default is discarded when it is pending; SIGCHLD has flags that others look at.
+    shared.tell_actions(&actions, !0);
+    assert!(set(17, [0, 4, 3, 4]) && !set(17, [0, 1, 3, 4]) && !set(17, [0, 2, 3, 4]));
+    shared.set_pending(1 << 22 | 1 << 1);
+    assert!(!set(23, [0; 4]) && set(28, [0; 4]) && set(2, [0; 4]));
+    assert_eq!(changed().len(), 3);
 }

@@ -1,31 +1,37 @@
-//! What threads say at their start, which the shim keeps for the sentry: alternate stack, robust futexes; and what it answers
-//! them.
+//! What threads say at their start, which the shim keeps for the sentry: alternate stack, robust futexes, the id's word; and
+//! what it answers them.
 
 use std::sync::Arc;
 
 use abi::signal::{SS_AUTODISARM, SS_DISABLE, SigStack};
 use abi::{Errno, UserAddr};
-use platform::{Answers, Context, Event, SharedSignals};
+use platform::{Answers, Context, Event, NewContext, SharedSignals};
 
 use crate::fast::load_fast;
-use crate::harness::{DATA, STACK_TOP, platform, step};
+use crate::harness::{DATA, STACK_TOP, block_on, platform, step};
 
 /// Where the snippet has number and arguments of its call.
-const CALL: u64 = DATA + 0x200;
+pub const CALL: u64 = DATA + 0x200;
 const NEW: u64 = DATA + 0x240;
 const OLD: u64 = DATA + 0x260;
 const GETPID: u64 = 39;
 const SIGALTSTACK: u64 = 131;
+const BRK: u64 = 12;
+const ARCH_PRCTL: u64 = 158;
+const SET_TID_ADDRESS: u64 = 218;
 const SET_ROBUST_LIST: u64 = 273;
+const PRLIMIT64: u64 = 302;
 const RSEQ: u64 = 334;
 
 /// Makes the call that [`CALL`] says, then asks for its id with the result in rbx, over and over.
-fn caller() -> Option<(Box<dyn Context>, Arc<dyn SharedSignals>)> {
+pub fn caller() -> Option<(Box<dyn Context>, Arc<dyn SharedSignals>)> {
     let code = snippet!(
         "2:",
         "mov rax, [0x600200]",
         "mov rdi, [0x600208]",
         "mov rsi, [0x600210]",
+        "mov rdx, [0x600218]",
+        "mov r10, [0x600220]",
         "lea rcx, [rip + 3f]",
         "jmp qword ptr [0x600100]",
         "syscall",
@@ -42,7 +48,7 @@ fn caller() -> Option<(Box<dyn Context>, Arc<dyn SharedSignals>)> {
 }
 
 /// What the shim answers; `None`: the sentry is asked.
-fn call(context: &mut dyn Context, number: u64, first: u64, second: u64) -> Option<u64> {
+pub fn call(context: &mut dyn Context, number: u64, first: u64, second: u64) -> Option<u64> {
     for (at, word) in (CALL..).step_by(8).zip([number, first, second]) {
         context.space().write(UserAddr(at), &word.to_le_bytes());
     }
@@ -119,21 +125,73 @@ fn a_robust_list_is_kept_for_the_end() {
 fn rseq_is_answered_as_the_sentry_says() {
     let Some((mut context, _)) = caller() else { return };
     assert_eq!(call(&mut *context, RSEQ, DATA, 32), None, "nothing was said yet");
-    let rseq = Errno::ENOSYS;
-    let answers = Answers {
-        pid: 2,
-        tid: 3,
-        parent: 4,
-        uid: 0,
-        effective_uid: 0,
-        gid: 0,
-        effective_gid: 0,
-        rseq,
-    };
+    let answers = answers();
     context.kicker().set_answers(&answers);
     for (at, word) in [(CALL, RSEQ), (CALL + 8, DATA), (CALL + 16, 32)] {
         context.space().write(UserAddr(at), &word.to_le_bytes());
     }
     assert_eq!(step(&mut *context), Event::Syscall, "its site traps");
-    assert_eq!((context.regs().rax, context.regs().rbx), (GETPID, rseq.to_return()));
+    assert_eq!((context.regs().rax, context.regs().rbx), (GETPID, answers.rseq.to_return()));
+}
+
+fn answers() -> Answers {
+    let rseq = Errno::ENOSYS;
+    let (uid, effective_uid, gid, effective_gid) = (0, 0, 0, 0);
+    Answers { pid: 2, tid: 3, parent: 4, uid, effective_uid, gid, effective_gid, rseq }
+}
+
+#[test]
+fn the_word_of_the_id_is_kept_for_the_end() {
+    let Some((mut context, shared)) = caller() else { return };
+    shared.set_tid_address(1);
+    assert_eq!(call(&mut *context, SET_TID_ADDRESS, DATA, 0), None, "its id is not known");
+    assert_eq!(shared.tid_address(), 1);
+    context.kicker().set_answers(&answers());
+    for (at, word) in [(CALL, SET_TID_ADDRESS), (CALL + 8, DATA)] {
+        context.space().write(UserAddr(at), &word.to_le_bytes());
+    }
+    assert_eq!(step(&mut *context), Event::Syscall, "getpid's site traps");
+    assert_eq!((context.regs().rax, context.regs().rbx), (GETPID, 3));
+    assert_eq!(shared.tid_address(), DATA);
+}
+
+#[test]
+fn the_end_of_the_heap_is_told() {
+    let Some((mut context, _)) = caller() else { return };
+    assert_eq!(call(&mut *context, BRK, 0, 0), None, "nothing was said yet");
+    context.kicker().tell_brk(0x123_4000);
+    assert_eq!(call(&mut *context, BRK, 0, 0), Some(0x123_4000));
+    assert_eq!(call(&mut *context, BRK, 0x123_5000, 0), None, "moving it is the sentry's");
+    context.kicker().tell_brk(0);
+    assert_eq!(call(&mut *context, BRK, 0, 0), None);
+}
+
+#[test]
+fn the_stacks_limit_is_told() {
+    const RLIMIT_STACK: u64 = 3;
+    let Some((mut context, _)) = caller() else { return };
+    context.space().write(UserAddr(CALL + 32), &OLD.to_le_bytes());
+    assert_eq!(call(&mut *context, PRLIMIT64, 0, RLIMIT_STACK), None, "nothing was said yet");
+    context.kicker().tell_stack_limit(5, 9);
+    assert_eq!(call(&mut *context, PRLIMIT64, 0, RLIMIT_STACK), Some(0));
+    assert_eq!(words(OLD, &*context)[..2], [5, 9]);
+    assert_eq!(call(&mut *context, PRLIMIT64, 1, RLIMIT_STACK), None, "somebody else's");
+    assert_eq!(call(&mut *context, PRLIMIT64, 0, RLIMIT_STACK + 1), None, "another limit");
+    context.space().write(UserAddr(CALL + 24), &NEW.to_le_bytes());
+    assert_eq!(call(&mut *context, PRLIMIT64, 0, RLIMIT_STACK), None, "a new limit");
+}
+
+#[test]
+fn a_thread_pointer_is_set_and_inherited() {
+    const ARCH_SET_FS: u64 = 0x1002;
+    let Some((mut context, _)) = caller() else { return };
+    assert_eq!(call(&mut *context, ARCH_PRCTL, ARCH_SET_FS, 0x7e00_0000_0000), None);
+    assert_eq!(call(&mut *context, ARCH_PRCTL, ARCH_SET_FS, DATA), Some(0));
+    let new = NewContext { regs: *context.regs(), fs_base: None };
+    let mut thread = block_on(context.clone_thread(new)).unwrap();
+    for context in [&mut context, &mut thread] {
+        assert_eq!(step(&mut **context), Event::Syscall);
+        block_on(context.settle()).unwrap();
+        assert_eq!(context.fs_base(), DATA);
+    }
 }

@@ -151,9 +151,12 @@ mod tests {
             actions.replace_default(signal, &claimed);
         }
         assert_eq!(actions.get(Signal::SIGINT), handled);
-        for signal in [Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGCHLD, Signal::SIGURG] {
+        for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
             assert_eq!(actions.get(signal), SigAction::default(), "{signal}");
         }
+        let child = actions.get(Signal::SIGCHLD);
+        assert!(child.is_default() && child.restorer == 7);
+        assert_eq!(child.flags, SaFlags::KNOWN.bits() & !CHILD_FLAGS, "others look at these");
         let kept = actions.get(Signal::SIGTERM);
         assert!(kept.is_default() && !kept.mask().contains(Signal::SIGKILL));
         assert_eq!((kept.flags, kept.restorer), (SaFlags::KNOWN.bits(), 7));
