@@ -210,8 +210,9 @@ fn execute(slot: &Slot, word: u32, fd: u64) -> bool {
     if word & task::HAS_FD != 0 {
         syscall(calls::CLOSE, [fd, 0, 0, 0, 0, 0]);
     }
-    slot.ops_done.store(done, Relaxed);
     slot.errno.store(errno, Relaxed);
+    // Whoever sees that all is done may go on with what comes after.
+    slot.ops_done.store(done, Release);
     errno == 0
 }
 

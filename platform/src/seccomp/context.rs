@@ -14,7 +14,7 @@ use shim_abi::{Slot, op};
 
 use self::reply::Answer;
 use super::frame;
-use super::ops::{RawOp, split_batch};
+use super::ops::RawOp;
 use super::process::Process;
 use super::shared::Shared;
 use super::thread::Thread;
@@ -289,18 +289,14 @@ impl Context for SeccompContext {
             let earlier = self.deferred.len();
             let mut queue = std::mem::take(&mut self.deferred);
             queue.extend(ops.into_iter().map(|op| self.host_op(op)));
-            let mut total = 0usize;
-            while !queue.is_empty() {
-                let part = split_batch(&mut queue);
-                self.note_bases(&part);
-                let (done, errno, _) = self.run(&part).await?;
-                total += done;
-                if let Some(errno) = errno {
-                    return Ok(Err((total.saturating_sub(earlier), errno)));
-                }
-            }
-            Ok(Ok(()))
+            let executed = self.execute_queue(queue).await?;
+            Ok(executed.map_err(|(index, errno)| (index.saturating_sub(earlier), errno)))
         })
+    }
+
+    fn flush<'a>(&'a mut self) -> BoxFuture<'a, Result<Result<(), (usize, Errno)>, PlatformError>> {
+        let queue = std::mem::take(&mut self.deferred);
+        Box::pin(self.execute_queue(queue))
     }
 
     fn defer(&mut self, op: HostOp) {
@@ -309,6 +305,7 @@ impl Context for SeccompContext {
             HostOp::SetGsBase(base) => self.gs_base = base,
             _ => {}
         }
+        self.thread.note_deferred();
         let op = self.host_op(op);
         self.deferred.push_back(op);
     }

@@ -17,6 +17,9 @@ use super::sys::{self, AfterAddFd};
 use super::windows::Windows;
 use crate::{Answers, Kicker, SharedSignals};
 
+/// As a count of operations: not known yet.
+const UNSENT: u32 = u32::MAX;
+
 /// One guest thread of the host.
 pub struct Thread {
     process: Arc<Process>,
@@ -36,6 +39,8 @@ pub struct Thread {
     pub is_kept_away: AtomicBool,
     /// Flags of the one clone(2) that it was ordered to make; 0: none.
     pub may_clone: AtomicU64,
+    /// How many operations went with the last resume that had any; [`UNSENT`] while some wait to be sent.
+    expected_ops: AtomicU32,
     /// Place in the list of awaited threads; only that list's lock holder touches it.
     pub position: AtomicUsize,
     /// What its current call brought along.
@@ -91,6 +96,7 @@ impl Thread {
             is_ended: AtomicBool::new(false),
             is_kept_away: AtomicBool::new(false),
             may_clone: AtomicU64::new(0),
+            expected_ops: AtomicU32::new(UNSENT),
             position: AtomicUsize::new(usize::MAX),
             windows: Windows::default(),
             actions_version: AtomicU32::new(0),
@@ -161,6 +167,17 @@ impl Thread {
         let mut link = self.link.lock();
         link.notification = Some(notification);
         link.wants_channel = wants_channel;
+    }
+
+    /// Operations were deferred that are yet to be sent.
+    pub fn note_deferred(&self) {
+        self.expected_ops.store(UNSENT, Ordering::Relaxed);
+    }
+
+    /// So many operations go with a resume. While the slot is the sentry's.
+    pub fn expect_ops(&self, count: u32) {
+        self.slot.head().ops_done.store(0, Ordering::Relaxed);
+        self.expected_ops.store(count, Ordering::Release);
     }
 
     /// What it posted is about to be looked at.
@@ -370,6 +387,11 @@ impl Kicker for Thread {
             }
         }
         fast.answered.store(answered, Ordering::SeqCst);
+    }
+
+    fn has_carried_out(&self) -> bool {
+        let expected = self.expected_ops.load(Ordering::Acquire);
+        self.slot.head().ops_done.load(Ordering::Acquire) == expected
     }
 
     fn is_asleep(&self) -> bool {

@@ -134,6 +134,12 @@ impl RunState {
         drop(old);
     }
 
+    /// Whether guest code runs, as far as it says, and what was deferred to that is carried out.
+    pub fn has_carried_out(&self) -> bool {
+        let kicker = self.kicker.lock().clone();
+        kicker.is_some_and(|kicker| kicker.has_carried_out())
+    }
+
     /// Tells the context what it may answer itself.
     pub fn set_answers(&self, answers: &Answers) {
         let kicker = self.kicker.lock().clone();
