@@ -126,6 +126,8 @@ pub enum HostOp {
     },
     /// The vector state a program starts with. Use [`Context::reset_xstate`].
     ResetVectors,
+    /// The vector state that the creator of a thread had when it called. The platform's own.
+    LoadVectors,
     /// Loads the thread pointer.
     SetFsBase(u64),
     SetGsBase(u64),

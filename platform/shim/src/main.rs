@@ -36,6 +36,7 @@ mod guest_memory;
 mod marshal;
 mod signal_calls;
 mod signals;
+mod vectors;
 mod zygote;
 
 #[panic_handler]

@@ -10,6 +10,7 @@ use shim_abi::{op, sleep, state};
 use super::context::SeccompContext;
 use super::ops::RawOp;
 use super::orders::{Arrival, Order};
+use super::region::SlotRef;
 use super::thread::Thread;
 use crate::{Context, HostOp, NewContext, PlatformError};
 
@@ -95,17 +96,16 @@ impl SeccompContext {
         &mut self,
         new: NewContext,
     ) -> Result<Box<dyn Context>, PlatformError> {
+        if let Some(child) = self.rouse(&new) {
+            return Ok(Box::new(child));
+        }
         let (slot, predecessor) = self.process.take_slot().map_err(PlatformError::Exhausted)?;
         if let Some(predecessor) = predecessor {
             self.shared.forget_thread(&predecessor);
         }
         let head = slot.head();
         head.alive.store(1, Relaxed);
-        head.asleep.store(sleep::AWAKE, Relaxed);
-        // Of the slot's last thread.
-        slot.fast().answered.store(0, Relaxed);
-        slot.fast().has_mask.store(0, Relaxed);
-        slot.fast().actions_version.store(0, Relaxed);
+        forget_predecessor(&slot);
         head.state.store(state::POSTED, SeqCst);
         let order = self.shared.order_thread(&self.thread);
         let fs_base = new.fs_base.unwrap_or(self.fs_base);
@@ -124,4 +124,43 @@ impl SeccompContext {
         self.adopt(&mut child, &new);
         Ok(Box::new(child))
     }
+
+    /// A new context for a host thread that rests, if there is one.
+    fn rouse(&mut self, new: &NewContext) -> Option<Self> {
+        let xstate = self.kept_xstate()?;
+        let resting = self.process.take_resting()?;
+        let thread = Arc::clone(&resting.thread);
+        forget_predecessor(thread.slot());
+        let Some(mut child) = Self::rouse_thread(&self.shared, resting, new.regs, &xstate) else {
+            self.process.leave(&thread);
+            return None;
+        };
+        self.adopt(&mut child, new);
+        let bases = [HostOp::SetFsBase(child.fs_base), HostOp::SetGsBase(child.gs_base)];
+        for op in bases {
+            child.defer(op);
+        }
+        Some(child)
+    }
+
+    /// Our vector state, as in a frame; after a call without a signal only if that has left it in our slot.
+    fn kept_xstate(&self) -> Option<Vec<u8>> {
+        if !self.is_fast() {
+            return Some(self.xstate_or_initial());
+        }
+        if !shim_abi::keeps_state(self.call().number) {
+            return None;
+        }
+        let mut bytes = vec![0; self.shared.template.xstate_size()];
+        self.thread.slot().copy_out(shim_abi::STATE_OFFSET, &mut bytes)?;
+        self.shared.template.framed(bytes)
+    }
+}
+
+/// Makes nothing hold for a new thread that held for its slot's last one.
+fn forget_predecessor(slot: &SlotRef) {
+    slot.head().asleep.store(sleep::AWAKE, Relaxed);
+    slot.fast().answered.store(0, Relaxed);
+    slot.fast().has_mask.store(0, Relaxed);
+    slot.fast().actions_version.store(0, Relaxed);
 }

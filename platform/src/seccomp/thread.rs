@@ -180,6 +180,11 @@ impl Thread {
         self.expected_ops.store(count, Ordering::Release);
     }
 
+    /// Whether it stands in its slot after an event: what is written there is what it goes on with.
+    pub fn stands_still(&self) -> bool {
+        self.is_taken.load(Ordering::Relaxed) && self.is_ours()
+    }
+
     /// What it posted is about to be looked at.
     pub fn take(&self) {
         self.is_taken.store(true, Ordering::Relaxed);

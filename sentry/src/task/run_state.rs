@@ -142,10 +142,16 @@ impl RunState {
 
     /// Tells the context what it may answer itself.
     pub fn set_answers(&self, answers: &Answers) {
-        let kicker = self.kicker.lock().clone();
-        if let Some(kicker) = kicker {
+        // Under the lock: see `forget_context`. It only writes.
+        if let Some(kicker) = &*self.kicker.lock() {
             kicker.set_answers(answers);
         }
+    }
+
+    /// The execution context is about to be given up: what stands for it may then be another's.
+    pub fn forget_context(&self) {
+        let old = self.kicker.lock().take();
+        drop(old);
     }
 
     /// Guest code is about to run.

@@ -207,6 +207,12 @@ impl Thread {
         self.share_signals(context);
     }
 
+    /// Its execution context is about to be given up.
+    pub fn forget_context(&self) {
+        self.unshare_signals();
+        self.run.forget_context();
+    }
+
     /// The address space of a thread that has not ended; for the thread itself.
     pub fn mm(&self) -> Arc<Mm> {
         self.mm_if_alive().expect("only a thread that has not ended asks for its own memory")
