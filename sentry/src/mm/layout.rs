@@ -10,8 +10,8 @@
 //! * when its thread is not to run guest code yet (signals, stops, the end): then it is carried out at once.
 //!
 //! Who finds a change underway that is not done makes its thread come back, as membarrier(2) does
-//! ([`RunState::begin_pass`](crate::task::run_state::RunState::begin_pass)). Where somebody waits, the next change is not
-//! left underway.
+//! ([`RunState::begin_pass`](crate::task::run_state::RunState::begin_pass)). That costs more than was won: where somebody waits,
+//! or had to wait lately, changes are carried out at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -34,7 +34,15 @@ pub(in crate::mm) struct Layout {
     /// the other.
     waiting: AtomicU32,
     underway: Mutex<Option<Underway>, lock_order::Leaf>,
+    /// So many of the next changes are not left underway, and how many it will be the next time. Hints.
+    contended: AtomicU32,
+    penalty: AtomicU32,
 }
+
+/// How many changes are carried out at once after one for which somebody had to wait: doubled each time, one less for each for
+/// which nobody had to.
+const LEAST_PENALTY: u32 = 64;
+const MOST_PENALTY: u32 = 1 << 14;
 
 /// A change whose host part goes with its thread's way back.
 struct Underway {
@@ -69,31 +77,49 @@ impl Layout {
         self.waiting.load(Ordering::SeqCst) != 0
     }
 
-    fn try_lock(&self) -> Option<LayoutGuard> {
-        self.lock
-            .try_lock_arc()
-            .or_else(|| {
-                self.hurry();
-                self.lock.try_lock_arc()
-            })
-            .map(|lock| LayoutGuard { lock })
+    fn note_contention(&self) {
+        let penalty = self.penalty.load(Ordering::Relaxed).max(LEAST_PENALTY);
+        self.contended.store(penalty, Ordering::Relaxed);
+        self.penalty.store((penalty * 2).min(MOST_PENALTY), Ordering::Relaxed);
     }
 
-    /// Ends the change that is underway if it is done; else its thread comes back.
-    fn hurry(&self) {
-        let owner = {
-            let mut underway = self.underway.lock();
-            let Some(change) = &*underway else { return };
-            if change.owner.run.has_carried_out() {
-                let done = underway.take();
-                drop(underway);
-                // It may hold the last reference to a file.
-                drop(done);
-                return;
-            }
-            Arc::clone(&change.owner)
-        };
-        owner.run.begin_pass();
+    fn note_underway(&self) {
+        let penalty = self.penalty.load(Ordering::Relaxed);
+        self.penalty.store(penalty.saturating_sub(1), Ordering::Relaxed);
+    }
+
+    /// Whether a change is better carried out at once.
+    fn is_contended(&self) -> bool {
+        if self.is_wanted() {
+            return true;
+        }
+        let left = self.contended.load(Ordering::Relaxed);
+        if left != 0 {
+            self.contended.store(left - 1, Ordering::Relaxed);
+        }
+        left != 0
+    }
+
+    fn try_lock(&self) -> Option<LayoutGuard> {
+        let lock = self.lock.try_lock_arc().or_else(|| {
+            self.end_if_done();
+            self.lock.try_lock_arc()
+        });
+        lock.map(|lock| LayoutGuard { lock })
+    }
+
+    /// Ends the change that is underway if its thread says that it is done; else whose it is.
+    fn end_if_done(&self) -> Option<Arc<Thread>> {
+        let mut underway = self.underway.lock();
+        let owner = &underway.as_ref()?.owner;
+        if !owner.run.has_carried_out() {
+            return Some(Arc::clone(owner));
+        }
+        let done = underway.take();
+        drop(underway);
+        // It may hold the last reference to a file.
+        drop(done);
+        None
     }
 
     /// Takes the change if it is `owner`'s.
@@ -109,7 +135,11 @@ impl Mm {
             return LayoutGuard { lock };
         }
         let _waiting = Waiting::new(&self.layout.waiting);
-        self.layout.hurry();
+        if let Some(owner) = self.layout.end_if_done() {
+            self.layout.note_contention();
+            // It may be long until its next event.
+            owner.run.begin_pass();
+        }
         LayoutGuard { lock: self.layout.lock.lock_arc().await }
     }
 
@@ -127,10 +157,11 @@ impl Mm {
         if self.is_alone() {
             return self.change_alone(context, plan);
         }
+        let is_contended = self.layout.is_contended();
         let guard = self.lock_layout().await;
         let (_done, plan) = self.with_state(|state| (state.take_deferred(), plan(state)));
         let plan = plan?;
-        if plan.ops.is_empty() || !self.layout.is_wanted() {
+        if plan.ops.is_empty() || !(is_contended || self.layout.is_wanted()) {
             return self.leave_underway(thread, context, plan, guard);
         }
         match context.execute(plan.ops.to_vec()).await {
@@ -158,7 +189,7 @@ impl Mm {
         if self.is_alone() {
             return Some(self.change_alone(context, plan));
         }
-        if self.layout.is_wanted() {
+        if self.layout.is_wanted() || self.layout.contended.load(Ordering::Relaxed) != 0 {
             return None;
         }
         let guard = self.layout.try_lock()?;
@@ -180,6 +211,7 @@ impl Mm {
             context.defer(op);
         }
         thread.set_changes_layout(true);
+        self.layout.note_underway();
         let change = Underway { owner: Arc::clone(thread), undo: plan.undo, _lock: guard.lock };
         *self.layout.underway.lock() = Some(change);
         if self.layout.is_wanted() {
