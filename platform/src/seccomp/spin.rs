@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -72,8 +72,9 @@ pub struct Spin {
     allowed: CpuSet,
     is_hot: AtomicBool,
     is_spinning: AtomicBool,
-    /// Guests that may not run on the looking worker's CPU.
+    /// Guests that may not run on the looking worker's CPU, and which that was when they were told so.
     kept_away: Mutex<Vec<Arc<Thread>>>,
+    kept_from: AtomicUsize,
     /// Finds since it is hot.
     finds: AtomicU32,
     /// Rings since the last find: being hot is of no use to who sleeps between calls.
@@ -124,6 +125,7 @@ impl Spin {
             is_hot: AtomicBool::new(false),
             is_spinning: AtomicBool::new(false),
             kept_away: Mutex::default(),
+            kept_from: AtomicUsize::new(usize::MAX),
             finds: AtomicU32::new(0),
             vain_rings: AtomicU32::new(0),
             streak: AtomicU32::new(0),
@@ -142,9 +144,25 @@ impl Spin {
     /// where they wait until we stop looking. (We suppose because on a virtual machine an idle CPU counts as taken away
     /// by its host: see `available_idle_cpu`.)
     fn guests_cpus(&self) -> Option<CpuSet> {
+        self.all_but(rustix::thread::sched_getcpu())
+    }
+
+    fn all_but(&self, cpu: usize) -> Option<CpuSet> {
         let mut others = self.allowed;
-        others.unset(rustix::thread::sched_getcpu());
+        others.unset(cpu);
         (others.count() > 0).then_some(others)
+    }
+
+    /// The CPU that guests are kept from as long as it is hot: the first worker's, or what [`Shared::follow_looker`] says.
+    fn kept_from(&self) -> usize {
+        match self.kept_from.load(Relaxed) {
+            usize::MAX => {
+                let here = rustix::thread::sched_getcpu();
+                self.kept_from.store(here, Relaxed);
+                here
+            }
+            cpu => cpu,
+        }
     }
 
     pub fn is_hot(&self) -> bool {
@@ -352,7 +370,7 @@ impl Shared {
         if !spin.is_hot.load(Relaxed) || thread.is_kept_away.load(Relaxed) {
             return;
         }
-        if let Some(cpus) = spin.guests_cpus()
+        if let Some(cpus) = spin.all_but(spin.kept_from())
             && let Some(tid) = Pid::from_raw(thread.tid())
             && rustix::thread::sched_setaffinity(Some(tid), &cpus).is_ok()
         {
@@ -361,7 +379,27 @@ impl Shared {
         }
     }
 
+    /// The calling worker looks: guests that are kept from another CPU, for it has moved or somebody else answered them, would
+    /// share this one with it, and be served by rings only.
+    fn follow_looker(&self) {
+        let spin = &self.spin;
+        let here = rustix::thread::sched_getcpu();
+        if spin.kept_from.swap(here, Relaxed) == here {
+            return;
+        }
+        let Some(cpus) = spin.all_but(here) else { return };
+        for thread in &*spin.kept_away.lock() {
+            if !thread.is_gone()
+                && !thread.process().is_collected()
+                && let Some(tid) = Pid::from_raw(thread.tid())
+            {
+                let _ = rustix::thread::sched_setaffinity(Some(tid), &cpus);
+            }
+        }
+    }
+
     fn let_guests_roam(&self) {
+        self.spin.kept_from.store(usize::MAX, Relaxed);
         let kept_away = std::mem::take(&mut *self.spin.kept_away.lock());
         for thread in kept_away {
             thread.is_kept_away.store(false, Relaxed);
@@ -466,6 +504,7 @@ impl Shared {
         if !finds.is_multiple_of(FINDS_PER_ACCOUNT) {
             return;
         }
+        self.follow_looker();
         let took_ns = spin.open_account();
         if spin.has_room(guests) {
             return;
