@@ -18,7 +18,23 @@ impl SeccompContext {
     /// Orders the creation of a thread or process and waits until it has said hello.
     async fn create(&mut self, order: &Order, raw: RawOp) -> Result<Arrival, PlatformError> {
         poll_fn(|cx| self.poll_rest(cx)).await?;
-        self.shared.cool_down();
+        let is_helped = self.shared.begin_birth(&self.thread);
+        let created = self.order_creation(order, raw).await;
+        if is_helped {
+            self.shared.end_birth(self.thread.tid());
+            self.thread.is_kept_away.store(false, Relaxed);
+            if let Ok(arrival) = &created {
+                self.shared.end_birth(arrival.tid);
+            }
+        }
+        created
+    }
+
+    async fn order_creation(
+        &mut self,
+        order: &Order,
+        raw: RawOp,
+    ) -> Result<Arrival, PlatformError> {
         let flags = match raw.nr {
             op::FORK => shim_abi::PROCESS_CLONE_FLAGS,
             _ => shim_abi::THREAD_CLONE_FLAGS,

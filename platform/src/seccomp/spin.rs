@@ -275,7 +275,9 @@ impl Shared {
     pub fn note_ring(&self) {
         let spin = &self.spin;
         if spin.is_hot.load(Relaxed) {
-            if spin.vain_rings.fetch_add(1, Relaxed) >= MOST_VAIN_RINGS {
+            if self.orders.are_open() {
+                // Nobody looks.
+            } else if spin.vain_rings.fetch_add(1, Relaxed) >= MOST_VAIN_RINGS {
                 self.cool_down();
             }
             return;
@@ -375,8 +377,32 @@ impl Shared {
             && rustix::thread::sched_setaffinity(Some(tid), &cpus).is_ok()
         {
             thread.is_kept_away.store(true, Relaxed);
-            spin.kept_away.lock().push(Arc::clone(thread));
+            let mut kept_away = spin.kept_away.lock();
+            // After a birth (`end_birth`) it is there already.
+            if !kept_away.iter().any(|other| Arc::ptr_eq(other, thread)) {
+                kept_away.push(Arc::clone(thread));
+            }
         }
+    }
+
+    /// `creator` is about to make a thread or process, for which rings are needed. In a crowd both would wait for their turns
+    /// beside all the others, again and again: they get the CPU that is looked from, which goes on afterwards. True: to be ended
+    /// by [`Shared::end_birth`].
+    pub fn begin_birth(&self, creator: &Thread) -> bool {
+        let spin = &self.spin;
+        if !spin.is_hot.load(Relaxed) || spin.has_room(self.awake_count() + 1) {
+            self.cool_down();
+            return false;
+        }
+        let mut here = CpuSet::new();
+        here.set(spin.kept_from());
+        let tid = Pid::from_raw(creator.tid());
+        tid.is_some() && rustix::thread::sched_setaffinity(tid, &here).is_ok()
+    }
+
+    /// The creator, and whom it has made: as all others.
+    pub fn end_birth(&self, tid: i32) {
+        self.spin.let_roam(tid);
     }
 
     /// The calling worker looks: guests that are kept from another CPU, for it has moved or somebody else answered them, would
@@ -413,7 +439,7 @@ impl Shared {
 
     /// Looks at the channels for a while, when that is worth it; true when somebody was woken: then the worker is to come
     /// back to this, for shims go on to rely on it. Before it returns false none does (rule 4).
-    pub fn look(&self) -> bool {
+    pub fn look(self: &Arc<Self>) -> bool {
         let spin = &self.spin;
         if spin.is_spinning.swap(true, SeqCst) {
             // Somebody else looks.
@@ -434,7 +460,7 @@ impl Shared {
         was_looking && self.scan()
     }
 
-    fn look_patiently(&self) -> bool {
+    fn look_patiently(self: &Arc<Self>) -> bool {
         let spin = &self.spin;
         if !self.is_looking() {
             self.set_looking(true);
@@ -451,11 +477,18 @@ impl Shared {
                 0 => spin.finds.load(Relaxed).is_multiple_of(FINDS_PER_RING),
                 _ => glance.is_multiple_of(GLANCES_PER_RING),
             };
-            if is_due && self.listener.has_rung() {
+            let guests = self.awake_count();
+            if is_due && !spin.has_room(guests) {
+                // Who rang is one of many: the others are not to ring as well meanwhile.
+                if let Some(notification) = self.listener.take_ring()
+                    && self.on_notification(&notification)
+                {
+                    return true;
+                }
+            } else if is_due && self.listener.has_rung() {
                 // Others do not know that they are looked at; it stays hot.
                 return false;
             }
-            let guests = self.awake_count();
             if guests == 0 {
                 // All wait for something else; it stays hot.
                 return false;
