@@ -382,9 +382,7 @@ pub trait Kicker: Send + Sync {
 
     /// Whether the operations that were deferred before the last resume are carried out, without a failure: so the guest's
     /// side says, which may lie. False as long as that is not known.
-    fn has_carried_out(&self) -> bool {
-        false
-    }
+    fn has_carried_out(&self) -> bool;
 
     /// What the platform may answer on its own when the context asks who it is; replaces what was said before, and
     /// holds before this returns for every call that begins later. Platforms that cannot do so ignore it.
