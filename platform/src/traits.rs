@@ -126,6 +126,8 @@ pub enum HostOp {
     },
     /// The vector state a program starts with. Use [`Context::reset_xstate`].
     ResetVectors,
+    /// The vector state that the creator of a thread had when it called. The platform's own.
+    LoadVectors,
     /// Loads the thread pointer.
     SetFsBase(u64),
     SetGsBase(u64),
@@ -325,6 +327,9 @@ pub trait Context: Send {
     /// A failure comes back as [`Event::DeferredFailed`] instead of running the guest.
     fn defer(&mut self, op: HostOp);
 
+    /// Executes what was deferred now; as [`Context::execute`].
+    fn flush<'a>(&'a mut self) -> BoxFuture<'a, Result<Result<(), (usize, Errno)>, PlatformError>>;
+
     /// Atomic compare-and-exchange of an aligned guest word; `Ok(previous)`.
     fn compare_exchange<'a>(
         &'a mut self,
@@ -388,6 +393,10 @@ pub trait Kicker: Send + Sync {
 
     /// The call that the context brought will not be answered soon: its host thread need not look for the answer.
     fn blocks(&self) {}
+
+    /// Whether the operations that were deferred before the last resume are carried out, without a failure: so the guest's
+    /// side says, which may lie. False as long as that is not known.
+    fn has_carried_out(&self) -> bool;
 
     /// What the platform may answer on its own when the context asks who it is; replaces what was said before, and
     /// holds before this returns for every call that begins later. Platforms that cannot do so ignore it.

@@ -36,12 +36,17 @@ async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Cont
     let mut is_dead = false;
     loop {
         if interrupted.is_some() || thread.run.has_attention() {
+            finish_change(&thread, &mut *context).await;
             let flow = deliver(&kernel, &thread, &mut *context, interrupted.take()).await;
             if flow == Flow::End {
                 break;
             }
         }
-        match run_guest(&thread, &mut *context).await {
+        let event = run_guest(&thread, &mut *context).await;
+        if thread.changes_layout() && !matches!(event, Ok(Event::DeferredFailed { .. })) {
+            thread.mm().end_change(&thread);
+        }
+        match event {
             Ok(Event::Syscall) => {
                 rewrite::on_call(&kernel, &thread, &mut *context).await;
                 match syscall(&kernel, &thread, &mut context).await {
@@ -52,9 +57,7 @@ async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Cont
             Ok(Event::Fault(fault)) => on_fault(&thread, &mut *context, &fault).await,
             Ok(Event::Interrupted) => {}
             Ok(Event::DeferredFailed { index, errno }) => {
-                if let Some(value) = thread.mm().deferred_failed(index, errno) {
-                    context.regs_mut().rax = value;
-                }
+                change_failed(&thread, &mut *context, index, errno);
             }
             Err(error) => {
                 on_platform_error(&kernel, &thread, &error);
@@ -69,10 +72,14 @@ async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Cont
 /// The thread has ended by its own call.
 struct Ended;
 
-async fn run_guest(thread: &Thread, context: &mut dyn Context) -> Result<Event, PlatformError> {
+async fn run_guest(
+    thread: &Arc<Thread>,
+    context: &mut dyn Context,
+) -> Result<Event, PlatformError> {
     thread.run.enter_guest();
     while thread.run.is_held() {
         thread.run.leave_guest();
+        finish_change(thread, context).await;
         rewrite::wait_while_held(thread, context).await;
         thread.run.enter_guest();
     }
@@ -88,6 +95,25 @@ async fn run_guest(thread: &Thread, context: &mut dyn Context) -> Result<Event, 
         thread.mm().take_notes(&notes);
     }
     event
+}
+
+/// The host has refused the last change of the layout.
+fn change_failed(thread: &Arc<Thread>, context: &mut dyn Context, index: usize, errno: Errno) {
+    if let Some(value) = thread.mm().change_failed(thread, index, errno) {
+        context.regs_mut().rax = value;
+    }
+}
+
+/// Guest code is not to run at once: others must not wait for the layout so long.
+async fn finish_change(thread: &Arc<Thread>, context: &mut dyn Context) {
+    if !thread.changes_layout() {
+        return;
+    }
+    match context.flush().await {
+        Ok(Err((index, errno))) => change_failed(thread, context, index, errno),
+        // When the guest is dead, the next resume says so.
+        Ok(Ok(())) | Err(_) => thread.mm().end_change(thread),
+    }
 }
 
 /// Answers a call in the registers, or says how it was interrupted.
@@ -157,7 +183,7 @@ fn poll_with<F: Future>(
 
 /// A processor exception: a VMA that grows, or a signal.
 async fn on_fault(thread: &Arc<Thread>, context: &mut dyn Context, fault: &Fault) {
-    let verdict = thread.mm().judge_fault(context, fault).await;
+    let verdict = thread.mm().judge_fault(thread, context, fault).await;
     let FaultVerdict::Signal { code, addr } = verdict else { return };
     let Some(signal) = Signal::new(u64::from(fault.signal)) else { return };
     let Fault { trapno, err, cr2, .. } = *fault;

@@ -11,6 +11,7 @@ mod fcntl;
 mod frame;
 mod hostile;
 mod identity;
+mod layout;
 mod memory;
 mod misc;
 mod network;
@@ -45,6 +46,7 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("signal_calls", signal_calls::TESTS),
     ("frame", frame::TESTS),
     ("thread", thread::TESTS),
+    ("layout", layout::TESTS),
     ("private_futex", private_futex::TESTS),
     ("time", time::TESTS),
     ("poll", poll::TESTS),

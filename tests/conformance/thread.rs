@@ -1,7 +1,7 @@
 //! clone(2) with shared memory, futex(2), robust lists, thread-local state.
 
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread;
 
@@ -15,7 +15,7 @@ tests! {
     robust_mutex_tells_owner_died, thread_locals_are_separate, many_threads, task_directory_lists_threads,
     fork_from_a_thread, getcpu_and_affinity, main_thread_may_end_first, exec_from_a_thread_ends_the_others,
     stop_holds_all_threads, membarrier_reaches_running_threads, robust_mutex_of_many_threads_in_turn,
-    signals_hit_who_makes_threads_and_processes,
+    signals_hit_who_makes_threads_and_processes, busy_threads_are_served_alike,
 }
 
 fn threads_share_memory() {
@@ -409,4 +409,40 @@ fn signals_hit_who_makes_threads_and_processes() {
         sys!(usleep(100));
     }
     assert!((2..=sent).contains(&HITS.load(SeqCst)), "{sent} signals");
+}
+
+/// More threads than CPUs that do nothing but make calls: nobody may have them nearly all. On a busy machine it takes some time
+/// until each has had its turns.
+fn busy_threads_are_served_alike() {
+    const THREADS: usize = 64;
+    static COUNTS: [AtomicU64; THREADS] = [const { AtomicU64::new(0) }; THREADS];
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let barrier = Arc::new(Barrier::new(THREADS));
+    let threads: Vec<_> = COUNTS
+        .iter()
+        .map(|count| {
+            let barrier = Arc::clone(&barrier);
+            thread::spawn(move || {
+                barrier.wait();
+                // SAFETY: all zeros is a valid struct stat.
+                let mut buffer: libc::stat = unsafe { std::mem::zeroed() };
+                while !STOP.load(SeqCst) {
+                    ok!(stat(c"/".as_ptr(), &mut buffer));
+                    count.fetch_add(1, SeqCst);
+                }
+            })
+        })
+        .collect();
+    let mut counts = Vec::new();
+    for _ in 0..6 {
+        sleep_ms(1000);
+        counts = COUNTS.iter().map(|count| count.load(SeqCst)).collect();
+        counts.sort_unstable();
+        if counts[0] * 10 >= counts[THREADS - 1] {
+            break;
+        }
+    }
+    STOP.store(true, SeqCst);
+    threads.into_iter().for_each(|thread| thread.join().expect("it does not panic"));
+    assert!(counts[0] * 10 >= counts[THREADS - 1], "{counts:?}");
 }

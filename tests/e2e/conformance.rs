@@ -17,6 +17,7 @@ const FAMILIES: &[&str] = &[
     "signal_calls",
     "frame",
     "thread",
+    "layout",
     "private_futex",
     "time",
     "poll",
@@ -103,6 +104,6 @@ macro_rules! families {
 }
 
 families! {
-    read_write directory memory process signal signal_calls frame thread private_futex time poll identity call_sites stat pipe socket network
+    read_write directory memory process signal signal_calls frame thread layout private_futex time poll identity call_sites stat pipe socket network
     exec misc fcntl timer terminal watch proc hostile
 }

@@ -38,6 +38,8 @@ pub const STACK_END: u64 = 0x1_0000;
 /// Within a slot: the small inputs and outputs of a call.
 pub const BOUNCE_OFFSET: u64 = 0x1_0000;
 pub const BOUNCE_END: u64 = SLOT_SIZE;
+/// Within a slot, at the end of the last: what [`keeps_state`] calls leave there, an xsave area.
+pub const STATE_OFFSET: u64 = 0x1_c000;
 /// Within a slot: where a new thread's stack pointer starts, well below the frame that the sentry prepared.
 pub const START_STACK_OFFSET: u64 = 0x9000;
 
@@ -132,6 +134,8 @@ pub mod op {
     pub const NOTHING: u64 = 0x1_0005;
     /// Vector and floating point registers as a program finds them at its start, for a thread in [`super::Fast`].
     pub const RESET_VECTORS: u64 = 0x1_0006;
+    /// Vector and floating point registers := those at [`super::STATE_OFFSET`], for a thread in [`super::Fast`].
+    pub const LOAD_STATE: u64 = 0x1_0007;
     /// A copy of the process with token argument 0; `result`: pid.
     pub const FORK: u64 = 0x1_0004;
 }
@@ -156,6 +160,12 @@ pub const THREAD_CLONE_FLAGS: u64 =
     0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000 | 0x8_0000 | 0x20_0000;
 /// Clone flags for a process: CLONE_PARENT, and SIGCHLD to the sentry.
 pub const PROCESS_CLONE_FLAGS: u64 = 0x8000 | 17;
+
+/// Calls that may make a thread, clone(2), vfork(2) and clone3(2): with these a thread in [`Fast`] leaves its vector and floating
+/// point registers at [`STATE_OFFSET`].
+pub const fn keeps_state(number: u64) -> bool {
+    matches!(number, 56 | 58 | 435)
+}
 
 /// Longest filter program.
 pub const MAX_FILTER: usize = 256;
@@ -395,6 +405,7 @@ pub struct CopyOut {
 pub const MAX_COPIES: usize = 8;
 
 const _: () = assert!(CHANNEL_ADDR.is_multiple_of(CHANNEL_SIZE) && CHANNEL_SIZE == 1 << 29);
+const _: () = assert!(STATE_OFFSET.is_multiple_of(64) && STATE_OFFSET < BOUNCE_END);
 const _: () = assert!(size_of::<Op>() == 64);
 const _: () = assert!(offset_of!(Slot, signal) == 64);
 const _: () = assert!(offset_of!(Slot, ops) == 512);

@@ -91,6 +91,9 @@ pub const fn pointers(number: u64) -> [Pointer; MOST_POINTERS] {
         267 => [Path(1), OutCount(2, 3, 1), None, None],
         332 => [Path(1), Out(4, STATX), None, None],
         280 => [Path(1), In(2, 32), None, None],
+        // sched_getaffinity, clone3
+        204 => [OutCount(2, 1, 1), None, None, None],
+        435 => [InCount(0, 1, 1), None, None, None],
         _ => [None; 4],
     }
 }

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use crate::abi::{self, Global, Slot, global_flag, kind, op, ring, state, task};
 use crate::calls::{self, die, failed, syscall};
-use crate::{clone, fast, guest_memory};
+use crate::{clone, fast, guest_memory, vectors};
 
 const FUTEX_WAIT: u64 = 0;
 
@@ -192,7 +192,8 @@ fn execute(slot: &Slot, word: u32, fd: u64) -> bool {
             op::CLONE_THREAD => clone::thread(slot, args[0], args[1], args[2]),
             op::FORK => clone::process(Some(slot), args[0], fd),
             op::NOTHING => 0,
-            op::RESET_VECTORS => fast::reset_vectors(slot),
+            op::RESET_VECTORS => vectors::reset_vectors(slot),
+            op::LOAD_STATE => vectors::load(slot),
             calls::MMAP => {
                 if args[4] == abi::FD_OF_RING {
                     args[4] = fd;
@@ -211,8 +212,9 @@ fn execute(slot: &Slot, word: u32, fd: u64) -> bool {
     if word & task::HAS_FD != 0 {
         syscall(calls::CLOSE, [fd, 0, 0, 0, 0, 0]);
     }
-    slot.ops_done.store(done, Relaxed);
     slot.errno.store(errno, Relaxed);
+    // Whoever sees that all is done may go on with what comes after.
+    slot.ops_done.store(done, Release);
     errno == 0
 }
 

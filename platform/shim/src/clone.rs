@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{self, Slot, ring};
 use crate::calls::{self, die, failed, syscall};
-use crate::{channel, fast};
+use crate::{channel, fast, vectors};
 
 /// A thread that will stand in slot `index`, with a base of fs of its own or its creator's ([`abi::INHERIT_FS`]).
 pub fn thread(creator: &Slot, index: u64, token: u64, fs_base: u64) -> i64 {
@@ -19,7 +19,7 @@ pub fn thread(creator: &Slot, index: u64, token: u64, fs_base: u64) -> i64 {
         fs_base
     };
     // Meaningless where the creator is in a signal: then the newborn gets a frame.
-    fast::copy_vectors(fast::fast(creator), fast::fast(slot));
+    vectors::copy_vectors(fast::fast(creator), fast::fast(slot));
     let stack = slot as *const Slot as u64 + abi::START_STACK_OFFSET;
     let alive = &raw const slot.alive as u64;
     // SAFETY: the stack is the new thread's own, in a slot that nobody else uses.
@@ -39,7 +39,7 @@ pub fn thread(creator: &Slot, index: u64, token: u64, fs_base: u64) -> i64 {
 /// the descriptor of its own, or [`NO_CHANNEL`] when its first ring brings that.
 pub fn process(creator: Option<&Slot>, token: u64, channel: u64) -> i64 {
     if let Some(creator) = creator {
-        fast::copy_vectors(fast::fast(creator), scratch());
+        vectors::copy_vectors(fast::fast(creator), scratch());
     }
     let stack = abi::SCRATCH_ADDR + abi::SCRATCH_SIZE;
     let main = process_main as *const () as u64;
@@ -124,7 +124,7 @@ extern "C" fn process_main(token: u64, channel: u64) -> ! {
     // Read first: that maps what the sentry has made of the neighbourhood as well.
     slot.state.load(Relaxed);
     take_signal_stack(slot);
-    fast::copy_vectors(scratch(), fast::fast(slot));
+    vectors::copy_vectors(scratch(), fast::fast(slot));
     channel::serve(slot);
     begin(slot)
 }

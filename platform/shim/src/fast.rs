@@ -13,13 +13,13 @@
 //! Only general registers are used; before compiled code runs the vector registers are put aside.
 
 use core::arch::naked_asm;
-use core::mem::{MaybeUninit, offset_of};
+use core::mem::offset_of;
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use crate::abi::{self, Fast, Global, Slot, kind, state, task};
 use crate::calls;
 use crate::channel::{self, Outcome};
-use crate::{futex, guest_memory, marshal, memory_calls, signal_calls, start_calls};
+use crate::{futex, marshal, memory_calls, signal_calls, start_calls, vectors};
 
 /// Offset in a slot of register `index` of `gregs`.
 const fn register(index: usize) -> usize {
@@ -387,50 +387,6 @@ pub unsafe extern "C" fn begin(slot: u64) -> ! {
     )
 }
 
-/// An area from which xrstor loads the initial state: no component is in it.
-#[repr(C, align(64))]
-struct InitialState {
-    legacy: [u32; 128],
-    header: [u64; 8],
-}
-
-static INITIAL: InitialState = {
-    let mut legacy = [0; 128];
-    // MXCSR is loaded always.
-    legacy[6] = 0x1f80;
-    InitialState { legacy, header: [0; 8] }
-};
-
-/// Vector and floating point registers as a program finds them at its start.
-pub fn reset_vectors(slot: &Slot) -> i64 {
-    // On the stack, for the processor may look whether the components' places are there, too (11 KiB with AMX), although
-    // it needs nothing of them: behind every stack here lies the rest of a slot.
-    let mut area = MaybeUninit::<InitialState>::uninit();
-    let (to, from) = (area.as_mut_ptr() as u64, &raw const INITIAL as u64);
-    guest_memory::copy(to, from, size_of::<InitialState>() as u64);
-    // SAFETY: resets registers, of which compiled code counts on none here but MXCSR's initial value.
-    unsafe {
-        core::arch::asm!("xrstor [{}]", in(reg) to, in("eax") u32::MAX, in("edx") u32::MAX,
-            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _, out("xmm5") _,
-            out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
-            out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _, options(nostack, readonly));
-    }
-    // What is loaded on the way out.
-    for vector in &fast(slot).vectors {
-        vector.0[0].store(0, Relaxed);
-        vector.0[1].store(0, Relaxed);
-    }
-    0
-}
-
-/// Hands the vector registers of `from`'s guest thread on to `to`'s.
-pub fn copy_vectors(from: &Fast, to: &Fast) {
-    for (from, to) in from.vectors.iter().zip(&to.vectors) {
-        to.0[0].store(from.0[0].load(Relaxed), Relaxed);
-        to.0[1].store(from.0[1].load(Relaxed), Relaxed);
-    }
-}
-
 /// Obeys the sentry until guest code may run; not zero when the state is to be settled first.
 extern "C" fn serve(slot: u64) -> u32 {
     let slot = channel::slot_of(slot);
@@ -452,6 +408,9 @@ extern "C" fn offer(slot: u64) -> u32 {
     if let Some(result) = result {
         slot.call[0].store(result, Relaxed);
         return ANSWERED;
+    }
+    if abi::keeps_state(slot.number()) {
+        vectors::keep(slot);
     }
     marshal::offer(slot)
 }

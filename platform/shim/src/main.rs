@@ -38,6 +38,7 @@ mod memory_calls;
 mod signal_calls;
 mod signals;
 mod start_calls;
+mod vectors;
 mod words;
 mod zygote;
 

@@ -9,7 +9,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use crate::abi::{Fast, Slot, task};
+use crate::abi::{Fast, Slot, keeps_state, task};
 use crate::calls::{ARCH_PRCTL, FUTEX, MUNMAP, SIGALTSTACK};
 use crate::fast;
 use crate::guest_memory::{self, PAGE};
@@ -24,7 +24,8 @@ pub static IS_WANTED: [bool; NUMBERS] = {
     let mut all = [false; NUMBERS];
     let mut number = 0;
     while number < NUMBERS {
-        all[number] = !matches!(pointers(number as u64)[0], Pointer::None);
+        let has_pointers = !matches!(pointers(number as u64)[0], Pointer::None);
+        all[number] = has_pointers || keeps_state(number as u64);
         number += 1;
     }
     let answered =

@@ -7,9 +7,11 @@ use std::task::Poll;
 
 use shim_abi::{op, sleep, state};
 
+use super::chain::ROAMS;
 use super::context::SeccompContext;
 use super::ops::RawOp;
 use super::orders::{Arrival, Order};
+use super::region::SlotRef;
 use super::thread::Thread;
 use crate::{Context, HostOp, NewContext, PlatformError};
 
@@ -18,7 +20,24 @@ impl SeccompContext {
     /// has inherited.
     async fn create(&mut self, order: &Order, raw: RawOp) -> Result<(Arrival, u32), PlatformError> {
         poll_fn(|cx| self.poll_rest(cx)).await?;
-        self.shared.cool_down();
+        let is_helped = self.shared.begin_birth(&self.thread);
+        let mut created = self.order_creation(order, raw).await;
+        if is_helped {
+            self.shared.end_birth(self.thread.tid());
+            self.thread.place.store(ROAMS, Relaxed);
+            if let Ok((arrival, place)) = &mut created {
+                *place = ROAMS;
+                self.shared.end_birth(arrival.tid);
+            }
+        }
+        created
+    }
+
+    async fn order_creation(
+        &mut self,
+        order: &Order,
+        raw: RawOp,
+    ) -> Result<(Arrival, u32), PlatformError> {
         let flags = match raw.nr {
             op::FORK => shim_abi::PROCESS_CLONE_FLAGS,
             _ => shim_abi::THREAD_CLONE_FLAGS,
@@ -99,22 +118,16 @@ impl SeccompContext {
         &mut self,
         new: NewContext,
     ) -> Result<Box<dyn Context>, PlatformError> {
+        if let Some(child) = self.rouse(&new) {
+            return Ok(Box::new(child));
+        }
         let (slot, predecessor) = self.process.take_slot().map_err(PlatformError::Exhausted)?;
         if let Some(predecessor) = predecessor {
             self.shared.forget_thread(&predecessor);
         }
         let head = slot.head();
         head.alive.store(1, Relaxed);
-        head.asleep.store(sleep::AWAKE, Relaxed);
-        // Of the slot's last thread.
-        slot.fast().answered.store(0, Relaxed);
-        slot.fast().has_mask.store(0, Relaxed);
-        slot.fast().actions_version.store(0, Relaxed);
-        slot.fast().brk.store(0, Relaxed);
-        slot.fast().is_alone.store(0, Relaxed);
-        slot.fast().noted.store(0, Relaxed);
-        slot.fast().note_count.store(0, Relaxed);
-        slot.fast().stack_limit[1].store(0, Relaxed);
+        forget_predecessor(&slot);
         head.state.store(state::POSTED, SeqCst);
         let order = self.shared.order_thread(&self.thread);
         // Guest code may have changed its own meanwhile.
@@ -136,4 +149,50 @@ impl SeccompContext {
         self.adopt(&mut child, &new);
         Ok(Box::new(child))
     }
+
+    /// A new context for a host thread that rests, if there is one.
+    fn rouse(&mut self, new: &NewContext) -> Option<Self> {
+        let xstate = self.kept_xstate()?;
+        let resting = self.process.take_resting()?;
+        // Guest code may have changed its own meanwhile.
+        self.take_bases();
+        let thread = Arc::clone(&resting.thread);
+        forget_predecessor(thread.slot());
+        let Some(mut child) = Self::rouse_thread(&self.shared, resting, new.regs, &xstate) else {
+            self.process.leave(&thread);
+            return None;
+        };
+        self.adopt(&mut child, new);
+        let bases = [HostOp::SetFsBase(child.fs_base), HostOp::SetGsBase(child.gs_base)];
+        for op in bases {
+            child.defer(op);
+        }
+        Some(child)
+    }
+
+    /// Our vector state, as in a frame; after a call without a signal only if that has left it in our slot.
+    fn kept_xstate(&self) -> Option<Vec<u8>> {
+        if !self.is_fast() {
+            return Some(self.xstate_or_initial());
+        }
+        if !shim_abi::keeps_state(self.call().number) {
+            return None;
+        }
+        let mut bytes = vec![0; self.shared.template.xstate_size()];
+        self.thread.slot().copy_out(shim_abi::STATE_OFFSET, &mut bytes)?;
+        self.shared.template.framed(bytes)
+    }
+}
+
+/// Makes nothing hold for a new thread that held for its slot's last one.
+fn forget_predecessor(slot: &SlotRef) {
+    slot.head().asleep.store(sleep::AWAKE, Relaxed);
+    slot.fast().answered.store(0, Relaxed);
+    slot.fast().has_mask.store(0, Relaxed);
+    slot.fast().actions_version.store(0, Relaxed);
+    slot.fast().brk.store(0, Relaxed);
+    slot.fast().is_alone.store(0, Relaxed);
+    slot.fast().noted.store(0, Relaxed);
+    slot.fast().note_count.store(0, Relaxed);
+    slot.fast().stack_limit[1].store(0, Relaxed);
 }

@@ -14,8 +14,8 @@ use shim_abi::{Slot, op};
 
 use self::reply::Answer;
 use super::frame;
-use super::ops::{RawOp, split_batch};
-use super::process::Process;
+use super::ops::RawOp;
+use super::process::{Process, Resting};
 use super::shared::Shared;
 use super::thread::Thread;
 use crate::{
@@ -157,6 +157,27 @@ impl SeccompContext {
         context
     }
 
+    /// A context for a host thread that rests; its vector state is given as in a frame. `None` when its frame is gone.
+    pub fn rouse_thread(
+        shared: &Arc<Shared>,
+        resting: Resting,
+        regs: Registers,
+        xstate: &[u8],
+    ) -> Option<Self> {
+        let Resting { thread, is_fast, frame } = resting;
+        if is_fast {
+            thread.slot().copy_in(shim_abi::STATE_OFFSET, xstate)?;
+        } else {
+            shared.template.write_xstate(thread.slot(), frame, xstate)?;
+        }
+        let mut context = Self::bare(shared, thread, regs, frame);
+        context.is_fast = is_fast;
+        if is_fast {
+            context.deferred.push_back(HostOp::LoadVectors);
+        }
+        Some(context)
+    }
+
     /// Of a call without a signal: the registers that were not needed so far.
     fn load_rest(&mut self) {
         if std::mem::take(&mut self.lacks_rest) {
@@ -164,6 +185,21 @@ impl SeccompContext {
             let saved = frame::read_registers(self.thread.slot(), FAST_CONTEXT).unwrap_or_default();
             self.regs = frame::with_call(saved, frame::call_of(&self.regs));
         }
+    }
+
+    /// Keeps the host thread for another context, if it waits for an answer and there are not enough of them.
+    fn rest(&self) -> bool {
+        if self.is_executing || self.is_settling || !self.thread.stands_still() {
+            return false;
+        }
+        let thread = Arc::clone(&self.thread);
+        let resting = Resting { thread, is_fast: self.is_fast, frame: self.frame };
+        if !self.process.rest(resting) {
+            return false;
+        }
+        // It need not look for the answer.
+        self.thread.blocks();
+        true
     }
 
     fn head(&self) -> &Slot {
@@ -297,18 +333,14 @@ impl Context for SeccompContext {
             let earlier = self.deferred.len();
             let mut queue = std::mem::take(&mut self.deferred);
             queue.extend(ops.into_iter().map(|op| self.host_op(op)));
-            let mut total = 0usize;
-            while !queue.is_empty() {
-                let part = split_batch(&mut queue);
-                self.note_bases(&part);
-                let (done, errno, _) = self.run(&part).await?;
-                total += done;
-                if let Some(errno) = errno {
-                    return Ok(Err((total.saturating_sub(earlier), errno)));
-                }
-            }
-            Ok(Ok(()))
+            let executed = self.execute_queue(queue).await?;
+            Ok(executed.map_err(|(index, errno)| (index.saturating_sub(earlier), errno)))
         })
+    }
+
+    fn flush<'a>(&'a mut self) -> BoxFuture<'a, Result<Result<(), (usize, Errno)>, PlatformError>> {
+        let queue = std::mem::take(&mut self.deferred);
+        Box::pin(self.execute_queue(queue))
     }
 
     fn defer(&mut self, op: HostOp) {
@@ -317,6 +349,7 @@ impl Context for SeccompContext {
             HostOp::SetGsBase(base) => self.gs_base = base,
             _ => {}
         }
+        self.thread.note_deferred();
         let op = self.host_op(op);
         self.deferred.push_back(op);
     }
@@ -384,7 +417,12 @@ impl Drop for SeccompContext {
         self.end_outside_wait();
         self.shared.clear_abandoned();
         self.shared.unawait(&self.thread);
-        if self.process.remove_thread(&self.thread) {
+        let is_last = self.process.remove_thread(&self.thread);
+        if !is_last && !self.process.is_dead() && self.rest() {
+            return;
+        }
+        self.process.leave(&self.thread);
+        if is_last {
             self.shared.doom(&self.process);
         } else if !self.process.is_dead() {
             self.shared.end_thread(&self.thread);

@@ -128,6 +128,21 @@ impl Template {
             && header_rest.is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
     }
 
+    /// Makes what xsave has stored an area as frames have it; `None` when it is none.
+    pub fn framed(&self, mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+        let reserved = SW_RESERVED..LEGACY_SIZE;
+        bytes.get_mut(reserved.clone())?.copy_from_slice(self.initial.get(reserved)?);
+        if self.initial.len() > LEGACY_SIZE {
+            let features = self.initial.get(SW_RESERVED + 8..SW_RESERVED + 12)?;
+            for (used, known) in bytes.get_mut(XSTATE_HEADER..)?.iter_mut().zip(features) {
+                *used &= known;
+            }
+            let end = self.initial.len() - 4;
+            bytes.get_mut(end..)?.copy_from_slice(&MAGIC2.to_le_bytes());
+        }
+        self.accepts(&bytes).then_some(bytes)
+    }
+
     /// Builds a frame at the top of a slot's stack, for a context that has never run; returns the offset of its
     /// `ucontext`. `None` when it does not fit.
     pub fn build(&self, slot: &SlotRef, xstate: &[u8]) -> Option<u64> {

@@ -69,7 +69,10 @@
 //!    `born` (barrier) before it looks, the shim posts (barrier) before it reads `born`: set, it rings. After some
 //!    milliseconds it rings in any case, and the sentry watches what it says to have made.
 //! 9. *Death of a slot.* A slot is used again when CLONE_CHILD_CLEARTID has cleared `alive`, that is, when the host
-//!    thread that stood in it is gone. Slot 0 is not used twice. Regions are never used twice.
+//!    thread that stood in it is gone. Slot 0 is not used twice. Regions are never used twice. A host thread whose context is
+//!    dropped while it waits for an answer need not go: a few of each process *rest* in their slots, and the next thread made there
+//!    is one of them, answered with new registers. Nobody but the shim's `LOAD_STATE` can bring it the creator's vector state, which
+//!    calls that make threads leave in the creator's slot.
 //! 10. Descriptors that can be written are in a guest only while it maps them: the shim closes each before guest code
 //!     runs again. A few that can only be read stay, so that the next mapping of the file needs no ring: they are good
 //!     for nothing else.
@@ -89,7 +92,7 @@
 //! | --- | --- |
 //! | `zygote`, `blob` | starting the first guest process |
 //! | `filter` | the filter |
-//! | `listener`, `spin` | waiting for rings; when to look instead |
+//! | `listener`, `spin`, `placement` | waiting for rings; when to look instead; which CPUs guests then have |
 //! | `shared` | tables, notifications, deaths |
 //! | `orders`, `pool` | new processes and threads; stubs ahead of demand |
 //! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
@@ -110,6 +113,7 @@ mod frame;
 mod listener;
 mod ops;
 mod orders;
+mod placement;
 mod pool;
 mod process;
 mod region;

@@ -87,6 +87,7 @@ fn encode(op: &HostOp) -> RawOp {
         }
         HostOp::Hold { fd } => RawOp { nr: op::NOTHING, args: [0; 6], file: Some(Arc::clone(fd)) },
         HostOp::ResetVectors => RawOp { nr: op::RESET_VECTORS, args: [0; 6], file: None },
+        HostOp::LoadVectors => RawOp { nr: op::LOAD_STATE, args: [0; 6], file: None },
         HostOp::SetFsBase(base) => {
             RawOp { nr: op::SET_FS, args: [*base, 0, 0, 0, 0, 0], file: None }
         }

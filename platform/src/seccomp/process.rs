@@ -17,8 +17,18 @@ use crate::{AddressSpace, Futexes, Kicker, PlatformError, Usage};
 
 /// Mode bits of a file that everybody may read.
 const EVERYBODY: u32 = 0o444;
+/// Host threads of one process that wait for another guest thread.
+const MOST_RESTING: usize = 8;
 /// Descriptors that stay in one guest process.
 const MOST_HELD: usize = 16;
+
+/// A host thread whose context is gone and that stands in its slot after an event, ready for another context.
+pub struct Resting {
+    pub thread: Arc<Thread>,
+    /// It came without a signal; else where its frame is.
+    pub is_fast: bool,
+    pub frame: u64,
+}
 
 /// Host process of one guest address space.
 pub struct Process {
@@ -50,6 +60,7 @@ struct Members {
     held: Vec<(Arc<OwnedFd>, u32)>,
     free: Vec<SlotRef>,
     left: Vec<Arc<Thread>>,
+    resting: Vec<Resting>,
 }
 
 impl Process {
@@ -134,6 +145,7 @@ impl Process {
     pub fn bury(&self) -> Vec<Arc<Thread>> {
         let mut members = self.members.lock();
         let mut threads = std::mem::take(&mut members.left);
+        threads.extend(members.resting.drain(..).map(|resting| resting.thread));
         threads.extend(members.threads.iter().cloned());
         threads
     }
@@ -203,7 +215,6 @@ impl Process {
     pub fn remove_thread(&self, thread: &Arc<Thread>) -> bool {
         let mut members = self.members.lock();
         members.threads.retain(|member| !Arc::ptr_eq(member, thread));
-        members.left.push(Arc::clone(thread));
         match members.threads.first() {
             Some(other) => {
                 self.live_tid.store(other.tid(), Ordering::Relaxed);
@@ -211,6 +222,26 @@ impl Process {
             }
             None => true,
         }
+    }
+
+    /// The host thread of a context that is gone will be, too.
+    pub fn leave(&self, thread: &Arc<Thread>) {
+        self.members.lock().left.push(Arc::clone(thread));
+    }
+
+    /// Keeps the host thread of a context that is gone for the next one; false when there are enough.
+    pub fn rest(&self, resting: Resting) -> bool {
+        let mut members = self.members.lock();
+        let has_room = members.resting.len() < MOST_RESTING;
+        if has_room {
+            members.resting.push(resting);
+        }
+        has_room
+    }
+
+    /// The one that came last, whose memory is likely to be in the caches.
+    pub fn take_resting(&self) -> Option<Resting> {
+        self.members.lock().resting.pop()
     }
 
     fn transfer(&self, ranges: &[(UserAddr, usize)], mut transfer: Transfer<'_>) -> usize {

@@ -10,15 +10,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::process::Pid;
 use rustix::thread::CpuSet;
 
-use super::chain::{AWAY, ROAMS};
-use super::listener::one_cpu;
 use super::shared::Shared;
 use super::sys;
 use super::thread::Thread;
@@ -71,11 +68,12 @@ pub struct Spin {
     start: Instant,
     cpus: usize,
     /// CPUs that the sandbox may use.
-    allowed: CpuSet,
+    pub(super) allowed: CpuSet,
     is_hot: AtomicBool,
     is_spinning: AtomicBool,
-    /// Guests that may not run on the looking worker's CPU.
-    kept_away: Mutex<Vec<Arc<Thread>>>,
+    /// Guests that may not run on the looking worker's CPU, and which that was when they were told so.
+    pub(super) kept_away: Mutex<Vec<Arc<Thread>>>,
+    pub(super) kept_from: AtomicUsize,
     /// Finds since it is hot.
     finds: AtomicU32,
     /// Rings since the last find: being hot is of no use to who sleeps between calls.
@@ -126,6 +124,7 @@ impl Spin {
             is_hot: AtomicBool::new(false),
             is_spinning: AtomicBool::new(false),
             kept_away: Mutex::default(),
+            kept_from: AtomicUsize::new(usize::MAX),
             finds: AtomicU32::new(0),
             vain_rings: AtomicU32::new(0),
             streak: AtomicU32::new(0),
@@ -140,15 +139,6 @@ impl Spin {
         }
     }
 
-    /// The CPUs for guests while the calling worker looks: all but its own. Else the scheduler wakes guests on ours,
-    /// where they wait until we stop looking. (We suppose because on a virtual machine an idle CPU counts as taken away
-    /// by its host: see `available_idle_cpu`.)
-    fn guests_cpus(&self) -> Option<CpuSet> {
-        let mut others = self.allowed;
-        others.unset(rustix::thread::sched_getcpu());
-        (others.count() > 0).then_some(others)
-    }
-
     pub fn is_hot(&self) -> bool {
         self.is_hot.load(Relaxed)
     }
@@ -156,23 +146,6 @@ impl Spin {
     /// When the last account was opened, in milliseconds.
     pub fn account_ms(&self) -> u32 {
         (self.account_since_ns.load(Relaxed) / 1_000_000) as u32
-    }
-
-    /// Lets a thread run on other CPUs only than ours now; 0 is nobody.
-    pub fn send_away(&self, tid: i32) {
-        if let Some(cpus) = self.guests_cpus()
-            && let Some(tid) = Pid::from_raw(tid)
-        {
-            // Without effect it is only slower.
-            let _ = rustix::thread::sched_setaffinity(Some(tid), &cpus);
-        }
-    }
-
-    /// Lets a thread run on one CPU only.
-    pub fn hold(&self, tid: i32, cpu: u32) {
-        if let Some(tid) = Pid::from_raw(tid) {
-            let _ = rustix::thread::sched_setaffinity(Some(tid), &one_cpu(cpu));
-        }
     }
 
     /// Whether there are CPUs to choose from.
@@ -183,13 +156,6 @@ impl Spin {
     /// Time since the last ring that was for an event.
     pub fn since_ring_ns(&self) -> u64 {
         self.now_ns().saturating_sub(self.last_ring_ns.load(Relaxed))
-    }
-
-    /// Lets a thread run on all of the sandbox's CPUs; 0 is nobody.
-    pub fn let_roam(&self, tid: i32) {
-        if let Some(tid) = Pid::from_raw(tid) {
-            let _ = rustix::thread::sched_setaffinity(Some(tid), &self.allowed);
-        }
     }
 
     /// The policy's clock.
@@ -238,7 +204,7 @@ impl Spin {
     }
 
     /// Whether `guests` threads leave a CPU to look from.
-    fn has_room(&self, guests: usize) -> bool {
+    pub(super) fn has_room(&self, guests: usize) -> bool {
         guests < self.cpus
     }
 }
@@ -277,7 +243,9 @@ impl Shared {
     pub fn note_ring(&self) {
         let spin = &self.spin;
         if spin.is_hot.load(Relaxed) {
-            if spin.vain_rings.fetch_add(1, Relaxed) >= MOST_VAIN_RINGS {
+            if self.orders.are_open() {
+                // Nobody looks.
+            } else if spin.vain_rings.fetch_add(1, Relaxed) >= MOST_VAIN_RINGS {
                 self.cool_down();
             }
             return;
@@ -367,36 +335,9 @@ impl Shared {
         tracing::debug!(?ending, finds, next, "looking ends");
     }
 
-    /// A thread is about to be answered: while somebody looks, it stays off that CPU.
-    pub fn keep_away(&self, thread: &Arc<Thread>) {
-        let spin = &self.spin;
-        if !spin.is_hot.load(Relaxed) || thread.place.load(Relaxed) == AWAY {
-            return;
-        }
-        if let Some(cpus) = spin.guests_cpus()
-            && let Some(tid) = Pid::from_raw(thread.tid())
-            && rustix::thread::sched_setaffinity(Some(tid), &cpus).is_ok()
-        {
-            thread.place.store(AWAY, Relaxed);
-            spin.kept_away.lock().push(Arc::clone(thread));
-        }
-    }
-
-    fn let_guests_roam(&self) {
-        let kept_away = std::mem::take(&mut *self.spin.kept_away.lock());
-        for thread in kept_away {
-            thread.place.store(ROAMS, Relaxed);
-            // Dead meanwhile, its id may be somebody else's.
-            let lives = !thread.is_gone() && !thread.process().is_collected();
-            if lives {
-                self.spin.let_roam(thread.tid());
-            }
-        }
-    }
-
     /// Looks at the channels for a while, when that is worth it; true when somebody was woken: then the worker is to come
     /// back to this, for shims go on to rely on it. Before it returns false none does (rule 4).
-    pub fn look(&self) -> bool {
+    pub fn look(self: &Arc<Self>) -> bool {
         let spin = &self.spin;
         if spin.is_spinning.swap(true, SeqCst) {
             // Somebody else looks.
@@ -417,7 +358,7 @@ impl Shared {
         was_looking && self.scan()
     }
 
-    fn look_patiently(&self) -> bool {
+    fn look_patiently(self: &Arc<Self>) -> bool {
         let spin = &self.spin;
         if !self.is_looking() {
             self.set_looking(true);
@@ -434,11 +375,18 @@ impl Shared {
                 0 => spin.finds.load(Relaxed).is_multiple_of(FINDS_PER_RING),
                 _ => glance.is_multiple_of(GLANCES_PER_RING),
             };
-            if is_due && self.listener.has_rung() {
+            let guests = self.awake_count();
+            if is_due && !spin.has_room(guests) {
+                // Who rang is one of many: the others are not to ring as well meanwhile.
+                if let Some(notification) = self.listener.take_ring()
+                    && self.on_notification(&notification)
+                {
+                    return true;
+                }
+            } else if is_due && self.listener.has_rung() {
                 // Others do not know that they are looked at; it stays hot.
                 return false;
             }
-            let guests = self.awake_count();
             if guests == 0 {
                 // All wait for something else; it stays hot.
                 return false;
@@ -487,6 +435,7 @@ impl Shared {
         if !finds.is_multiple_of(FINDS_PER_ACCOUNT) {
             return;
         }
+        self.follow_looker();
         let took_ns = spin.open_account();
         if spin.has_room(guests) {
             return;

@@ -1,12 +1,13 @@
 //! The shared half of a context: what the listener, the scanner, kickers and the owning task all reach.
 
+mod signals;
+
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 
 use abi::Errno;
-use abi::signal::{SigAction, SigStack, Signal};
 use parking_lot::Mutex;
 use shim_abi::{answer, kind, sleep, state, task};
 
@@ -17,6 +18,9 @@ use super::region::SlotRef;
 use super::sys::{self, AfterAddFd};
 use super::windows::Windows;
 use crate::{Answers, Kicker, SharedSignals};
+
+/// As a count of operations: not known yet.
+const UNSENT: u32 = u32::MAX;
 
 /// One guest thread of the host.
 pub struct Thread {
@@ -37,6 +41,8 @@ pub struct Thread {
     pub place: AtomicU32,
     /// Flags of the one clone(2) that it was ordered to make; 0: none.
     pub may_clone: AtomicU64,
+    /// How many operations went with the last resume that had any; [`UNSENT`] while some wait to be sent.
+    expected_ops: AtomicU32,
     /// Place in the list of awaited threads; only that list's lock holder touches it.
     pub position: AtomicUsize,
     /// What its current call brought along.
@@ -92,6 +98,7 @@ impl Thread {
             is_ended: AtomicBool::new(false),
             place: AtomicU32::new(chain::ROAMS),
             may_clone: AtomicU64::new(0),
+            expected_ops: AtomicU32::new(UNSENT),
             position: AtomicUsize::new(usize::MAX),
             windows: Windows::default(),
             actions_version: AtomicU32::new(0),
@@ -162,6 +169,22 @@ impl Thread {
         let mut link = self.link.lock();
         link.notification = Some(notification);
         link.wants_channel = wants_channel;
+    }
+
+    /// Operations were deferred that are yet to be sent.
+    pub fn note_deferred(&self) {
+        self.expected_ops.store(UNSENT, Ordering::Relaxed);
+    }
+
+    /// So many operations go with a resume. While the slot is the sentry's.
+    pub fn expect_ops(&self, count: u32) {
+        self.slot.head().ops_done.store(0, Ordering::Relaxed);
+        self.expected_ops.store(count, Ordering::Release);
+    }
+
+    /// Whether it stands in its slot after an event: what is written there is what it goes on with.
+    pub fn stands_still(&self) -> bool {
+        self.is_taken.load(Ordering::Relaxed) && self.is_ours()
     }
 
     /// What it posted is about to be looked at.
@@ -319,30 +342,12 @@ impl Thread {
         }
     }
 
-    /// Changes the dispositions that guest code sees, so that it never takes half of one for whole.
-    fn write_actions(&self, write: impl FnOnce(&[[AtomicU64; 4]; 64])) {
-        let fast = self.slot.fast();
-        let version = self.actions_version.load(Ordering::Relaxed);
-        fast.actions_version.store(version | 1, Ordering::SeqCst);
-        write(&fast.actions);
-        // Never 0 again.
-        let next = version.checked_add(2).unwrap_or(2);
-        self.actions_version.store(next, Ordering::Relaxed);
-        fast.actions_version.store(next, Ordering::SeqCst);
-    }
-
     /// A descriptor could not be installed: the process is gone, or must go.
     fn lost(&self, errno: Errno) {
         // ENOENT and ESRCH: it died meanwhile; the reaper says how.
         if errno != Errno::ENOENT && errno != Errno::ESRCH {
             self.process.fail(&format!("no descriptor could be installed: {}", errno.text()));
         }
-    }
-}
-
-fn write_action(to: &[AtomicU64; 4], action: &SigAction) {
-    for (to, word) in to.iter().zip([action.handler, action.flags, action.restorer, action.mask]) {
-        to.store(word, Ordering::Release);
     }
 }
 
@@ -404,6 +409,11 @@ impl Kicker for Thread {
         hard_word.store(hard, Ordering::SeqCst);
     }
 
+    fn has_carried_out(&self) -> bool {
+        let expected = self.expected_ops.load(Ordering::Acquire);
+        self.slot.head().ops_done.load(Ordering::Acquire) == expected
+    }
+
     fn is_asleep(&self) -> bool {
         self.slot.head().asleep.load(Ordering::Relaxed) != sleep::AWAKE
     }
@@ -424,95 +434,5 @@ impl Kicker for Thread {
             // The shim blocks it; it is delivered by the return to guest code (rule 6).
             let _ = sys::tgkill(self.process.pid(), self.tid, shim_abi::KICK_SIGNAL);
         }
-    }
-}
-
-impl SharedSignals for Thread {
-    fn mask(&self) -> u64 {
-        self.slot.fast().mask.load(Ordering::SeqCst)
-    }
-
-    fn set_mask(&self, mask: u64) {
-        self.slot.fast().mask.store(mask, Ordering::SeqCst);
-    }
-
-    fn stack(&self) -> SigStack {
-        let [sp, flags, size] =
-            self.slot.fast().stack.each_ref().map(|word| word.load(Ordering::Relaxed));
-        SigStack { sp, flags: flags as i32, pad: 0, size }
-    }
-
-    fn set_stack(&self, stack: &SigStack) {
-        let words = [stack.sp, u64::from(stack.flags.cast_unsigned()), stack.size];
-        for (to, from) in self.slot.fast().stack.iter().zip(words) {
-            to.store(from, Ordering::Relaxed);
-        }
-    }
-
-    fn robust_list(&self) -> u64 {
-        self.slot.fast().robust_list.load(Ordering::Relaxed)
-    }
-
-    fn set_robust_list(&self, head: u64) {
-        self.slot.fast().robust_list.store(head, Ordering::Relaxed);
-    }
-
-    fn tid_address(&self) -> u64 {
-        self.slot.fast().tid_address.load(Ordering::Relaxed)
-    }
-
-    fn set_tid_address(&self, address: u64) {
-        self.slot.fast().tid_address.store(address, Ordering::Relaxed);
-    }
-
-    fn set_pending(&self, signals: u64) {
-        self.slot.fast().pending.store(signals, Ordering::SeqCst);
-    }
-
-    fn add_pending(&self, signals: u64) {
-        self.slot.fast().pending.fetch_or(signals, Ordering::SeqCst);
-    }
-
-    fn tell_actions(&self, actions: &[SigAction; 64], may_change: u64) {
-        self.write_actions(|words| {
-            for (to, action) in words.iter().zip(actions) {
-                write_action(to, action);
-            }
-        });
-        let fast = self.slot.fast();
-        fast.changed.store(0, Ordering::Relaxed);
-        fast.may_change.store(may_change, Ordering::SeqCst);
-    }
-
-    fn take_changed_actions(&self, each: &mut dyn FnMut(Signal, SigAction)) {
-        let fast = self.slot.fast();
-        if self.actions_version.load(Ordering::Relaxed) == 0
-            || fast.changed.load(Ordering::Relaxed) == 0
-        {
-            return;
-        }
-        let changed = fast.changed.swap(0, Ordering::SeqCst);
-        for (number, words) in (1..).zip(&fast.actions) {
-            let signal = Signal::new(number).filter(|_| changed & 1 << (number - 1) != 0);
-            let Some(signal) = signal else { continue };
-            let [handler, flags, restorer, mask] =
-                words.each_ref().map(|word| word.load(Ordering::Relaxed));
-            each(signal, SigAction { handler, flags, restorer, mask });
-        }
-    }
-
-    fn forbid_changes(&self) {
-        self.slot.fast().may_change.store(0, Ordering::SeqCst);
-    }
-
-    fn change_action(&self, signal: Signal, action: &SigAction) {
-        if self.actions_version.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        self.write_actions(|words| {
-            if let Some(to) = words.get(usize::from(signal.number()) - 1) {
-                write_action(to, action);
-            }
-        });
     }
 }

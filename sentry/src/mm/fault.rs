@@ -1,5 +1,7 @@
 //! What a processor exception means by our tree.
 
+use std::sync::Arc;
+
 use abi::UserAddr;
 use abi::signal::Signal;
 use platform::{Backing, Context, Fault, HostOp};
@@ -7,6 +9,7 @@ use platform::{Backing, Context, Fault, HostOp};
 use crate::mm::Mm;
 use crate::mm::state::{MmState, Plan, STACK_GUARD_GAP, Undo};
 use crate::mm::vma::VmaFlags;
+use crate::task::Thread;
 
 /// `si_code` of SIGSEGV for an address where nothing is mapped.
 pub const SEGV_MAPERR: i32 = 1;
@@ -26,7 +29,12 @@ pub enum FaultVerdict {
 
 impl Mm {
     /// Judges a fault; a VMA with MAP_GROWSDOWN may grow.
-    pub async fn judge_fault(&self, context: &mut dyn Context, fault: &Fault) -> FaultVerdict {
+    pub async fn judge_fault(
+        &self,
+        thread: &Arc<Thread>,
+        context: &mut dyn Context,
+        fault: &Fault,
+    ) -> FaultVerdict {
         let as_is = FaultVerdict::Signal { code: fault.code, addr: fault.addr };
         if fault.signal != Signal::SIGSEGV.number() || fault.code == SI_KERNEL {
             return as_is;
@@ -38,7 +46,8 @@ impl Mm {
             return FaultVerdict::Signal { code: SEGV_ACCERR, addr: fault.addr };
         }
         if grows {
-            let grown = self.change(context, |state| state.plan_stack_growth(fault.addr)).await;
+            let grown =
+                self.change(thread, context, |state| state.plan_stack_growth(fault.addr)).await;
             if grown.is_ok() {
                 return FaultVerdict::Retry;
             }

@@ -5,15 +5,15 @@
 //! our order ([`platform::HostOp`]). Faults, copy-on-write and fork of pages are the host's, at native speed.
 //!
 //! Every change of the layout is a [`Plan`]: checked and applied to the tree under the state lock, then executed by
-//! the host, undone in the tree when the host refuses. Who is alone in the address space defers the host's part to
-//! the way back to the guest; with several users the layout lock is held until the host is done, so that an address
-//! is never given out twice.
+//! the host, undone in the tree when the host refuses. The host's part waits for the way back to the guest; with several
+//! users the layout lock is held until the host is done, so that an address is never given out twice (`layout`).
 //!
 //! | module | what |
 //! | --- | --- |
 //! | `vma` | the tree: split, merge, totals, free ranges |
 //! | `state` | what the state lock guards; plans and their undoing; limits |
 //! | `map`, `unmap`, `protect`, `remap`, `brk`, `advise`, `lock` | one plan per call of that name |
+//! | `layout` | the lock of the layout, and changes that hold it until the host is done |
 //! | `account` | what all processes together may take |
 //! | `query` | mincore, msync, lookups for others |
 //! | `fault` | what a fault means by our tree |
@@ -24,6 +24,7 @@ mod account;
 mod advise;
 mod brk;
 mod fault;
+mod layout;
 mod lock;
 mod map;
 mod maps_view;
@@ -40,16 +41,18 @@ mod vma;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use abi::{Errno, Result};
+use abi::Result;
 use base::lock::Mutex;
-use platform::{AddressSpace, Context, Note, PlatformError, Prot};
+use platform::{AddressSpace, Context, Note, Prot};
 
 use crate::lock_order;
 
 use account::Charge;
+use layout::Layout;
 
 pub use account::MemoryAccount;
 pub use fault::FaultVerdict;
+pub use layout::LayoutGuard;
 pub use map::MapRequest;
 pub use maps_view::{MapLine, MemoryStat};
 pub use query::SharedKey;
@@ -63,14 +66,9 @@ pub struct Mm {
     /// Guest threads that run in it. Only a user makes more users, so one that sees 1 is alone.
     users: AtomicU32,
     /// Held over a change's host part when there are several users, and over fork.
-    layout: async_lock::Mutex<()>,
+    layout: Layout,
     charge: Charge,
     state: Mutex<MmState, lock_order::MmState>,
-}
-
-/// Keeps the layout of an address space as it is; for the time of a host fork.
-pub struct LayoutGuard<'a> {
-    _guard: async_lock::MutexGuard<'a, ()>,
 }
 
 impl Mm {
@@ -89,7 +87,7 @@ impl Mm {
         Arc::new(Self {
             space,
             users: AtomicU32::new(1),
-            layout: async_lock::Mutex::new(()),
+            layout: Layout::default(),
             charge,
             state: Mutex::new(state),
         })
@@ -115,15 +113,10 @@ impl Mm {
         self.users.load(Ordering::Acquire)
     }
 
-    /// Stops layout changes until the guard is dropped.
-    pub async fn lock_layout(&self) -> LayoutGuard<'_> {
-        LayoutGuard { _guard: self.layout.lock().await }
-    }
-
     /// The description of a copy of this address space that the host just made as `space`. Take the layout guard
     /// before the host's fork.
     #[must_use]
-    pub fn forked(&self, space: Arc<dyn AddressSpace>, _layout: &LayoutGuard<'_>) -> Arc<Self> {
+    pub fn forked(&self, space: Arc<dyn AddressSpace>, _layout: &LayoutGuard) -> Arc<Self> {
         let state = self.state.lock().forked();
         let charge = self.charge.forked(state.tree.totals().committed);
         Self::with_charge(space, state, charge)
@@ -139,39 +132,6 @@ impl Mm {
             self.charge.settle(committed);
         }
         result
-    }
-
-    /// Makes a change: plans it on the tree, has the host execute it. At most one per system call.
-    ///
-    /// # Errors
-    /// Of the plan; `ENOMEM` (or what the host says) when the host refuses, with the tree as before.
-    pub async fn change(
-        &self,
-        context: &mut dyn Context,
-        plan: impl FnOnce(&mut MmState) -> Result<Plan>,
-    ) -> Result<u64> {
-        if self.is_alone() {
-            return self.change_alone(context, plan);
-        }
-        let _layout = self.layout.lock().await;
-        let (_done, plan) = self.with_state(|state| (state.take_deferred(), plan(state)));
-        let plan = plan?;
-        if plan.ops.is_empty() {
-            return plan.value;
-        }
-        match context.execute(plan.ops.to_vec()).await {
-            Ok(Ok(())) => plan.value,
-            Ok(Err((index, errno))) => {
-                let value = plan.value;
-                self.with_state(|state| state.undo(plan.undo, index, errno)).unwrap_or(value)
-            }
-            Err(PlatformError::Exhausted(errno)) => {
-                let value = plan.value;
-                self.with_state(|state| state.undo(plan.undo, 0, errno)).unwrap_or(value)
-            }
-            // The next resume tells why; no guest code sees this answer.
-            Err(PlatformError::Died(_) | PlatformError::Broken(_)) => Err(Errno::EFAULT),
-        }
     }
 
     /// True when only the calling thread runs here; nobody but itself can change that.
@@ -223,15 +183,5 @@ impl Mm {
             // that go with a text stay with the host, where nothing jumps to them; the next mapping there replaces them.
             drop(planned);
         }
-    }
-
-    /// For [`platform::Event::DeferredFailed`]: takes back what the tree says. `Some` is what the guest finds in its
-    /// return register instead; `None`: the operation did not matter.
-    pub fn deferred_failed(&self, index: usize, errno: Errno) -> Option<u64> {
-        let outcome = self.with_state(|state| match state.take_deferred() {
-            Some(undo) => state.undo(undo, index, errno),
-            None => Some(Err(errno)),
-        });
-        outcome.map(|outcome| outcome.unwrap_or_else(Errno::to_return))
     }
 }

@@ -1,7 +1,7 @@
 //! Memory mapping: mmap, munmap, mprotect, mremap, madvise, brk, mincore, msync, mlock and kin.
 //!
-//! Calls that change the layout have a first try for threads alone in their address space, which defers the host's part
-//! to the way back, and an entry that waits for the host when others run there.
+//! Calls that change the layout have a first try, which defers the host's part to the way back, and an entry that waits for
+//! others who change it in the same address space.
 
 use abi::ids::Fd;
 use abi::mman::{MapFlags, MclFlags, MlockFlags, MremapFlags, MsyncFlags, advice};
@@ -91,11 +91,10 @@ impl Cx<'_> {
     }
 
     fn try_change(&mut self, plan: impl FnOnce(&mut MmState) -> Result<Plan>) -> Attempt {
-        let mm = self.mm();
-        if !mm.is_alone() {
-            return Attempt::WouldBlock { begun: 0 };
+        match self.mm().try_change(self.thread, &mut **self.context, plan) {
+            Some(result) => Attempt::Done(result.map_err(SysError::from)),
+            None => Attempt::WouldBlock { begun: 0 },
         }
-        Attempt::Done(mm.change_alone(&mut **self.context, plan).map_err(SysError::from))
     }
 
     async fn change(
@@ -103,7 +102,7 @@ impl Cx<'_> {
         plan: impl FnOnce(&mut MmState) -> Result<Plan> + Send,
     ) -> SysResult {
         let mm = self.mm();
-        Ok(mm.change(&mut **self.context, plan).await?)
+        Ok(mm.change(self.thread, &mut **self.context, plan).await?)
     }
 }
 
@@ -139,7 +138,7 @@ fn map_request(
     })
 }
 
-/// mmap, when nobody else uses the address space.
+/// mmap, when it need not wait for others in the address space.
 pub fn try_mmap(
     cx: &mut Cx<'_>,
     addr: UserAddr,
@@ -149,9 +148,6 @@ pub fn try_mmap(
     fd: Fd,
     offset: u64,
 ) -> Attempt {
-    if !cx.mm().is_alone() {
-        return Attempt::WouldBlock { begun: 0 };
-    }
     let prepared = map_request(cx, addr, len, prot, flags, fd, offset)
         .and_then(|request| request.source().map(|source| (request, source)));
     let (request, source) = match prepared {
@@ -199,7 +195,7 @@ pub async fn mmap(
     cx.change(|state| state.plan_map(&request, source, &limits)).await
 }
 
-/// munmap, when nobody else uses the address space.
+/// munmap, when it need not wait for others in the address space.
 pub fn try_munmap(cx: &mut Cx<'_>, addr: UserAddr, len: u64) -> Attempt {
     cx.try_change(|state| state.plan_unmap(addr.0, len))
 }
@@ -209,7 +205,7 @@ pub async fn munmap(cx: &mut Cx<'_>, addr: UserAddr, len: u64) -> SysResult {
     cx.change(|state| state.plan_unmap(addr.0, len)).await
 }
 
-/// mprotect, when nobody else uses the address space.
+/// mprotect, when it need not wait for others in the address space.
 pub fn try_mprotect(cx: &mut Cx<'_>, addr: UserAddr, len: u64, prot: ProtWord) -> Attempt {
     let limits = cx.mm_limits();
     cx.try_change(|state| state.plan_protect(addr.0, len, prot.0, &limits))
@@ -221,7 +217,7 @@ pub async fn mprotect(cx: &mut Cx<'_>, addr: UserAddr, len: u64, prot: ProtWord)
     cx.change(|state| state.plan_protect(addr.0, len, prot.0, &limits)).await
 }
 
-/// mremap, when nobody else uses the address space.
+/// mremap, when it need not wait for others in the address space.
 pub fn try_mremap(
     cx: &mut Cx<'_>,
     old: UserAddr,
@@ -247,7 +243,7 @@ pub async fn mremap(
     cx.change(|state| state.plan_remap(old.0, old_len, new_len, flags, new.0, &limits)).await
 }
 
-/// brk, when nobody else uses the address space.
+/// brk, when it need not wait for others in the address space.
 pub fn try_brk(cx: &mut Cx<'_>, end: UserAddr) -> Attempt {
     cx.thread.run.tell_brk(0);
     let limits = cx.mm_limits();
@@ -261,7 +257,7 @@ pub async fn brk(cx: &mut Cx<'_>, end: UserAddr) -> SysResult {
     cx.change(|state| Ok(state.plan_brk(end.0, &limits))).await
 }
 
-/// madvise, when nobody else uses the address space.
+/// madvise, when it need not wait for others in the address space.
 pub fn try_madvise(cx: &mut Cx<'_>, addr: UserAddr, len: u64, advice: AdviceWord) -> Attempt {
     cx.try_change(|state| state.plan_advise(addr.0, len, advice.0))
 }

@@ -50,7 +50,7 @@ pub async fn exec(cx: &mut Cx<'_>, program: Program) -> SysResult {
     if let Some(old_mm) = cx.thread.set_mm(loaded.mm) {
         old_mm.remove_user();
     }
-    cx.thread.unshare_signals();
+    cx.thread.forget_context();
     drop(old_context);
     take_identity(cx, &prepared);
     close_files(cx);

@@ -50,7 +50,7 @@ pub async fn exit_thread(
         }
     }
     // The host thread, and with the last one the host process: before anybody learns of the end.
-    thread.unshare_signals();
+    thread.forget_context();
     drop(context);
     leave_group(kernel, thread);
     thread.release();

@@ -135,10 +135,16 @@ impl RunState {
         drop(old);
     }
 
+    /// Whether guest code runs, as far as it says, and what was deferred to that is carried out.
+    pub fn has_carried_out(&self) -> bool {
+        let kicker = self.kicker.lock().clone();
+        kicker.is_some_and(|kicker| kicker.has_carried_out())
+    }
+
     /// Tells the context what it may answer itself.
     pub fn set_answers(&self, answers: &Answers) {
-        let kicker = self.kicker.lock().clone();
-        if let Some(kicker) = kicker {
+        // Under the lock: see `forget_context`. It only writes.
+        if let Some(kicker) = &*self.kicker.lock() {
             kicker.set_answers(answers);
         }
     }
@@ -165,6 +171,12 @@ impl RunState {
         if let Some(kicker) = kicker {
             kicker.tell_stack_limit(limit.cur, limit.max);
         }
+    }
+
+    /// The execution context is about to be given up: what stands for it may then be another's.
+    pub fn forget_context(&self) {
+        let old = self.kicker.lock().take();
+        drop(old);
     }
 
     /// Guest code is about to run.

@@ -36,6 +36,8 @@ pub struct Thread {
     pub released: WaitQueue,
     /// Set before `released` is told.
     is_released: AtomicBool,
+    /// Its last change of the layout goes to the host with its way back to guest code, see `mm::layout`. Its own affair.
+    changes_layout: AtomicBool,
     /// Time in the sentry on this thread's behalf, in nanoseconds; its own counter, nothing depends on its order.
     pub system_ns: AtomicU64,
 }
@@ -147,6 +149,7 @@ impl Thread {
             start_ns: crate::executor::timer::monotonic(),
             released: WaitQueue::new(),
             is_released: AtomicBool::new(false),
+            changes_layout: AtomicBool::new(false),
             system_ns: AtomicU64::new(0),
         })
     }
@@ -201,6 +204,12 @@ impl Thread {
         self.share_signals(context);
     }
 
+    /// Its execution context is about to be given up.
+    pub fn forget_context(&self) {
+        self.unshare_signals();
+        self.run.forget_context();
+    }
+
     /// The address space of a thread that has not ended; for the thread itself.
     pub fn mm(&self) -> Arc<Mm> {
         self.mm_if_alive().expect("only a thread that has not ended asks for its own memory")
@@ -209,6 +218,20 @@ impl Thread {
     /// `None` once the thread has ended; for those who look at others.
     pub fn mm_if_alive(&self) -> Option<Arc<Mm>> {
         self.parts.lock().shares.as_ref().map(|shares| Arc::clone(&shares.mm))
+    }
+
+    /// Whether the host is still to carry out its last change of the layout, as far as it knows.
+    pub fn changes_layout(&self) -> bool {
+        self.changes_layout.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`Thread::changes_layout`]; what it was.
+    pub fn set_changes_layout(&self, changes: bool) -> bool {
+        let before = self.changes_layout();
+        if before != changes {
+            self.changes_layout.store(changes, Ordering::Relaxed);
+        }
+        before
     }
 
     /// Takes a new address space (execve); returns the old one.

@@ -1,5 +1,6 @@
 //! What the guest is told: registers, operations, the order to go on.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -106,6 +107,9 @@ impl SeccompContext {
         } else if order == state::RESUME {
             self.shared.heat_up();
         }
+        if order == state::RESUME && count != 0 {
+            self.thread.expect_ops(count as u32);
+        }
         self.shared.keep_away(&self.thread);
         self.shared.await_thread(&self.thread);
         self.is_sent = true;
@@ -143,6 +147,24 @@ impl SeccompContext {
             return Ok((done, errno, result));
         }
         Ok((ops.len(), None, result))
+    }
+
+    /// Executes operations in order; how many took effect before one failed, and why.
+    pub(in super::super) async fn execute_queue(
+        &mut self,
+        mut queue: VecDeque<HostOp>,
+    ) -> Result<Result<(), (usize, Errno)>, PlatformError> {
+        let mut total = 0;
+        while !queue.is_empty() {
+            let part = split_batch(&mut queue);
+            self.note_bases(&part);
+            let (done, errno, _) = self.run(&part).await?;
+            total += done;
+            if let Some(errno) = errno {
+                return Ok(Err((total, errno)));
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// Gives one operation to a thread that stands still; its answer is to be polled for.
