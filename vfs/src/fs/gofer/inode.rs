@@ -125,6 +125,12 @@ impl GoferInode {
         self.this.upgrade()
     }
 
+    /// The directory it is in and its name there; `None` for the root.
+    pub(super) fn place(&self) -> Option<(Arc<Self>, Box<[u8]>)> {
+        let state = self.state.lock();
+        Some((state.parent.clone()?, state.name.clone()))
+    }
+
     fn client(&self) -> &Client {
         &self.shared.client
     }

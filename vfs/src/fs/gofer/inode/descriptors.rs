@@ -100,7 +100,7 @@ impl GoferInode {
             // It was opened, but there was no place for it.
             fds.next().map(|fd| (attr, fd)).ok_or(Errno::ENFILE)
         });
-        let count = self.shared.foresight.opened(fds.len());
+        let count = self.shared.foresight.files.had(fds.len());
         for (name, result) in ahead.iter().zip(results) {
             let Ok(attr) = result else { continue };
             let Some(fd) = fds.next() else { break };
