@@ -115,7 +115,9 @@ impl<'t> Walk<'_, 't> {
         };
         open.end(listed.is_whole, self.out);
         self.sections += 1;
-        self.is_full |= usize::from(self.sections) >= self.wanted.dirs;
+        // Who opens files comes to further directories after them.
+        let is_all_open = self.wanted.open > 0 && self.fds.len() >= self.wanted.open;
+        self.is_full |= is_all_open || usize::from(self.sections) >= self.wanted.dirs;
 
         let mut path = level.path.clone();
         if !path.is_empty() {
@@ -136,6 +138,7 @@ impl<'t> Walk<'_, 't> {
     fn items(&mut self, dir: &Dir<'_>) -> Result<Listed> {
         let mut raw = [MaybeUninit::uninit(); RAW_BYTES];
         let mut listed = Listed { subdirs: Vec::new(), has_more_files: false, is_whole: false };
+        let mut is_ordinary = None;
         let mut entries = RawDir::new(dir.as_fd(), &mut raw);
         while let Some(entry) = entries.next() {
             let entry = entry.map_err(errno)?;
@@ -147,8 +150,10 @@ impl<'t> Walk<'_, 't> {
             let told = told_kind(name, entry.file_type());
             let is_file = told == Some(FileType::Regular);
             let fd = if is_file && self.fds.len() < self.wanted.open {
-                let fd = self.session.open_in(self.tree, dir, name, OFlags::RDONLY);
-                fd.ok().filter(|(_, attr)| attr.file_type() == FileType::Regular)
+                let is_ordinary =
+                    *is_ordinary.get_or_insert_with(|| self.session.is_ordinary(self.tree, dir));
+                // What cannot be opened is told when the open is asked for.
+                if is_ordinary { self.session.open_listed(self.tree, dir, name).ok() } else { None }
             } else {
                 None
             };

@@ -204,7 +204,8 @@ impl GoferInode {
                     return None;
                 }
                 unasked += usize::from(attr.is_some_and(|attr| !attr.is_dir()) && !is_open);
-                let entry = attr.map_or(Entry::Named, |attr| Entry::Listed(Listed::new(attr)));
+                let entry =
+                    attr.map_or(Entry::Named(row.kind), |attr| Entry::Listed(Listed::new(attr)));
                 Some((name, entry, row.kind))
             });
         self.learn(piece, entries);

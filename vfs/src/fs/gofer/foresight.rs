@@ -4,7 +4,7 @@
 //! attributes while programs use them (ls, git and tar do, find does not: then only those of directories, through
 //! which the walk goes on); a directory in which several names were looked up is listed, which also tells what is not
 //! there; and files that are opened in the order of the listing (grep, tar, cp) are opened ahead, more and more of them
-//! as long as they are used.
+//! as long as they are used. So are directories that are listed in the order of a walk (see `subtree`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -24,7 +24,7 @@ pub struct Foresight {
     is_spare: AtomicBool,
     /// Attributes of other than directories that came with listings.
     brought: AtomicU32,
-    /// Of these, the ones that were wanted.
+    /// Of these, the ones that were wanted, by somebody who did not open the file right away.
     used: AtomicU32,
     /// Entries that were wanted and had come without.
     missed: AtomicU32,

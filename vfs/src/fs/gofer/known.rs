@@ -45,8 +45,8 @@ impl Listed {
 pub enum Entry {
     /// It exists, but nobody has looked it up yet: a listing or a walk said so.
     Listed(Box<Listed>),
-    /// It exists, but its attributes were not told.
-    Named,
+    /// It exists, but of its attributes only the type was told.
+    Named(FileType),
     /// Somebody may hold it.
     Inode(Weak<GoferInode>),
     /// Looked up and not there.
@@ -120,7 +120,7 @@ impl Known {
                 }
                 self.entries.insert(name, entry);
             }
-            Some(known @ Entry::Named) => *known = entry,
+            Some(known @ Entry::Named(_)) => *known = entry,
             Some(_) => {}
         }
     }
@@ -191,7 +191,7 @@ impl Known {
         const BYTES_PER_LOOKUP: u64 = 4096;
         /// A piece of the listing would be no more than a piece.
         const MOST: usize = 1024;
-        if matches!(self.entries.get(name), Some(Entry::Named)) {
+        if matches!(self.entries.get(name), Some(Entry::Named(_))) {
             self.lookups_of_named = self.lookups_of_named.saturating_add(1);
             let enough = (self.entries.len() / PER_LOOKUP).max(1);
             let is_time = usize::try_from(self.lookups_of_named) == Ok(enough);
@@ -247,7 +247,7 @@ impl Known {
     fn is_to_open(&self, name: &[u8]) -> bool {
         match self.entries.get(name) {
             Some(Entry::Listed(listed)) => listed.opened.strong_count() == 0,
-            Some(Entry::Named) => true,
+            Some(Entry::Named(_)) => true,
             // Whoever holds it may have its descriptor, too; asking would need its lock.
             Some(Entry::Inode(inode)) => inode.strong_count() > 0,
             Some(Entry::Absent) | None => false,

@@ -16,7 +16,8 @@ use crate::fs::gofer::open_files::Kept;
 
 impl GoferInode {
     /// What is known about `name` without asking: `Some(Err(ENOENT))` when it is not there.
-    pub(super) fn recall(&self, name: &[u8]) -> Option<Result<Arc<Self>>> {
+    /// With `will_open`, the attributes of a file are to be had by opening it as well.
+    pub(super) fn recall(&self, name: &[u8], will_open: bool) -> Option<Result<Arc<Self>>> {
         if self.shared.is_writable {
             return None;
         }
@@ -26,8 +27,10 @@ impl GoferInode {
             match known.get(name) {
                 Some(Entry::Absent) => return Some(Err(Errno::ENOENT)),
                 Some(Entry::Inode(inode)) => return inode.upgrade().map(Ok),
-                Some(Entry::Named) => {
-                    self.shared.foresight.missed();
+                Some(Entry::Named(kind)) => {
+                    if !(will_open && *kind == FileType::Regular) {
+                        self.shared.foresight.missed();
+                    }
                     return None;
                 }
                 Some(Entry::Listed(listed)) => Listed::clone(listed),
@@ -35,7 +38,7 @@ impl GoferInode {
                 None => return None,
             }
         };
-        if !listed.attr.is_dir() {
+        if !listed.attr.is_dir() && !will_open {
             self.shared.foresight.used();
         }
         let inode = self.adopt(name, listed.attr);
@@ -43,6 +46,13 @@ impl GoferInode {
             inode.state.lock().reading = listed.opened;
         }
         Some(Ok(inode))
+    }
+
+    /// Whether of `name` no more is known than that it is a regular file.
+    pub(super) fn is_named_file(&self, name: &[u8]) -> bool {
+        let state = self.state.lock();
+        let entry = state.known.as_ref().and_then(|known| known.get(name));
+        matches!(entry, Some(Entry::Named(FileType::Regular)))
     }
 
     /// Lets `change` at what is known, and counts what that costs. Called with no inode's state locked.
@@ -160,7 +170,7 @@ impl GoferInode {
             match state.known.as_ref()?.get(name)? {
                 Entry::Inode(inode) => Ok(inode.upgrade()?),
                 Entry::Listed(listed) => Err(listed.attr),
-                Entry::Named | Entry::Absent => return None,
+                Entry::Named(_) | Entry::Absent => return None,
             }
         };
         match held {
@@ -227,7 +237,7 @@ impl GoferInode {
     }
 
     /// Keeps a descriptor for reading where the open that follows will look.
-    fn keep_opened(&self, fd: OwnedFd) {
+    pub(super) fn keep_opened(&self, fd: OwnedFd) {
         let kept = Kept::new(Arc::new(fd));
         {
             let mut state = self.state.lock();
@@ -255,7 +265,7 @@ impl GoferInode {
     pub(super) fn known_child(&self, name: &[u8]) -> Option<Arc<Self>> {
         match self.state.lock().known.as_ref()?.get(name)? {
             Entry::Inode(inode) => inode.upgrade(),
-            Entry::Listed(_) | Entry::Named | Entry::Absent => None,
+            Entry::Listed(_) | Entry::Named(_) | Entry::Absent => None,
         }
     }
 

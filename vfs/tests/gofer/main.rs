@@ -1,5 +1,7 @@
 //! The gofer's client filesystem against a real server, through the operations that system calls use.
 
+mod walk;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path as HostPath, PathBuf};
