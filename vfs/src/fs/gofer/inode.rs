@@ -131,6 +131,11 @@ impl GoferInode {
         Some((state.parent.clone()?, state.name.clone()))
     }
 
+    /// As of the last news.
+    pub(super) fn known_size(&self) -> u64 {
+        self.state.lock().attr.size
+    }
+
     fn client(&self) -> &Client {
         &self.shared.client
     }
