@@ -19,7 +19,7 @@
 //! | `path` | paths and names that cannot lead out of a tree |
 //! | `wire` | reading and writing of little-endian fields |
 //! | `attr` | attributes, attribute changes, filesystem figures |
-//! | `request`, `reply` | the messages |
+//! | `request`, `reply`, `sections` | the messages |
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +27,7 @@ pub mod attr;
 pub mod path;
 pub mod reply;
 pub mod request;
+pub mod sections;
 pub mod wire;
 
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use reply::{
     Welcome,
 };
 pub use request::{NO_CPU, NodeKind, Op, Plus, Request, SyncScope};
+pub use sections::{OpenSection, Section, Sections};
 pub use wire::DecodeError;
 
 /// How messages travel, for both sides.
@@ -48,7 +50,7 @@ pub mod transport {
 }
 
 /// Version of the messages; both sides must agree.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Bytes of the longest message.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 /// Bytes of the longest path in a message; longer than `PATH_MAX`, because a guest may descend step by step.

@@ -176,7 +176,13 @@ pub struct DirItem<'a> {
     pub kind: Option<FileType>,
     pub name: &'a [u8],
     pub attr: Option<Attr>,
+    /// It was opened, which only `ReadTree` does; `attr` are those of what was opened.
+    pub is_open: bool,
 }
+
+/// What follows an item's name.
+const HAS_ATTR: u8 = 1;
+const IS_OPEN: u8 = 2;
 
 impl DirItem<'_> {
     /// Bytes the entry takes in a reply, at most.
@@ -190,7 +196,8 @@ impl DirItem<'_> {
         out.put_u64(self.next);
         out.put_u8(self.kind.map_or(0, FileType::dirent_type));
         out.put_blob(self.name);
-        out.put_flag(self.attr.is_some());
+        let open = if self.is_open { IS_OPEN } else { 0 };
+        out.put_u8(self.attr.map_or(0, |_| HAS_ATTR | open));
         if let Some(attr) = &self.attr {
             attr::put_attr(out, attr);
         }
@@ -230,8 +237,13 @@ impl<'a> Listing<'a> {
             kind => Some(FileType::from_mode(u32::from(kind) << 12).ok_or(DecodeError::BadValue)?),
         };
         let name = entry_name(input)?;
-        let attr = if input.flag()? { Some(attr::attr(input)?) } else { None };
-        Ok(DirItem { ino, next, kind, name, attr })
+        let (attr, is_open) = match input.u8()? {
+            0 => (None, false),
+            HAS_ATTR => (Some(attr::attr(input)?), false),
+            code if code == HAS_ATTR | IS_OPEN => (Some(attr::attr(input)?), true),
+            _ => return Err(DecodeError::BadValue),
+        };
+        Ok(DirItem { ino, next, kind, name, attr, is_open })
     }
 }
 

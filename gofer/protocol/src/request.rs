@@ -112,6 +112,17 @@ pub enum Op<'a> {
         cursor: u64,
         plus: Plus,
     },
+    /// Listings of several directories, in the order in which a walk comes by them: of `names`, which are entries of the
+    /// directory `path`, one beside the other; after each those of its own subdirectories, as deep as it goes. At most
+    /// `dirs` of them, only whole ones but for the first, and as many as one reply takes. The first `open` regular
+    /// files of these, at most [`MAX_OPEN`](crate::MAX_OPEN), are opened for reading. Answered by `Sections`; refused
+    /// where a tree is writable.
+    ReadTree {
+        names: TreePath<'a>,
+        plus: Plus,
+        dirs: u16,
+        open: u16,
+    },
     /// A new regular file, opened for reading and writing. `EEXIST` when the name is taken.
     Create {
         owner: Owner,
@@ -174,7 +185,7 @@ codes! {
     HELLO = 1, WALK = 2, ATTR = 3, OPEN = 4, READ_LINK = 5, READ_DIR = 6, CREATE = 7, MKDIR = 8, SYMLINK = 9,
     LINK = 10, UNLINK = 11, RMDIR = 12, RENAME = 13, MKNOD = 14, SET_ATTR = 15, GET_XATTR = 16,
     SET_XATTR = 17, LIST_XATTR = 18, REMOVE_XATTR = 19, STAT_FS = 20, SYNC = 21, ACCESS = 22, CONNECT = 23,
-    OPEN_FILES = 24, EXPLORE = 25,
+    OPEN_FILES = 24, EXPLORE = 25, READ_TREE = 26,
 }
 
 impl Op<'_> {
@@ -188,6 +199,7 @@ impl Op<'_> {
             Self::ReadLink => READ_LINK,
             Self::Explore { .. } => EXPLORE,
             Self::ReadDir { .. } => READ_DIR,
+            Self::ReadTree { .. } => READ_TREE,
             Self::Create { .. } => CREATE,
             Self::Mkdir { .. } => MKDIR,
             Self::Symlink { .. } => SYMLINK,
@@ -230,6 +242,7 @@ impl Op<'_> {
             | Self::Attr
             | Self::ReadLink
             | Self::ReadDir { .. }
+            | Self::ReadTree { .. }
             | Self::GetXattr { .. }
             | Self::ListXattr
             | Self::StatFs
@@ -253,6 +266,12 @@ impl Op<'_> {
             Self::ReadDir { cursor, plus } => {
                 out.put_u64(cursor);
                 out.put_u8(plus.code());
+            }
+            Self::ReadTree { names, plus, dirs, open } => {
+                out.put_blob(names.bytes());
+                out.put_u8(plus.code());
+                out.put_u16(dirs);
+                out.put_u16(open);
             }
             Self::Create { owner } | Self::Mkdir { owner } => attr::put_owner(out, owner),
             Self::Symlink { target, owner } => {
@@ -320,6 +339,12 @@ fn fields<'a>(code: u16, input: &mut Reader<'a>) -> Decoded<Op<'a>> {
         EXPLORE => Op::Explore { paths: input.blob()? },
         OPEN_FILES => Op::OpenFiles { names: input.path()? },
         READ_DIR => Op::ReadDir { cursor: input.u64()?, plus: Plus::from_code(input.u8()?)? },
+        READ_TREE => Op::ReadTree {
+            names: input.path()?,
+            plus: Plus::from_code(input.u8()?)?,
+            dirs: input.u16()?,
+            open: input.u16()?,
+        },
         CREATE => Op::Create { owner: attr::owner(input)? },
         MKDIR => Op::Mkdir { owner: attr::owner(input)? },
         SYMLINK => Op::Symlink { target: link_text(input)?, owner: attr::owner(input)? },

@@ -58,6 +58,8 @@ fn requests_survive_the_wire_and_every_cut_is_refused() {
     for plus in [Plus::Nothing, Plus::Directories, Plus::Everything, Plus::Few] {
         round_trip(Op::ReadDir { cursor: u64::MAX, plus });
     }
+    let names = TreePath::new(b"a/b").unwrap();
+    round_trip(Op::ReadTree { names, plus: Plus::Directories, dirs: 3, open: 70 });
     round_trip(Op::Symlink { target: b"../x", owner });
     round_trip(Op::Rename { to: TreePath::new(b"z").unwrap(), flags: 2 });
     round_trip(Op::Mknod { kind: NodeKind::Socket, owner });
@@ -144,7 +146,7 @@ proptest! {
 
     #[test]
     fn random_fields_after_a_valid_front_never_panic(
-        code in 0u16..26, bytes in prop::collection::vec(any::<u8>(), 0..120)
+        code in 0u16..28, bytes in prop::collection::vec(any::<u8>(), 0..120)
     ) {
         let mut message = code.to_le_bytes().to_vec();
         message.extend([0, 0, 1, 0, 0, 0, 0, 0, 1, 0, b'a']);
@@ -161,6 +163,7 @@ proptest! {
         if let Ok((_, rest)) = ReplyHead::decode(&bytes) {
             let _ = Welcome::decode(rest.clone());
             let _ = Walked::decode(rest.clone(), asked);
+            prop_assert!(Sections::decode(rest.clone()).count() <= bytes.len());
             if let Ok(listing) = Listing::decode(rest) {
                 prop_assert!(listing.count() <= bytes.len());
             }
@@ -202,5 +205,48 @@ fn sightings_survive_the_wire_and_stand_after_their_directories() {
         out.clear();
         bad.encode(&mut out);
         assert!(decode(&out).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn sections_survive_the_wire_and_stand_after_their_directories() {
+    fn decode(message: &[u8]) -> Result<Vec<(u16, &[u8], Vec<DirItem<'_>>)>, DecodeError> {
+        Sections::decode(Reader::new(message))
+            .map(|section| {
+                let Section { dir, name, listing } = section?;
+                Ok((dir, name, listing.collect::<Result<_, _>>()?))
+            })
+            .collect()
+    }
+    let attr = Some(sample_attr());
+    let kind = Some(abi::stat::FileType::Regular);
+    let open = DirItem { ino: 1, next: 2, kind, name: b"file", attr, is_open: true };
+    let named = DirItem { name: b"named", attr: None, is_open: false, ..open };
+    let sections = |dirs: [u16; 2], name: &[u8]| {
+        let mut out = Vec::new();
+        let first = OpenSection::begin(dirs[0], b"a", &mut out);
+        open.encode(&mut out);
+        named.encode(&mut out);
+        first.end(true, &mut out);
+        let before = out.len();
+        OpenSection::begin(0, b"cancelled", &mut out).cancel(&mut out);
+        assert_eq!(out.len(), before);
+        let second = OpenSection::begin(dirs[1], name, &mut out);
+        assert!(out.len() - before <= OpenSection::encoded_bound(name));
+        second.end(false, &mut out);
+        out
+    };
+    let out = sections([0, 1], b"b");
+    let expected = vec![(0, &b"a"[..], vec![open, named]), (1, &b"b"[..], vec![])];
+    assert_eq!(decode(&out), Ok(expected));
+    let last: Vec<_> =
+        Sections::decode(Reader::new(&out)).map(|s| s.unwrap().listing.is_last).collect();
+    assert_eq!(last, [true, false]);
+    for cut in 1..out.len() {
+        // Only at the end of a section there is nothing to be missed.
+        assert!(decode(&out[..cut]).map_or(true, |all| all.len() == 1), "cut at {cut}");
+    }
+    for (dirs, name) in [([1, 0], &b"b"[..]), ([0, 2], b"b"), ([0, 0], b".."), ([0, 0], b"a/b")] {
+        assert!(decode(&sections(dirs, name)).is_err(), "{dirs:?} {name:?}");
     }
 }

@@ -8,17 +8,21 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use abi::stat::Attr;
+use abi::stat::{Attr, FileType};
 use abi::{Errno, Result};
 use gofer_protocol::TreePath;
 use rustix::fs::OFlags;
 
 use crate::tree::{
-    Dir, PLACE, Seen, ServedTree, is_kernel_interface, refuse_unopenable, resolve, see, see_in,
+    Dir, PLACE, Seen, ServedTree, is_kernel_interface, refuse_unopenable, resolve,
+    resolve_on_mount, see, see_in,
 };
 
 /// Directories kept by a connection.
 const DIRS: usize = 16;
+/// Were the object exchanged after it was looked at, these flags keep an open from blocking and from acting.
+const CAREFUL: OFlags =
+    OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// Mounts remembered by a connection.
 const MOUNTS: usize = 64;
 
@@ -109,15 +113,42 @@ impl Session {
         if !seen.attr.is_dir() && !tree.is_interface() {
             self.refuse_interface(dir, name, &seen)?;
         }
-        // Were the object exchanged meanwhile, these flags keep the call from blocking and from acting.
-        let careful = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = resolve(dir, name, access | careful)?;
+        let fd = resolve(dir, name, access | CAREFUL)?;
         let opened = see(&fd)?;
         refuse_unopenable(&opened.attr, access)?;
         if opened.mount != seen.mount || opened.attr.dev != seen.attr.dev {
             return Err(Errno::ESTALE);
         }
         Ok((fd, opened.attr))
+    }
+
+    /// Opens the regular file `name` for reading, of which a listing has just said that it is one, in `dir`, of which
+    /// [`Self::is_ordinary`] is true. Where it lies on the same mount, that is all there is to know before it is opened.
+    pub fn open_listed(
+        &mut self,
+        tree: &ServedTree,
+        dir: &Dir<'_>,
+        name: &[u8],
+    ) -> Result<(OwnedFd, Attr)> {
+        let (fd, attr) = match resolve_on_mount(dir, name, OFlags::RDONLY | CAREFUL) {
+            Ok(fd) => {
+                let attr = see(&fd)?.attr;
+                (fd, attr)
+            }
+            Err(Errno::EXDEV) => self.open_in(tree, dir, name, OFlags::RDONLY)?,
+            Err(reason) => return Err(reason),
+        };
+        if attr.file_type() == FileType::Regular { Ok((fd, attr)) } else { Err(Errno::ESTALE) }
+    }
+
+    /// Whether `dir` lies on a mount that is no kernel interface, or in one that was to be served.
+    pub fn is_ordinary(&mut self, tree: &ServedTree, dir: &Dir<'_>) -> bool {
+        if tree.is_interface() {
+            return true;
+        }
+        let Ok(seen) = see(dir) else { return false };
+        let is_known = seen.mount.is_some_and(|mount| self.ordinary.contains(&mount));
+        is_known || self.refuse_object(dir, seen.mount).is_ok()
     }
 
     /// `EACCES` for a file of a kernel interface.
@@ -128,11 +159,17 @@ impl Session {
             return Ok(());
         }
         let object = resolve(dir.as_fd(), name, PLACE)?;
-        if is_kernel_interface(&object)? {
+        // The number goes with what was looked at just now.
+        let mount = see(&object)?.mount;
+        self.refuse_object(&object, mount)
+    }
+
+    /// `EACCES` for an object of a kernel interface; remembers the mount of another.
+    fn refuse_object(&mut self, object: impl AsFd, mount: Option<u64>) -> Result<()> {
+        if is_kernel_interface(object)? {
             return Err(Errno::EACCES);
         }
-        // The number goes with what was looked at just now.
-        if let Some(mount) = see(&object)?.mount {
+        if let Some(mount) = mount {
             if self.ordinary.len() >= MOUNTS {
                 self.ordinary.pop_front();
             }

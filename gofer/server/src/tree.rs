@@ -234,9 +234,24 @@ pub fn resolve(from: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
 
 /// As [`resolve`], with the mode of a file that `O_CREAT` makes.
 pub fn resolve_new(from: impl AsFd, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+    resolve_how(from, path, flags, mode, RESOLVE)
+}
+
+/// As [`resolve`], and `EXDEV` for what is on another mount.
+pub fn resolve_on_mount(from: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
+    resolve_how(from, path, flags, Mode::empty(), RESOLVE.union(ResolveFlags::NO_XDEV))
+}
+
+fn resolve_how(
+    from: impl AsFd,
+    path: &[u8],
+    flags: OFlags,
+    mode: Mode,
+    how: ResolveFlags,
+) -> Result<OwnedFd> {
     // EAGAIN: the host renamed or mounted during the walk; see openat2(2). It also means a lease, hence the bound.
     for _ in 0..16 {
-        match openat2(from.as_fd(), path, flags, mode, RESOLVE) {
+        match openat2(from.as_fd(), path, flags, mode, how) {
             Err(rustix::io::Errno::AGAIN) => {}
             other => return other.map_err(errno),
         }

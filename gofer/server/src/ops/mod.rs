@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | `explore` | the ways to several places at once |
 //! | `read` | walking, attributes, links, listings, opening |
+//! | `read_tree` | listings of several directories at once |
 //! | `write` | creating, removing, renaming, changing |
 //! | `xattr` | extended attributes |
 
 mod explore;
 mod read;
+mod read_tree;
 mod write;
 mod xattr;
 
@@ -44,6 +46,10 @@ pub fn perform(
         }
         Op::ReadLink => read::read_link(session, tree, path, out),
         Op::ReadDir { cursor, plus } => read::read_dir(session, tree, path, (cursor, plus), out),
+        Op::ReadTree { names, plus, dirs, open } => {
+            let wanted = read_tree::Wanted { plus, dirs: dirs.into(), open: open.into() };
+            read_tree::read_tree(session, tree, (path, names), wanted, out, fds)
+        }
         Op::StatFs => read::stat_fs(tree, path, out),
         Op::Access { mode } => read::access(tree, path, mode),
         Op::Create { owner } => {

@@ -17,7 +17,7 @@ use crate::session::Session;
 use crate::tree::{Dir, ServedTree, attr_in, attr_of, errno, resolve};
 
 /// Bytes of raw entries taken from the host at a time.
-const RAW_BYTES: usize = 32 * 1024;
+pub const RAW_BYTES: usize = 32 * 1024;
 /// Longest link text Linux stores.
 const LINK_BYTES: usize = 4096;
 
@@ -196,17 +196,11 @@ fn list(dir: &OwnedFd, plus: Plus, out: &mut Vec<u8>) -> Result<()> {
         if out.len() + DirItem::encoded_bound(name) > MAX_MESSAGE {
             return Ok(());
         }
-        // Not every filesystem tells types along with names.
-        let told = known_kind(entry.file_type()).or((name == b"..").then_some(FileType::Directory));
-        let wants_attr = match plus {
-            Plus::Nothing | Plus::Few => told.is_none(),
-            Plus::Directories => told.is_none_or(|kind| kind == FileType::Directory),
-            Plus::Everything => true,
-        };
-        let attr = if wants_attr && name != b".." { attr_in(dir, name).ok() } else { None };
+        let told = told_kind(name, entry.file_type());
+        let attr = if wants_attr(name, told, plus) { attr_in(dir, name).ok() } else { None };
         let kind = attr.map(|attr| attr.file_type()).or(told);
         let (ino, next) = (entry.ino(), entry.next_entry_cookie());
-        DirItem { ino, next, kind, name, attr }.encode(out);
+        DirItem { ino, next, kind, name, attr, is_open: false }.encode(out);
     }
     if let Some(is_last) = out.get_mut(ReplyHead::BYTES) {
         *is_last = 1;
@@ -227,6 +221,21 @@ fn few(dir: &OwnedFd, raw: &mut [MaybeUninit<u8>]) -> Result<Plus> {
     }
     rustix::fs::seek(dir, SeekFrom::Start(start)).map_err(errno)?;
     Ok(if count <= Plus::FEW { Plus::Everything } else { Plus::Nothing })
+}
+
+/// Type of an entry, when the host told it along with the name: not every filesystem does.
+pub fn told_kind(name: &[u8], kind: rustix::fs::FileType) -> Option<FileType> {
+    known_kind(kind).or((name == b"..").then_some(FileType::Directory))
+}
+
+/// Whether an entry of a listing comes with its attributes.
+pub fn wants_attr(name: &[u8], told: Option<FileType>, plus: Plus) -> bool {
+    let wants = match plus {
+        Plus::Nothing | Plus::Few => told.is_none(),
+        Plus::Directories => told.is_none_or(|kind| kind == FileType::Directory),
+        Plus::Everything => true,
+    };
+    wants && name != b".."
 }
 
 fn known_kind(kind: rustix::fs::FileType) -> Option<FileType> {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use abi::stat::{Attr, FileType};
 use abi::{Errno, Result};
 use base::lock::Mutex;
-use gofer_protocol::wire::{Decoded, Reader};
+use gofer_protocol::wire::Decoded;
 use gofer_protocol::{DirItem, Listing, Op, Plus, SyncScope};
 
 use super::inode::GoferInode;
 use super::known::{Entry, Listed, PLUS_LIMIT};
+use super::subtree::Subtree;
 use crate::context::VfsCx;
 use crate::file::{DirEntry, File, FileOps};
 use crate::lock_order;
@@ -41,6 +42,12 @@ pub struct Piece {
     pub is_last: bool,
 }
 
+/// What came with a row.
+pub struct Brought {
+    pub attr: Option<Attr>,
+    pub is_open: bool,
+}
+
 struct Row {
     ino: u64,
     next: u64,
@@ -50,25 +57,24 @@ struct Row {
 
 impl Piece {
     /// The piece of an answer, and the attributes that came with its rows.
-    fn decode(from: u64, fields: Reader<'_>) -> Decoded<(Self, Vec<Option<Attr>>)> {
-        let listing = Listing::decode(fields)?;
+    pub(super) fn decode(from: u64, listing: Listing<'_>) -> Decoded<(Self, Vec<Brought>)> {
         let mut piece = Self { from, is_last: listing.is_last, ..Self::default() };
         // Growing step by step costs more than what is given back below.
         let (rows, bytes) = listing.bounds();
         piece.rows.reserve(rows);
         piece.names.reserve(bytes);
-        let mut attrs = Vec::with_capacity(rows);
+        let mut brought = Vec::with_capacity(rows);
         for item in listing {
-            let DirItem { ino, next, kind, name, attr } = item?;
+            let DirItem { ino, next, kind, name, attr, is_open } = item?;
             let start = piece.names.len();
             piece.names.extend_from_slice(name);
             let name = start..piece.names.len();
             piece.rows.push(Row { ino, next, kind: kind.unwrap_or(FileType::Regular), name });
-            attrs.push(attr);
+            brought.push(Brought { attr, is_open });
         }
         piece.rows.shrink_to_fit();
         piece.names.shrink_to_fit();
-        Ok((piece, attrs))
+        Ok((piece, brought))
     }
 
     fn name(&self, row: &Row) -> &[u8] {
@@ -81,6 +87,15 @@ impl Piece {
             return Some(0);
         }
         self.rows.iter().position(|row| row.next == pos).map(|at| at + 1)
+    }
+
+    /// The names of its rows, in order.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.rows.iter().map(|row| self.name(row))
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
     }
 
     /// Memory it takes.
@@ -136,41 +151,65 @@ impl GoferDir {
             PLUS_LIMIT.. if pos != 0 => Plus::Nothing,
             _ => shared.foresight.plus(),
         };
+        if pos == 0
+            && let Some(piece) = self.fetch_subtree(plus)?
+        {
+            self.progress.lock().piece = Some(Arc::clone(&piece));
+            return Ok((piece, 0));
+        }
         Ok((self.fetch(pos, plus)?, 0))
+    }
+
+    /// As [`Self::fetch`] from the start, with the directories that are likely to be listed next; `None` when nothing
+    /// says which.
+    fn fetch_subtree(&self, plus: Plus) -> Result<Option<Arc<Piece>>> {
+        let Some(ahead) = Subtree::next(&self.inode) else { return Ok(None) };
+        let Some(piece) = ahead.fetch(plus)? else { return Ok(None) };
+        self.progress.lock().learnt = piece.len();
+        Ok(Some(piece))
     }
 
     fn fetch(&self, pos: u64, plus: Plus) -> Result<Arc<Piece>> {
         let shared = &self.inode.shared;
         let op = Op::ReadDir { cursor: pos, plus };
-        let (piece, attrs) =
+        let (piece, brought) =
             shared.client.call(shared.tree, &self.inode.path()?, op, |fields, _| {
-                Piece::decode(pos, fields)
+                Piece::decode(pos, Listing::decode(fields)?)
             })?;
         let piece = Arc::new(piece);
         if plus != Plus::Nothing {
-            self.learn(&piece, attrs);
+            self.learn(&piece, &brought);
         }
         self.progress.lock().piece = Some(Arc::clone(&piece));
         Ok(piece)
     }
 
     /// Remembers the entries, for the lookups that tend to follow; and that there are no others, once all were seen.
-    fn learn(&self, piece: &Arc<Piece>, attrs: Vec<Option<Attr>>) {
-        let mut brought = 0;
-        let entries = piece.rows.iter().zip(attrs).filter_map(|(row, attr)| {
-            let name = piece.name(row);
-            if matches!(name, b"." | b"..") {
-                return None;
-            }
-            brought += usize::from(attr.is_some_and(|attr| !attr.is_dir()));
-            let entry = attr.map_or(Entry::Named, |attr| Entry::Listed(Listed::new(attr)));
-            Some((name, entry, row.kind))
-        });
-        self.inode.learn(piece, entries);
-        self.inode.shared.foresight.brought(brought);
+    fn learn(&self, piece: &Arc<Piece>, brought: &[Brought]) {
+        self.inode.learn_piece(piece, brought);
         let mut progress = self.progress.lock();
         let before = if piece.from == 0 { 0 } else { progress.learnt };
         progress.learnt = before + piece.rows.len();
+    }
+}
+
+impl GoferInode {
+    /// Remembers a piece of the listing, and what came with its rows.
+    pub(super) fn learn_piece(&self, piece: &Arc<Piece>, brought: &[Brought]) {
+        let mut unasked = 0;
+        let entries =
+            piece.rows.iter().zip(brought).filter_map(|(row, Brought { attr, is_open })| {
+                let name = piece.name(row);
+                if matches!(name, b"." | b"..") {
+                    return None;
+                }
+                unasked += usize::from(attr.is_some_and(|attr| !attr.is_dir()) && !is_open);
+                let entry =
+                    attr.map_or(Entry::Named(row.kind), |attr| Entry::Listed(Listed::new(attr)));
+                Some((name, entry, row.kind))
+            });
+        self.learn(piece, entries);
+        self.shared.foresight.brought(unasked);
     }
 }
 

@@ -19,6 +19,9 @@ use crate::file::{File, FileOps, MapSource, Whence};
 
 /// Bytes moved per host call; on the stack, and never cleared.
 const PIECE: usize = 64 * 1024;
+/// Reads that are going to give so much are not put into the call's own output first, which takes only their front: a
+/// second read, and the way of so many lines through the channel, take longer than the host's copy.
+const LARGE: u64 = 48 * 1024;
 /// Writes up to this size need no allocation.
 const SMALL: usize = 512;
 
@@ -33,6 +36,11 @@ pub struct GoferFile {
 impl GoferFile {
     pub(super) fn new(inode: Arc<GoferInode>, fd: Arc<OwnedFd>, is_writable: bool) -> Self {
         Self { inode, fd, is_writable }
+    }
+
+    /// Whether a read at `pos` is going to give much, as far as the size is known.
+    fn gives_much(&self, sink: &dyn Sink, pos: u64) -> bool {
+        sink.remaining() as u64 >= LARGE && self.inode.known_size().saturating_sub(pos) >= LARGE
     }
 
     /// One write; at the end whatever `pos` says when `append`.
@@ -61,7 +69,9 @@ impl FileOps for GoferFile {
         let mut total = 0;
         while sink.remaining() > 0 {
             let at = pos.checked_add(total as u64).ok_or(Errno::EINVAL)?;
-            match sink.put_from(self.fd.as_fd(), at) {
+            let filled =
+                if self.gives_much(sink, at) { None } else { sink.put_from(self.fd.as_fd(), at) };
+            match filled {
                 Some(Ok(Filled { bytes, is_full })) => {
                     total += bytes;
                     if is_full {

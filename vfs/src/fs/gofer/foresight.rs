@@ -4,7 +4,7 @@
 //! attributes while programs use them (ls, git and tar do, find does not: then only those of directories, through
 //! which the walk goes on); a directory in which several names were looked up is listed, which also tells what is not
 //! there; and files that are opened in the order of the listing (grep, tar, cp) are opened ahead, more and more of them
-//! as long as they are used.
+//! as long as they are used. So are directories that are listed in the order of a walk (see `subtree`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -24,14 +24,13 @@ pub struct Foresight {
     is_spare: AtomicBool,
     /// Attributes of other than directories that came with listings.
     brought: AtomicU32,
-    /// Of these, the ones that were wanted.
+    /// Of these, the ones that were wanted, by somebody who did not open the file right away.
     used: AtomicU32,
     /// Entries that were wanted and had come without.
     missed: AtomicU32,
-    /// Files opened ahead.
-    opened: AtomicU32,
-    /// Of these, the ones that were opened; each descriptor counts itself.
-    opened_used: Arc<AtomicU32>,
+    /// Files opened, and directories listed, ahead.
+    pub files: Gauge,
+    pub dirs: Gauge,
 }
 
 impl Foresight {
@@ -64,29 +63,39 @@ impl Foresight {
             self.is_spare.store(false, Ordering::Relaxed);
         }
     }
+}
 
-    /// `count` files were opened ahead; where to count the ones that are used.
-    pub fn opened(&self, count: usize) -> Arc<AtomicU32> {
+/// How many of the things that were had before anybody wanted them were wanted.
+#[derive(Default)]
+pub struct Gauge {
+    had: AtomicU32,
+    /// Each of them counts itself.
+    used: Arc<AtomicU32>,
+}
+
+impl Gauge {
+    /// `count` more were had; where to count the ones that are used.
+    pub fn had(&self, count: usize) -> Arc<AtomicU32> {
         /// Older experience counts half.
         const MEMORY: u32 = 512;
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let opened = self.opened.fetch_add(count, Ordering::Relaxed).saturating_add(count);
-        if opened > MEMORY {
-            self.opened.store(opened / 2, Ordering::Relaxed);
-            let used = self.opened_used.load(Ordering::Relaxed);
-            self.opened_used.store(used / 2, Ordering::Relaxed);
+        let had = self.had.fetch_add(count, Ordering::Relaxed).saturating_add(count);
+        if had > MEMORY {
+            self.had.store(had / 2, Ordering::Relaxed);
+            let used = self.used.load(Ordering::Relaxed);
+            self.used.store(used / 2, Ordering::Relaxed);
         }
-        Arc::clone(&self.opened_used)
+        Arc::clone(&self.used)
     }
 
-    /// Opens in order that a directory has to see before anything is opened ahead in it.
+    /// Requests in order that a directory has to see before anything is had ahead in it.
     pub fn sure_after(&self) -> u32 {
-        let opened = self.opened.load(Ordering::Relaxed);
-        let used = self.opened_used.load(Ordering::Relaxed);
+        let had = self.had.load(Ordering::Relaxed);
+        let used = self.used.load(Ordering::Relaxed);
         // A batch or two may be waiting for its use.
-        if used >= 16 && used.saturating_mul(2).saturating_add(64) >= opened {
+        if used >= 16 && used.saturating_mul(2).saturating_add(64) >= had {
             0
-        } else if used.saturating_mul(4).saturating_add(64) >= opened {
+        } else if used.saturating_mul(4).saturating_add(64) >= had {
             2
         } else {
             8
@@ -94,28 +103,28 @@ impl Foresight {
     }
 }
 
-/// How far files of one directory are opened ahead.
+/// How far files of one directory are opened, or directories in it listed, ahead.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct OpenAhead {
-    /// Place in the listing after the file that was opened last.
+    /// Place in the listing after the entry that was asked for last.
     at: usize,
-    /// Opens in order, without one out of it.
+    /// Requests in order, without one out of it.
     run: u32,
 }
 
 impl OpenAhead {
-    /// Opens this far from the expected place are in order: some entries are skipped (by name, say).
+    /// Requests this far from the expected place are in order: some entries are skipped (by name, say).
     pub const WINDOW: usize = 64;
-    /// Files opened ahead at a time.
+    /// Files opened, and directories listed, ahead at a time.
     pub const MOST: usize = gofer_protocol::MAX_OPEN - 1;
 
-    /// Where the file that is wanted next is expected.
+    /// Where the one that is wanted next is expected.
     pub const fn at(&self) -> usize {
         self.at
     }
 
-    /// A file was opened that was not opened ahead, `place` entries from the expected one (`None`: elsewhere). Answers
-    /// how many to open along with it.
+    /// One was wanted that was not had ahead, `place` entries from the expected one (`None`: elsewhere). Answers how many
+    /// to have along with it.
     pub fn next(&mut self, place: Option<usize>, sure_after: u32) -> usize {
         let Some(place) = place else {
             self.run = 0;
@@ -130,7 +139,7 @@ impl OpenAhead {
         }
     }
 
-    /// The directory is listed anew.
+    /// The directory is walked anew.
     pub fn rewind(&mut self) {
         self.at = 0;
     }
@@ -162,16 +171,20 @@ mod tests {
     fn files_are_opened_ahead_while_that_pays() {
         let foresight = Foresight::default();
         let mut dir = OpenAhead::default();
-        let mut next = |place| dir.next(place, foresight.sure_after());
+        let mut next = |place| dir.next(place, foresight.files.sure_after());
         assert_eq!([next(Some(0)), next(Some(3))], [0, 0]);
         let count = next(Some(0));
         assert!(count > 1, "the third in order");
-        foresight.opened(count).fetch_add(u32::try_from(count).unwrap(), Ordering::Relaxed);
+        foresight.files.had(count).fetch_add(u32::try_from(count).unwrap(), Ordering::Relaxed);
         assert!(next(Some(count)) > count, "all were used");
         assert_eq!(next(None), 0);
         let mut another = OpenAhead::default();
-        assert!(another.next(Some(0), foresight.sure_after()) > 1, "experience counts");
-        (0..20).for_each(|_| drop(foresight.opened(31)));
-        assert_eq!(OpenAhead::default().next(Some(0), foresight.sure_after()), 0, "none was used");
+        assert!(another.next(Some(0), foresight.files.sure_after()) > 1, "experience counts");
+        (0..20).for_each(|_| drop(foresight.files.had(31)));
+        assert_eq!(
+            OpenAhead::default().next(Some(0), foresight.files.sure_after()),
+            0,
+            "none was used"
+        );
     }
 }

@@ -11,6 +11,7 @@ use super::foresight::Foresight;
 use super::inode::GoferInode;
 use super::known::KnownBudget;
 use super::open_files::OpenFiles;
+use super::subtree::ListedDirs;
 use crate::filesystem::FileSystem;
 use crate::inode::{Inode, StatFs};
 
@@ -20,6 +21,7 @@ pub struct Shared {
     pub tree: u16,
     pub is_writable: bool,
     pub open_files: OpenFiles,
+    pub listed_dirs: ListedDirs,
     pub budget: KnownBudget,
     pub foresight: Foresight,
 }
@@ -43,6 +45,7 @@ impl GoferFs {
             tree,
             is_writable: info.writable,
             open_files: OpenFiles::default(),
+            listed_dirs: ListedDirs::default(),
             budget: KnownBudget::default(),
             foresight: Foresight::default(),
         });

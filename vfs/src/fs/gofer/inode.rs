@@ -125,6 +125,17 @@ impl GoferInode {
         self.this.upgrade()
     }
 
+    /// The directory it is in and its name there; `None` for the root.
+    pub(super) fn place(&self) -> Option<(Arc<Self>, Box<[u8]>)> {
+        let state = self.state.lock();
+        Some((state.parent.clone()?, state.name.clone()))
+    }
+
+    /// As of the last news.
+    pub(super) fn known_size(&self) -> u64 {
+        self.state.lock().attr.size
+    }
+
     fn client(&self) -> &Client {
         &self.shared.client
     }
@@ -294,13 +305,18 @@ impl Inode for GoferInode {
         if self.kind != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
-        if let Some(known) = self.recall(name) {
+        if let Some(known) = self.recall(name, cx.will_open) {
             return known.map(|inode| inode as Arc<dyn Inode>);
+        }
+        if cx.will_open
+            && let Some(opened) = self.open_named(name)
+        {
+            return Ok(opened as Arc<dyn Inode>);
         }
         if let Some(plus) = self.worth_listing(name) {
             // Whether it may be listed or not, the lookup goes on.
             let _ = GoferDir::learn_ahead(self, plus);
-            if let Some(known) = self.recall(name) {
+            if let Some(known) = self.recall(name, cx.will_open) {
                 return known.map(|inode| inode as Arc<dyn Inode>);
             }
         }
@@ -313,7 +329,7 @@ impl Inode for GoferInode {
             return Err(Errno::ENOTDIR);
         }
         let first = names.first().ok_or(Errno::ENOENT)?;
-        match self.recall(first) {
+        match self.recall(first, cx.will_open && names.len() == 1) {
             // The walk goes on from there by itself, and may find more that is known.
             Some(known) => Ok(vec![known?]),
             None if names.len() == 1 => Ok(vec![self.lookup(cx, first)?]),

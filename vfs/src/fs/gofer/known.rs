@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use abi::stat::Attr;
+use abi::stat::{Attr, FileType};
 use base::lock::Mutex;
 use gofer_protocol::Plus;
 
@@ -45,8 +45,8 @@ impl Listed {
 pub enum Entry {
     /// It exists, but nobody has looked it up yet: a listing or a walk said so.
     Listed(Box<Listed>),
-    /// It exists, but its attributes were not told.
-    Named,
+    /// It exists, but of its attributes only the type was told.
+    Named(FileType),
     /// Somebody may hold it.
     Inode(Weak<GoferInode>),
     /// Looked up and not there.
@@ -65,9 +65,14 @@ pub struct Known {
     run: u64,
     /// The listing itself, when it came in one piece.
     listing: Option<Arc<Piece>>,
+    /// The listing came before anybody wanted it: where its first use counts.
+    ahead_count: Option<Arc<AtomicU32>>,
     /// Regular files in the order of the listing.
     files: Vec<Arc<[u8]>>,
     ahead: OpenAhead,
+    /// Directories in the same order.
+    dirs: Vec<Arc<[u8]>>,
+    dirs_ahead: OpenAhead,
     /// Opens that had to be asked for.
     opens: u32,
     /// Lookups that had to be asked for: of names nothing was known about, and of listed ones.
@@ -103,25 +108,34 @@ impl Known {
     }
 
     /// Adds what a listing says: less than what somebody found out about the name.
-    pub fn learn(&mut self, name: &[u8], entry: Entry, is_file: bool) {
+    pub fn learn(&mut self, name: &[u8], entry: Entry, kind: FileType) {
         match self.entries.get_mut(name) {
             None => {
                 let name: Arc<[u8]> = name.into();
                 self.name_bytes += name.len();
-                if is_file {
-                    self.files.push(Arc::clone(&name));
+                match kind {
+                    FileType::Regular => self.files.push(Arc::clone(&name)),
+                    FileType::Directory => self.dirs.push(Arc::clone(&name)),
+                    _ => {}
                 }
                 self.entries.insert(name, entry);
             }
-            Some(known @ Entry::Named) => *known = entry,
+            Some(known @ Entry::Named(_)) => *known = entry,
             Some(_) => {}
+        }
+    }
+
+    /// Nobody has found out anything about `name`: it is not there.
+    pub fn learn_absent(&mut self, name: &[u8]) {
+        if !self.entries.contains_key(name) {
+            self.insert(name, Entry::Absent);
         }
     }
 
     /// A piece of the listing was learnt whole.
     pub fn learnt(&mut self, piece: &Arc<Piece>) {
         if piece.from == 0 {
-            self.ahead.rewind();
+            self.rewind();
             self.listing = piece.is_last.then(|| Arc::clone(piece));
         }
         if piece.from == 0 || piece.from == self.run {
@@ -133,8 +147,24 @@ impl Known {
     /// The whole listing, for somebody who begins to read it.
     pub fn listing(&mut self) -> Option<Arc<Piece>> {
         let listing = self.listing.clone()?;
-        self.ahead.rewind();
+        self.rewind();
+        if let Some(count) = self.ahead_count.take() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
         Some(listing)
+    }
+
+    pub fn has_listing(&self) -> bool {
+        self.listing.is_some()
+    }
+
+    pub fn was_listed_ahead(&mut self, count: Arc<AtomicU32>) {
+        self.ahead_count = Some(count);
+    }
+
+    fn rewind(&mut self) {
+        self.ahead.rewind();
+        self.dirs_ahead.rewind();
     }
 
     /// There are no other names than the known ones.
@@ -161,7 +191,7 @@ impl Known {
         const BYTES_PER_LOOKUP: u64 = 4096;
         /// A piece of the listing would be no more than a piece.
         const MOST: usize = 1024;
-        if matches!(self.entries.get(name), Some(Entry::Named)) {
+        if matches!(self.entries.get(name), Some(Entry::Named(_))) {
             self.lookups_of_named = self.lookups_of_named.saturating_add(1);
             let enough = (self.entries.len() / PER_LOOKUP).max(1);
             let is_time = usize::try_from(self.lookups_of_named) == Ok(enough);
@@ -198,6 +228,16 @@ impl Known {
         rest.filter(|file| self.is_to_open(file)).cloned().collect()
     }
 
+    /// The directory `name` is to be listed. Answers how many to list along with it, when there is reason to, and the ones
+    /// beside it that come next.
+    pub fn list_ahead(&mut self, name: &[u8], sure_after: u32) -> Option<(usize, Vec<Arc<[u8]>>)> {
+        let rest = self.dirs.get(self.dirs_ahead.at()..).unwrap_or_default();
+        let place = rest.iter().take(OpenAhead::WINDOW).position(|dir| **dir == *name);
+        let count = self.dirs_ahead.next(place, sure_after);
+        let place = place.filter(|_| count > 0)?;
+        Some((count, rest.iter().skip(place + 1).take(count).cloned().collect()))
+    }
+
     /// A few files of which two were opened in whatever order: a locale's, the parts of a small package.
     fn is_worth_opening_whole(&self, sure_after: u32) -> bool {
         const FEW: usize = 16;
@@ -207,7 +247,7 @@ impl Known {
     fn is_to_open(&self, name: &[u8]) -> bool {
         match self.entries.get(name) {
             Some(Entry::Listed(listed)) => listed.opened.strong_count() == 0,
-            Some(Entry::Named) => true,
+            Some(Entry::Named(_)) => true,
             // Whoever holds it may have its descriptor, too; asking would need its lock.
             Some(Entry::Inode(inode)) => inode.strong_count() > 0,
             Some(Entry::Absent) | None => false,

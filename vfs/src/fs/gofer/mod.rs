@@ -24,6 +24,7 @@
 //! | `open_files` | donated descriptors kept for later |
 //! | `file` | open regular files |
 //! | `dir` | open directories |
+//! | `subtree` | directories listed before anybody opens them |
 
 mod client;
 mod dir;
@@ -34,6 +35,7 @@ mod fs;
 mod inode;
 mod known;
 mod open_files;
+mod subtree;
 
 pub use client::{Client, ConnectError};
 pub use fs::GoferFs;

@@ -1,6 +1,7 @@
 //! What a directory knows about its entries: learning, recalling, looking up, moving.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -15,7 +16,8 @@ use crate::fs::gofer::open_files::Kept;
 
 impl GoferInode {
     /// What is known about `name` without asking: `Some(Err(ENOENT))` when it is not there.
-    pub(super) fn recall(&self, name: &[u8]) -> Option<Result<Arc<Self>>> {
+    /// With `will_open`, the attributes of a file are to be had by opening it as well.
+    pub(super) fn recall(&self, name: &[u8], will_open: bool) -> Option<Result<Arc<Self>>> {
         if self.shared.is_writable {
             return None;
         }
@@ -25,8 +27,10 @@ impl GoferInode {
             match known.get(name) {
                 Some(Entry::Absent) => return Some(Err(Errno::ENOENT)),
                 Some(Entry::Inode(inode)) => return inode.upgrade().map(Ok),
-                Some(Entry::Named) => {
-                    self.shared.foresight.missed();
+                Some(Entry::Named(kind)) => {
+                    if !(will_open && *kind == FileType::Regular) {
+                        self.shared.foresight.missed();
+                    }
                     return None;
                 }
                 Some(Entry::Listed(listed)) => Listed::clone(listed),
@@ -34,7 +38,7 @@ impl GoferInode {
                 None => return None,
             }
         };
-        if !listed.attr.is_dir() {
+        if !listed.attr.is_dir() && !will_open {
             self.shared.foresight.used();
         }
         let inode = self.adopt(name, listed.attr);
@@ -42,6 +46,13 @@ impl GoferInode {
             inode.state.lock().reading = listed.opened;
         }
         Some(Ok(inode))
+    }
+
+    /// Whether of `name` no more is known than that it is a regular file.
+    pub(super) fn is_named_file(&self, name: &[u8]) -> bool {
+        let state = self.state.lock();
+        let entry = state.known.as_ref().and_then(|known| known.get(name));
+        matches!(entry, Some(Entry::Named(FileType::Regular)))
     }
 
     /// Lets `change` at what is known, and counts what that costs. Called with no inode's state locked.
@@ -114,7 +125,7 @@ impl GoferInode {
         }
         self.with_known(|known| {
             for (name, entry, kind) in entries {
-                known.learn(name, entry, kind == FileType::Regular);
+                known.learn(name, entry, kind);
             }
             known.learnt(piece);
         });
@@ -140,13 +151,49 @@ impl GoferInode {
         if self.shared.is_writable {
             return Vec::new();
         }
-        let sure_after = self.shared.foresight.sure_after();
+        let sure_after = self.shared.foresight.files.sure_after();
         let mut state = self.state.lock();
         state.known.as_mut().map(|known| known.open_ahead(name, sure_after)).unwrap_or_default()
     }
 
+    /// See [`Known::list_ahead`].
+    pub(in super::super) fn list_ahead(&self, name: &[u8]) -> Option<(usize, Vec<Arc<[u8]>>)> {
+        let sure_after = self.shared.foresight.dirs.sure_after();
+        let mut state = self.state.lock();
+        state.known.as_mut()?.list_ahead(name, sure_after)
+    }
+
+    /// The directory `name`, when what is known suffices to say that it is one; unless its listing is known, too.
+    pub(in super::super) fn unlisted_dir(&self, name: &[u8]) -> Option<Arc<Self>> {
+        let held = {
+            let state = self.state.lock();
+            match state.known.as_ref()?.get(name)? {
+                Entry::Inode(inode) => Ok(inode.upgrade()?),
+                Entry::Listed(listed) => Err(listed.attr),
+                Entry::Named(_) | Entry::Absent => return None,
+            }
+        };
+        match held {
+            Ok(inode) => {
+                let is_listed = || {
+                    let state = inode.state.lock();
+                    state.known.as_ref().is_some_and(|known| known.has_listing())
+                };
+                (inode.kind == FileType::Directory && !is_listed()).then_some(inode)
+            }
+            Err(attr) => attr.is_dir().then(|| self.adopt(name, attr)),
+        }
+    }
+
+    /// The directory was listed before anybody wanted it; its first use counts.
+    pub(in super::super) fn was_listed_ahead(&self, count: Arc<AtomicU32>) {
+        if let Some(known) = &mut self.state.lock().known {
+            known.was_listed_ahead(count);
+        }
+    }
+
     /// The file `name` was opened ahead: keeps its descriptor where the open that follows will look.
-    pub(super) fn opened_ahead(&self, name: &[u8], attr: Attr, kept: Arc<Kept>) {
+    pub(in super::super) fn opened_ahead(&self, name: &[u8], attr: Attr, kept: Arc<Kept>) {
         let held = self.with_known(|known| match known.get_mut(name) {
             Some(Entry::Inode(inode)) if inode.strong_count() > 0 => inode.upgrade(),
             Some(entry) => {
@@ -190,7 +237,7 @@ impl GoferInode {
     }
 
     /// Keeps a descriptor for reading where the open that follows will look.
-    fn keep_opened(&self, fd: OwnedFd) {
+    pub(super) fn keep_opened(&self, fd: OwnedFd) {
         let kept = Kept::new(Arc::new(fd));
         {
             let mut state = self.state.lock();
@@ -204,7 +251,7 @@ impl GoferInode {
 
     /// The gofer found no entry `name`.
     pub(in super::super) fn not_sighted(&self, name: &[u8]) {
-        self.with_known(|known| known.learn(name, Entry::Absent, false));
+        self.with_known(|known| known.learn_absent(name));
     }
 
     /// Gives back memory; costs round trips later.
@@ -218,7 +265,7 @@ impl GoferInode {
     pub(super) fn known_child(&self, name: &[u8]) -> Option<Arc<Self>> {
         match self.state.lock().known.as_ref()?.get(name)? {
             Entry::Inode(inode) => inode.upgrade(),
-            Entry::Listed(_) | Entry::Named | Entry::Absent => None,
+            Entry::Listed(_) | Entry::Named(_) | Entry::Absent => None,
         }
     }
 
@@ -287,7 +334,7 @@ impl GoferInode {
             && last.kind == FileType::Directory
             && let Some(missing) = names.get(found.len())
         {
-            last.with_known(|known| known.learn(missing, Entry::Absent, false));
+            last.with_known(|known| known.learn_absent(missing));
         }
         if found.is_empty() {
             return Err(walked.stopped.unwrap_or(Errno::EIO));

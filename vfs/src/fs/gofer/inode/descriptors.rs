@@ -78,39 +78,56 @@ impl GoferInode {
             (state.parent.clone(), state.name.clone())
         };
         let Some(parent) = parent else { return self.fetch(OpenFlags::empty()) };
-        let ahead = parent.open_ahead(&name);
+        match parent.open_several(&name)? {
+            Some(own) => Ok(own),
+            None => self.fetch(OpenFlags::empty()),
+        }
+    }
+
+    /// Opens the file `name` in here and those that are likely to be opened next; `None` when it has to be asked for alone.
+    fn open_several(&self, name: &[u8]) -> Result<Option<(Attr, OwnedFd)>> {
+        let ahead = self.open_ahead(name);
         if ahead.is_empty() {
-            return self.fetch(OpenFlags::empty());
+            return Ok(None);
         }
         let names: Vec<&[u8]> =
-            std::iter::once(&name[..]).chain(ahead.iter().map(|name| &name[..])).collect();
+            std::iter::once(name).chain(ahead.iter().map(|name| &name[..])).collect();
         let joined = names.join(&b'/');
         let op = Op::OpenFiles { names: TreePath::new(&joined)? };
         let opened =
-            parent.ask(op, |fields, fds| Ok((OpenedFiles::decode(fields, names.len())?.0, fds)));
+            self.ask(op, |fields, fds| Ok((OpenedFiles::decode(fields, names.len())?.0, fds)));
         let (results, fds) = match opened {
             Ok(opened) => opened,
             // No room for so many.
-            Err(Errno::ENFILE) => return self.fetch(OpenFlags::empty()),
+            Err(Errno::ENFILE) => return Ok(None),
             Err(reason) => return Err(reason),
         };
         let mut results = results.into_iter();
         let mut fds = fds.into_iter();
-        let own = results.next().ok_or(Errno::EIO)?.and_then(|attr| {
-            // It was opened, but there was no place for it.
-            fds.next().map(|fd| (attr, fd)).ok_or(Errno::ENFILE)
-        });
-        let count = self.shared.foresight.opened(fds.len());
+        // Without a descriptor it was opened, but there was no place for it.
+        let own = results.next().ok_or(Errno::EIO)?.map(|attr| fds.next().map(|fd| (attr, fd)));
+        let count = self.shared.foresight.files.had(fds.len());
         for (name, result) in ahead.iter().zip(results) {
             let Ok(attr) = result else { continue };
             let Some(fd) = fds.next() else { break };
             let kept = Kept::ahead(Arc::new(fd), Arc::clone(&count));
-            parent.opened_ahead(name, attr, kept);
+            self.opened_ahead(name, attr, kept);
         }
-        match own {
-            Err(Errno::ENFILE) => self.fetch(OpenFlags::empty()),
-            own => own,
+        own
+    }
+
+    /// The file `name`, of which a listing has told nothing else, opened along with those that are likely to be next.
+    pub(super) fn open_named(&self, name: &[u8]) -> Option<Arc<Self>> {
+        if self.shared.is_writable || !self.is_named_file(name) {
+            return None;
         }
+        // What goes wrong is told when it is asked for alone.
+        let (attr, fd) = self.open_several(name).ok()??;
+        let inode = self.adopt(name, attr);
+        if inode.kind == FileType::Regular {
+            inode.keep_opened(fd);
+        }
+        Some(inode)
     }
 
     /// Asks for a descriptor. When the sentry's own table is full, those kept for later make room.

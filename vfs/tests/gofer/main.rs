@@ -1,5 +1,7 @@
 //! The gofer's client filesystem against a real server, through the operations that system calls use.
 
+mod walk;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path as HostPath, PathBuf};
@@ -335,40 +337,6 @@ fn a_huge_directory_streams_and_missing_names_cost_one_question_each() {
     let known = guest.gofer.known_bytes();
     assert!(known < 12 << 20, "{known} bytes");
     assert_eq!(guest.read("/entry-77777").unwrap(), "");
-}
-
-#[test]
-fn files_read_in_the_order_of_the_listing_come_along_with_each_other() {
-    let dir = TempDir::new();
-    fs::create_dir(dir.path("many")).unwrap();
-    for number in 0..300 {
-        fs::write(dir.path(&format!("many/{number}")), number.to_string()).unwrap();
-    }
-    let names = in_order(&dir.path("many"));
-    let read = |guest: &Guest, names: &mut dyn Iterator<Item = &String>| {
-        for name in names {
-            assert_eq!(&guest.read(&format!("/many/{name}")).unwrap(), name);
-        }
-    };
-    let guest = Guest::new(&dir.0, false);
-    guest.list("/many", 1000);
-    let ((), asked) = guest.requests(|| read(&guest, &mut names.iter()));
-    assert!(asked < 20, "{asked} round trips in order");
-    let ((), asked) = guest.requests(|| read(&guest, &mut names.iter().rev()));
-    assert_eq!(asked, 0, "descriptors are kept");
-
-    let guest = Guest::new(&dir.0, false);
-    guest.list("/many", 1000);
-    let ((), asked) = guest.requests(|| read(&guest, &mut names.iter().rev()));
-    assert!((280..=300).contains(&asked), "{asked} round trips in reverse: nothing is guessed");
-    // What others may change is opened when it is opened.
-    let guest = Guest::new(&dir.0, true);
-    guest.list("/many", 1000);
-    read(&guest, &mut names.iter().take(100));
-    for name in &names[100..] {
-        fs::write(dir.path(&format!("many/{name}")), "changed").unwrap();
-        assert_eq!(guest.read(&format!("/many/{name}")).unwrap(), "changed");
-    }
 }
 
 #[test]

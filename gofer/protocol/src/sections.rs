@@ -1,0 +1,100 @@
+//! The listings of several directories in one reply.
+
+use crate::reply::Listing;
+use crate::wire::{DecodeError, Decoded, Put, Reader};
+
+/// One directory of the answer to `ReadTree`. The descriptors of the items that are open come with the message, in
+/// the order of sections and items.
+#[derive(Clone, Debug)]
+pub struct Section<'a> {
+    /// The directory it is in: 0 is the one of the request, n the n-th section of the reply.
+    pub dir: u16,
+    pub name: &'a [u8],
+    pub listing: Listing<'a>,
+}
+
+/// A section that is being written.
+#[derive(Debug)]
+pub struct OpenSection {
+    start: usize,
+    listing: usize,
+}
+
+impl OpenSection {
+    /// Bytes it takes before the first item, at most.
+    #[must_use]
+    pub const fn encoded_bound(name: &[u8]) -> usize {
+        2 + 2 + name.len() + 4 + 1
+    }
+
+    /// Appends the front of a section; items follow.
+    pub fn begin(dir: u16, name: &[u8], out: &mut Vec<u8>) -> Self {
+        let start = out.len();
+        out.put_u16(dir);
+        out.put_blob(name);
+        out.put_u32(0);
+        let listing = out.len();
+        out.put_flag(false);
+        Self { start, listing }
+    }
+
+    /// All items were appended, or with `is_last` false as many as there was room for.
+    pub fn end(self, is_last: bool, out: &mut [u8]) {
+        let length = u32::try_from(out.len().saturating_sub(self.listing)).unwrap_or(u32::MAX);
+        let front = self.listing.saturating_sub(4);
+        if let Some(place) = out.get_mut(front..self.listing) {
+            place.copy_from_slice(&length.to_le_bytes());
+        }
+        if let Some(flag) = out.get_mut(self.listing) {
+            *flag = u8::from(is_last);
+        }
+    }
+
+    /// Takes it back.
+    pub fn cancel(self, out: &mut Vec<u8>) {
+        out.truncate(self.start);
+    }
+}
+
+/// Answer to `ReadTree`: sections up to the end of the message, each after the directory it is in.
+#[derive(Clone, Debug)]
+pub struct Sections<'a> {
+    rest: Reader<'a>,
+    count: u16,
+}
+
+impl<'a> Sections<'a> {
+    /// Sections are checked as they are taken.
+    #[must_use]
+    pub const fn decode(input: Reader<'a>) -> Self {
+        Self { rest: input, count: 0 }
+    }
+
+    fn section(&mut self) -> Decoded<Section<'a>> {
+        let input = &mut self.rest;
+        let dir = input.u16()?;
+        if dir > self.count {
+            return Err(DecodeError::BadValue);
+        }
+        self.count = self.count.checked_add(1).ok_or(DecodeError::BadValue)?;
+        let name = input.name()?.bytes();
+        let length = usize::try_from(input.u32()?).map_err(|_| DecodeError::BadValue)?;
+        let listing = Listing::decode(Reader::new(input.bytes(length)?))?;
+        Ok(Section { dir, name, listing })
+    }
+}
+
+impl<'a> Iterator for Sections<'a> {
+    type Item = Decoded<Section<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let section = self.section();
+        if section.is_err() {
+            self.rest = Reader::new(&[]);
+        }
+        Some(section)
+    }
+}

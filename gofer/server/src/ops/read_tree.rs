@@ -1,0 +1,181 @@
+//! Listings of several directories in one reply, in the order in which a walk of the tree comes by them.
+//!
+//! A round trip costs more than a small directory does, and whoever walks a tree will ask for the next one anyway. Each
+//! step is one name in one directory, resolved as any other request's.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+use abi::stat::FileType;
+use abi::{Errno, Result};
+use gofer_protocol::{DirItem, MAX_MESSAGE, MAX_OPEN, OpenSection, Plus, TreePath};
+use rustix::fs::{OFlags, RawDir};
+
+use super::read::{RAW_BYTES, told_kind, wants_attr};
+use crate::session::Session;
+use crate::tree::{Dir, ServedTree, attr_in, errno, resolve};
+
+/// Directories of one reply, whatever is asked for.
+const DIRS: usize = 64;
+
+/// See `Op::ReadTree`.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    pub plus: Plus,
+    pub dirs: usize,
+    pub open: usize,
+}
+
+/// A directory whose subdirectories are being listed.
+struct Level<'t> {
+    /// Number of its section; 0 is the directory of the request.
+    section: u16,
+    dir: Dir<'t>,
+    path: Vec<u8>,
+    /// Names to come, the next one last.
+    names: Vec<Box<[u8]>>,
+}
+
+struct Walk<'a, 't> {
+    session: &'a mut Session,
+    tree: &'t ServedTree,
+    wanted: Wanted,
+    out: &'a mut Vec<u8>,
+    fds: &'a mut Vec<OwnedFd>,
+    sections: u16,
+    /// No room for another directory.
+    is_full: bool,
+}
+
+/// What a listing left to be done.
+struct Listed {
+    subdirs: Vec<Box<[u8]>>,
+    /// It has regular files that were not opened.
+    has_more_files: bool,
+    is_whole: bool,
+}
+
+/// Appends the listings from the entries `names` of the directory `path` on.
+pub fn read_tree(
+    session: &mut Session,
+    tree: &ServedTree,
+    (path, names): (TreePath<'_>, TreePath<'_>),
+    wanted: Wanted,
+    out: &mut Vec<u8>,
+    fds: &mut Vec<OwnedFd>,
+) -> Result<()> {
+    // Of a tree that others change nothing is asked for ahead.
+    if tree.is_writable() || tree.is_file() || names.is_root() {
+        return Err(Errno::EINVAL);
+    }
+    let wanted =
+        Wanted { dirs: wanted.dirs.clamp(1, DIRS), open: wanted.open.min(MAX_OPEN), ..wanted };
+    let mut names: Vec<Box<[u8]>> = names.names().map(|name| name.bytes().into()).collect();
+    names.reverse();
+    let dir = session.dir(tree, path)?;
+    let mut levels = vec![Level { section: 0, dir, path: path.bytes().to_vec(), names }];
+    let mut walk = Walk { session, tree, wanted, out, fds, sections: 0, is_full: false };
+    while let Some(level) = levels.last_mut() {
+        let Some(name) = level.names.pop() else {
+            levels.pop();
+            continue;
+        };
+        match walk.list(level, &name) {
+            Ok(next) => levels.extend(next),
+            // The one that is wanted now. Of others it is told when they are asked for.
+            Err(reason) if walk.sections == 0 => return Err(reason),
+            Err(_) => {}
+        }
+        if walk.is_full {
+            break;
+        }
+    }
+    Ok(())
+}
+
+impl<'t> Walk<'_, 't> {
+    /// Appends the listing of `name` in `level`; answers the level below it.
+    fn list(&mut self, level: &Level<'t>, name: &[u8]) -> Result<Option<Level<'t>>> {
+        let is_first = self.sections == 0;
+        if self.out.len() + OpenSection::encoded_bound(name) > MAX_MESSAGE {
+            self.is_full = true;
+            return Ok(None);
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = Dir::Opened(resolve(&level.dir, name, flags)?);
+        let open = OpenSection::begin(level.section, name, self.out);
+        let opened = self.fds.len();
+        let listed = match self.items(&dir) {
+            Ok(listed) if listed.is_whole || is_first => listed,
+            other => {
+                open.cancel(self.out);
+                self.fds.truncate(opened);
+                return other.map(|_| None);
+            }
+        };
+        open.end(listed.is_whole, self.out);
+        self.sections += 1;
+        // Who opens files comes to further directories after them.
+        let is_all_open = self.wanted.open > 0 && self.fds.len() >= self.wanted.open;
+        self.is_full |= is_all_open || usize::from(self.sections) >= self.wanted.dirs;
+
+        let mut path = level.path.clone();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        // Its other files tend to be asked for next.
+        let is_kept = is_first || listed.has_more_files && self.wanted.open > 0;
+        let dir = match (dir, TreePath::new(&path)) {
+            (Dir::Opened(fd), Ok(path)) if is_kept => self.session.keep(self.tree, path, fd),
+            (dir, _) => dir,
+        };
+        let (section, names) = (self.sections, listed.subdirs);
+        Ok((!names.is_empty()).then_some(Level { section, dir, path, names }))
+    }
+
+    /// Appends the items of `dir`.
+    fn items(&mut self, dir: &Dir<'_>) -> Result<Listed> {
+        let mut raw = [MaybeUninit::uninit(); RAW_BYTES];
+        let mut listed = Listed { subdirs: Vec::new(), has_more_files: false, is_whole: false };
+        let mut is_ordinary = None;
+        let mut entries = RawDir::new(dir.as_fd(), &mut raw);
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(errno)?;
+            let name = entry.file_name().to_bytes();
+            if self.out.len() + DirItem::encoded_bound(name) > MAX_MESSAGE {
+                self.is_full = true;
+                return Ok(listed);
+            }
+            let told = told_kind(name, entry.file_type());
+            let is_file = told == Some(FileType::Regular);
+            let fd = if is_file && self.fds.len() < self.wanted.open {
+                let is_ordinary =
+                    *is_ordinary.get_or_insert_with(|| self.session.is_ordinary(self.tree, dir));
+                // What cannot be opened is told when the open is asked for.
+                if is_ordinary { self.session.open_listed(self.tree, dir, name).ok() } else { None }
+            } else {
+                None
+            };
+            listed.has_more_files |= is_file && fd.is_none();
+            let is_open = fd.is_some();
+            let attr = match fd {
+                Some((fd, attr)) => {
+                    self.fds.push(fd);
+                    Some(attr)
+                }
+                None if wants_attr(name, told, self.wanted.plus) => attr_in(dir, name).ok(),
+                None => None,
+            };
+            let kind = attr.map(|attr| attr.file_type()).or(told);
+            if kind == Some(FileType::Directory) && !matches!(name, b"." | b"..") {
+                listed.subdirs.push(name.into());
+            }
+            let (ino, next) = (entry.ino(), entry.next_entry_cookie());
+            DirItem { ino, next, kind, name, attr, is_open }.encode(self.out);
+        }
+        listed.is_whole = true;
+        listed.subdirs.reverse();
+        Ok(listed)
+    }
+}

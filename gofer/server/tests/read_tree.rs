@@ -1,0 +1,128 @@
+//! Several directories listed by one request.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use abi::Errno;
+use abi::stat::FileType;
+use gofer_protocol::*;
+use support::{Client, TempDir};
+
+/// A directory of an answer: where it is, whether the listing is whole, and its entries, open ones with a star.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Told {
+    path: String,
+    is_last: bool,
+    names: Vec<String>,
+}
+
+fn ask(client: &Client, path: &str, op: Op<'_>) -> Result<(Vec<Told>, Vec<String>), Errno> {
+    let reply = client.ask(path, op)?;
+    let mut all: Vec<Told> = Vec::new();
+    for section in Sections::decode(reply.fields()) {
+        let section = section.unwrap();
+        let above = match usize::from(section.dir).checked_sub(1) {
+            None => String::new(),
+            Some(at) => format!("{}/", all[at].path),
+        };
+        let path = above + std::str::from_utf8(section.name).unwrap();
+        let is_last = section.listing.is_last;
+        let items = section.listing.map(Result::unwrap);
+        let mut names: Vec<String> = items
+            .filter(|item| !matches!(item.name, b"." | b".."))
+            .map(|item| {
+                assert!(!item.is_open || item.kind == Some(FileType::Regular));
+                let name = String::from_utf8_lossy(item.name);
+                format!("{name}{}", if item.is_open { "*" } else { "" })
+            })
+            .collect();
+        names.sort();
+        all.push(Told { path, is_last, names });
+    }
+    let fds = reply.fd.into_iter().chain(reply.more_fds);
+    let texts = fds.map(|fd| std::io::read_to_string(fs::File::from(fd)).unwrap()).collect();
+    Ok((all, texts))
+}
+
+fn tree<'a>(names: &'a str, dirs: u16, open: u16) -> Op<'a> {
+    let names = TreePath::new(names.as_bytes()).unwrap();
+    Op::ReadTree { names, plus: Plus::Directories, dirs, open }
+}
+
+fn told(path: &str, names: &[&str]) -> Told {
+    let names = names.iter().map(ToString::to_string).collect();
+    Told { path: path.to_owned(), is_last: true, names }
+}
+
+#[test]
+fn directories_come_depth_first_with_their_files() {
+    let dir = TempDir::new();
+    fs::create_dir_all(dir.path("top/a/in/deep")).unwrap();
+    fs::create_dir_all(dir.path("top/b")).unwrap();
+    fs::create_dir_all(dir.path("top/c")).unwrap();
+    fs::write(dir.path("top/a/file"), "A").unwrap();
+    fs::write(dir.path("top/b/file"), "B").unwrap();
+    fs::write(dir.path("secret"), "secret").unwrap();
+    symlink("../../secret", dir.path("top/a/up")).unwrap();
+    symlink("../b", dir.path("top/a/link")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        dir.path("top/a/fifo"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    let client = Client::to_thread(&[(&dir.0, false)]);
+    let a = |file| told("a", &["fifo", file, "in", "link", "up"]);
+    let (all, texts) = ask(&client, "top", tree("a/b", 10, 10)).unwrap();
+    let rest = [told("a/in", &["deep"]), told("a/in/deep", &[]), told("b", &["file*"])];
+    assert_eq!(all, [vec![a("file*")], rest.into()].concat());
+    assert_eq!(texts, ["A", "B"]);
+    // No more directories than were asked for, and none after the last file.
+    let (all, texts) = ask(&client, "top", tree("a/b", 2, 0)).unwrap();
+    assert_eq!((all, texts.len()), (vec![a("file"), told("a/in", &["deep"])], 0));
+    let (all, _) = ask(&client, "top", tree("a/b", 10, 1)).unwrap();
+    assert_eq!(all, [a("file*")]);
+    // What is no directory is refused when it comes first, and left out later.
+    assert_eq!(ask(&client, "top", tree("none/b", 9, 0)).err(), Some(Errno::ENOENT));
+    assert_eq!(ask(&client, "top/a", tree("link", 9, 9)).err(), Some(Errno::ENOTDIR));
+    assert_eq!(ask(&client, "top/a", tree("file", 9, 9)).err(), Some(Errno::ENOTDIR));
+    let (all, _) = ask(&client, "top", tree("c/none/b", 9, 0)).unwrap();
+    assert_eq!(all, [told("c", &[]), told("b", &["file"])]);
+    assert_eq!(ask(&client, "top", tree("", 9, 0)).err(), Some(Errno::EINVAL));
+    // Of what others change nothing is told ahead.
+    let client = Client::to_thread(&[(&dir.0, true)]);
+    assert_eq!(ask(&client, "top", tree("a", 9, 0)).err(), Some(Errno::EINVAL));
+}
+
+#[test]
+fn only_the_first_directory_may_come_in_pieces() {
+    let dir = TempDir::new();
+    for name in ["large", "other"] {
+        fs::create_dir(dir.path(name)).unwrap();
+        for number in 0..2000 {
+            fs::write(dir.path(&format!("{name}/{number:0100}")), "").unwrap();
+        }
+    }
+    fs::create_dir(dir.path("small")).unwrap();
+    let client = Client::to_thread(&[(&dir.0, false)]);
+    let (all, texts) = ask(&client, "", tree("large/small", 9, 9)).unwrap();
+    assert_eq!((all.len(), all[0].is_last, texts.len()), (1, false, 9));
+    assert!(all[0].names.len() > 100);
+    let (all, texts) = ask(&client, "", tree("small/large/other", 9, 9)).unwrap();
+    assert_eq!((all, texts.len()), (vec![told("small", &[])], 0));
+}
+
+#[test]
+fn files_of_a_kernel_interface_are_not_opened() {
+    // A tree of which a part is another mount: what the test may not make, the host has.
+    let proc = std::path::Path::new("/");
+    let client = Client::to_thread(&[(proc, false)]);
+    let (all, texts) = ask(&client, "", tree("proc", 1, 32)).unwrap();
+    assert_eq!((all.len(), texts.len()), (1, 0));
+    assert!(all[0].names.iter().all(|name| !name.ends_with('*')), "{all:?}");
+    assert!(all[0].names.contains(&"version".to_owned()));
+}

@@ -1,0 +1,156 @@
+//! Programs that walk a tree: what they will want next comes along with what they want.
+
+use std::fs;
+use std::path::Path as HostPath;
+
+use super::{Guest, TempDir, in_order};
+
+/// `width` directories with as many in each, and three files in each of these.
+fn plant(dir: &HostPath, width: usize) {
+    for outer in 0..width {
+        for inner in 0..width {
+            let at = dir.join(format!("outer-{outer}/inner-{inner}"));
+            fs::create_dir_all(&at).unwrap();
+            for file in 0..3 {
+                fs::write(at.join(format!("file-{file}")), format!("{outer}.{inner}.{file}"))
+                    .unwrap();
+            }
+        }
+    }
+}
+
+/// Lists everything below `path` depth first, in the order of listings; files go to `visit`.
+fn walk(guest: &Guest, host: &HostPath, path: &str, visit: &mut dyn FnMut(&str)) -> usize {
+    let mut names = guest.list(&format!("{path}/"), 1000);
+    names.retain(|name| name != "." && name != "..");
+    let mut expected = in_order(host);
+    let in_order = expected.clone();
+    expected.sort();
+    assert_eq!(names, expected, "{path}");
+    let mut seen = names.len();
+    for name in in_order {
+        let below = format!("{path}/{name}");
+        if host.join(&name).is_dir() {
+            seen += walk(guest, &host.join(&name), &below, visit);
+        } else {
+            visit(&below);
+        }
+    }
+    seen
+}
+
+#[test]
+fn a_walk_lists_many_directories_at_a_time() {
+    let dir = TempDir::new();
+    plant(&dir.0, 20);
+    let guest = Guest::new(&dir.0, false);
+    let (seen, asked) = guest.requests(|| walk(&guest, &dir.0, "", &mut |_| {}));
+    assert_eq!(seen, 20 + 20 * 20 * 4);
+    assert!(asked < 60, "{asked} round trips for 421 directories");
+    let (_, asked) = guest.requests(|| walk(&guest, &dir.0, "", &mut |_| {}));
+    assert_eq!(asked, 0, "all is known");
+    // Others may change this one between any two steps.
+    let guest = Guest::new(&dir.0, true);
+    let mut removed = 0;
+    walk(&guest, &dir.0, "", &mut |path| {
+        if path.ends_with("file-1") {
+            fs::remove_file(dir.path(&path[1..])).unwrap();
+            removed += 1;
+        }
+    });
+    assert_eq!(removed, 400);
+    walk(&guest, &dir.0, "", &mut |path| assert!(!path.ends_with("file-1"), "{path}"));
+}
+
+#[test]
+fn a_walk_that_reads_files_has_them_opened_along_with_the_listings() {
+    let dir = TempDir::new();
+    plant(&dir.0, 20);
+    let guest = Guest::new(&dir.0, false);
+    let mut files = 0;
+    let mut read = |path: &str| {
+        let text = guest.read(path).unwrap();
+        assert_eq!(text, fs::read_to_string(dir.path(&path[1..])).unwrap());
+        files += 1;
+    };
+    let (_, asked) = guest.requests(|| walk(&guest, &dir.0, "", &mut read));
+    assert_eq!(files, 1200);
+    assert!(asked < 200, "{asked} round trips for 421 directories and 1200 files");
+}
+
+#[test]
+fn who_reads_files_without_their_attributes_is_not_told_any() {
+    let dir = TempDir::new();
+    fs::create_dir(dir.path("first")).unwrap();
+    fs::create_dir(dir.path("second")).unwrap();
+    for number in 0..1500 {
+        fs::write(dir.path(&format!("first/{number}")), "").unwrap();
+    }
+    for number in 0..300 {
+        fs::write(dir.path(&format!("second/{number}")), number.to_string()).unwrap();
+    }
+    let guest = Guest::new(&dir.0, false);
+    // So many attributes for nothing: those of the second directory do not come.
+    guest.list("/first", 1000);
+    guest.list("/second", 1000);
+    let read = || {
+        for name in in_order(&dir.path("second")) {
+            assert_eq!(guest.read(&format!("/second/{name}")).unwrap(), name);
+        }
+    };
+    let ((), asked) = guest.requests(read);
+    assert!(asked < 20, "{asked} round trips for 300 files");
+    let size = guest.at("/second/299").unwrap().inode().attr().unwrap().size;
+    assert_eq!(size, 3, "opening has told it");
+}
+
+#[test]
+fn who_lists_here_and_there_gets_nothing_else() {
+    let dir = TempDir::new();
+    plant(&dir.0, 20);
+    let guest = Guest::new(&dir.0, false);
+    guest.list("/", 1000);
+    let outer = in_order(&dir.0);
+    let mut asked = Vec::new();
+    for name in outer.iter().rev() {
+        guest.list(&format!("/{name}"), 1000);
+        let inner = in_order(&dir.path(name));
+        let last = format!("/{name}/{}", inner.last().unwrap());
+        asked.push(guest.requests(|| guest.list(&last, 1000)).1);
+    }
+    assert_eq!(asked, vec![1; 20], "each is asked for by itself");
+}
+
+#[test]
+fn files_read_in_the_order_of_the_listing_come_along_with_each_other() {
+    let dir = TempDir::new();
+    fs::create_dir(dir.path("many")).unwrap();
+    for number in 0..300 {
+        fs::write(dir.path(&format!("many/{number}")), number.to_string()).unwrap();
+    }
+    let names = in_order(&dir.path("many"));
+    let read = |guest: &Guest, names: &mut dyn Iterator<Item = &String>| {
+        for name in names {
+            assert_eq!(&guest.read(&format!("/many/{name}")).unwrap(), name);
+        }
+    };
+    let guest = Guest::new(&dir.0, false);
+    guest.list("/many", 1000);
+    let ((), asked) = guest.requests(|| read(&guest, &mut names.iter()));
+    assert!(asked < 20, "{asked} round trips in order");
+    let ((), asked) = guest.requests(|| read(&guest, &mut names.iter().rev()));
+    assert_eq!(asked, 0, "descriptors are kept");
+
+    let guest = Guest::new(&dir.0, false);
+    guest.list("/many", 1000);
+    let ((), asked) = guest.requests(|| read(&guest, &mut names.iter().rev()));
+    assert!((280..=300).contains(&asked), "{asked} round trips in reverse: nothing is guessed");
+    // What others may change is opened when it is opened.
+    let guest = Guest::new(&dir.0, true);
+    guest.list("/many", 1000);
+    read(&guest, &mut names.iter().take(100));
+    for name in &names[100..] {
+        fs::write(dir.path(&format!("many/{name}")), "changed").unwrap();
+        assert_eq!(guest.read(&format!("/many/{name}")).unwrap(), "changed");
+    }
+}
