@@ -11,6 +11,9 @@ mod fcntl;
 mod frame;
 mod hostile;
 mod identity;
+mod lent_file;
+mod lent_reads;
+mod lent_sharing;
 mod memory;
 mod misc;
 mod network;
@@ -38,6 +41,8 @@ use support::Test;
 
 const FAMILIES: &[(&str, &[Test])] = &[
     ("read_write", read_write::TESTS),
+    ("lent_reads", lent_reads::TESTS),
+    ("lent_sharing", lent_sharing::TESTS),
     ("directory", directory::TESTS),
     ("memory", memory::TESTS),
     ("process", process::TESTS),

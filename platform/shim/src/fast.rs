@@ -19,7 +19,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::abi::{self, Fast, Global, Slot, kind, state, task};
 use crate::calls;
 use crate::channel::{self, Outcome};
-use crate::{futex, guest_memory, marshal, signal_calls};
+use crate::{futex, guest_memory, loans, marshal, signal_calls};
 
 /// Offset in a slot of register `index` of `gregs`.
 const fn register(index: usize) -> usize {
@@ -443,6 +443,7 @@ extern "C" fn offer(slot: u64) -> u32 {
     let slot = channel::slot_of(slot);
     let result = match slot.number() {
         calls::FUTEX => futex::answer(slot, fast(slot)),
+        calls::READ | calls::PREAD64 => loans::answer(slot, fast(slot)),
         _ => signal_calls::answer(slot, fast(slot)),
     };
     if let Some(result) = result {

@@ -79,6 +79,7 @@ impl SeccompContext {
             nr: op::FORK,
             args: [order.token(), 0, 0, 0, 0, 0],
             file: Some(Arc::clone(region.fd())),
+            loan: None,
         };
         let arrival = self.create(&order, raw).await?;
         let thread = self.shared.adopt_process(arrival, region, order.token(), false)?;
@@ -106,11 +107,12 @@ impl SeccompContext {
         slot.fast().answered.store(0, Relaxed);
         slot.fast().has_mask.store(0, Relaxed);
         slot.fast().actions_version.store(0, Relaxed);
+        slot.fast().lends.store(0, Relaxed);
         head.state.store(state::POSTED, SeqCst);
         let order = self.shared.order_thread(&self.thread);
         let fs_base = new.fs_base.unwrap_or(self.fs_base);
         let args = [u64::from(slot.index()), order.token(), fs_base, 0, 0, 0];
-        let raw = RawOp { nr: op::CLONE_THREAD, args, file: None };
+        let raw = RawOp::new(op::CLONE_THREAD, args);
         let arrival = match self.create(&order, raw).await {
             Ok(arrival) => arrival,
             Err(error) => {

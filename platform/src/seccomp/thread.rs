@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use shim_abi::{answer, kind, sleep, state, task};
 
 use super::listener::Listener;
+use super::loans::Lending;
 use super::process::Process;
 use super::region::SlotRef;
 use super::sys::{self, AfterAddFd};
@@ -66,6 +67,7 @@ pub struct Reply {
     /// The result of a call that came without a signal, when no other register is new.
     pub returned: Option<u64>,
     pub files: Vec<Donation>,
+    pub loans: Vec<Lending>,
 }
 
 /// A descriptor to install in the guest.
@@ -76,6 +78,12 @@ pub struct Donation {
     pub users: Vec<usize>,
     /// It stays there, for the next time.
     pub keep: bool,
+}
+
+impl Reply {
+    fn has_files(&self) -> bool {
+        !self.files.is_empty() || !self.loans.is_empty()
+    }
 }
 
 impl Thread {
@@ -198,7 +206,7 @@ impl Thread {
         }
         link.wants_channel = false;
         // Under the lock: who rings meanwhile is late (rule 5), or waits for an answer that is still to come.
-        if reply.files.is_empty() {
+        if !reply.has_files() {
             self.publish(&reply, 0);
         } else {
             link.pending = Some(reply);
@@ -255,7 +263,7 @@ impl Thread {
 
     /// Publishes a reply to a thread that waits in its doorbell.
     fn answer(&self, listener: &Listener, notification: u64, reply: &Reply) {
-        let Some((last, others)) = reply.files.split_last() else {
+        if !reply.has_files() {
             self.publish(reply, 0);
             if listener.has_others() {
                 // It may have rung on another CPU: pulled here, all guests would end up on one.
@@ -264,9 +272,17 @@ impl Thread {
                 listener.send(notification, 0);
             }
             return;
-        };
+        }
         let is_pulled = listener.pull_here(self.tid);
-        self.donate(listener, notification, reply, last, others);
+        for lending in &reply.loans {
+            lending.install(listener, notification);
+        }
+        if let Some((last, others)) = reply.files.split_last() {
+            self.donate(listener, notification, reply, last, others);
+        } else {
+            self.publish(reply, 0);
+            listener.send(notification, 0);
+        }
         if is_pulled {
             listener.let_go(self.tid);
         }
@@ -374,6 +390,10 @@ impl Kicker for Thread {
 
     fn is_asleep(&self) -> bool {
         self.slot.head().asleep.load(Ordering::Relaxed) != sleep::AWAKE
+    }
+
+    fn set_lends(&self, lends: bool) {
+        self.slot.fast().lends.store(u32::from(lends), Ordering::SeqCst);
     }
 
     fn share_signals(self: Arc<Self>) -> Option<Arc<dyn SharedSignals>> {

@@ -142,6 +142,14 @@ impl RunState {
         }
     }
 
+    /// Whether what is lent to its address space is of the thread's descriptors. While it stands still.
+    pub fn set_lends(&self, lends: bool) {
+        let kicker = self.kicker.lock().clone();
+        if let Some(kicker) = kicker {
+            kicker.set_lends(lends);
+        }
+    }
+
     /// Guest code is about to run.
     pub fn enter_guest(&self) {
         self.in_guest.store(true, Ordering::SeqCst);
