@@ -7,14 +7,17 @@
 //! | `io_buf` | sources and sinks of bytes, wherever the bytes live |
 //! | `cred` | credentials, capabilities, permission checks |
 //! | `clock` | instants and the `Clock` trait |
+//! | `lent` | positions of files that are lent to guest code |
 
 #![forbid(unsafe_code)]
 
 pub mod clock;
 pub mod cred;
 pub mod io_buf;
+pub mod lent;
 pub mod lock;
 pub mod wait;
 
 pub use io_buf::{Sink, Source};
+pub use lent::Lent;
 pub use wait::{Observer, WaitQueue};

@@ -9,6 +9,7 @@ use std::task::{Context as TaskContext, Poll};
 use abi::arch::{Call, Registers};
 use abi::signal::{SigAction, SigStack, Signal};
 use abi::{Errno, UserAddr};
+use base::Lent;
 
 /// A future of a rare operation.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -78,6 +79,16 @@ pub enum Backing {
     },
 }
 
+/// A file that is lent to an address space: guest code reads it without a call, from the position that it is given on. Once
+/// it is begun ([`HostOp::Lend`]); until then whoever has the position keeps it.
+pub trait Loan: Lent + std::fmt::Debug {
+    /// The platform's number for it.
+    fn descriptor(&self) -> u32;
+
+    /// For the platform: the file is where guest code reads it.
+    fn installed(&self);
+}
+
 /// A host call to be executed inside the address space, on the sentry's order. Addresses are page aligned and
 /// were checked against the task's range by the caller.
 #[derive(Debug, Clone)]
@@ -123,6 +134,11 @@ pub enum HostOp {
     /// Leaves a descriptor in the guest, so that mapping it later costs less. Only a hint.
     Hold {
         fd: Arc<OwnedFd>,
+    },
+    /// Begins a loan (see [`AddressSpace::lend`]), for the file that it was made with.
+    Lend {
+        fd: Arc<OwnedFd>,
+        loan: Arc<dyn Loan>,
     },
     /// The vector state a program starts with. Use [`Context::reset_xstate`].
     ResetVectors,
@@ -224,6 +240,11 @@ pub trait AddressSpace: Send + Sync {
         file: BorrowedFd<'_>,
         pos: u64,
     ) -> Option<Result<(usize, usize), Errno>>;
+
+    /// Prepares a loan of a file of the host to guest code, which knows it by the descriptor `number`. The caller sees to it
+    /// that it ends before the number means another file. `None`: the platform cannot, or the file is not one that everybody
+    /// may read.
+    fn lend(&self, number: u32, file: BorrowedFd<'_>) -> Option<Arc<dyn Loan>>;
 
     /// Several ranges in one host call, in order; returns the total of bytes.
     fn read_vectored(&self, ranges: &[(UserAddr, usize)], into: &mut [u8]) -> usize;
@@ -421,6 +442,9 @@ pub trait Kicker: Send + Sync {
 
     /// Whether it waits without the sentry, or so it says.
     fn is_asleep(&self) -> bool;
+
+    /// Whether what is lent to the address space is what the context means by those descriptors. While it stands still only.
+    fn set_lends(&self, lends: bool);
 
     /// Lets guest code change its blocked signals without a call. While it stands still only; `None`: the platform
     /// cannot. To be given up when the context ends: what it stands for may then be another's.

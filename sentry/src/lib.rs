@@ -13,6 +13,7 @@
 //! | `signal` | queues, masks, actions, delivery, frames, stops |
 //! | `mm` | VMA tree, mmap family, brk, user copies |
 //! | `loader` | ELF, scripts, initial stack, auxv |
+//! | `loans` | files that guest code reads by itself |
 //! | `io_wait` | the one loop that makes files block |
 //! | `socket` | sockets as files |
 //! | `futex`, `time` | futex queues; clocks and timers |
@@ -32,6 +33,7 @@ pub mod futex;
 pub mod io_wait;
 pub mod kernel;
 pub mod loader;
+mod loans;
 pub mod lock_order;
 pub mod mm;
 pub mod proc_view;

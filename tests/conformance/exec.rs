@@ -38,6 +38,12 @@ pub fn helper(args: &[&str]) -> ExitCode {
         ),
         ["cwd"] => println!("{}", std::env::current_dir().unwrap_or_default().display()),
         ["signals"] => return ExitCode::from(signals_after_exec()),
+        ["lent", numbers @ ..] => {
+            let numbers: Vec<i32> = numbers.iter().filter_map(|text| text.parse().ok()).collect();
+            let &[fd, closed, at] = numbers.as_slice() else { return ExitCode::from(97) };
+            let is_right = crate::lent_reads::after_exec(fd, closed, at);
+            return ExitCode::from(u8::from(!is_right));
+        }
         ["count"] => println!("{}", std::env::args().count()),
         _ => return ExitCode::from(98),
     }

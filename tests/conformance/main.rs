@@ -12,6 +12,9 @@ mod frame;
 mod hostile;
 mod identity;
 mod layout;
+mod lent_file;
+mod lent_reads;
+mod lent_sharing;
 mod memory;
 mod misc;
 mod network;
@@ -39,6 +42,8 @@ use support::Test;
 
 const FAMILIES: &[(&str, &[Test])] = &[
     ("read_write", read_write::TESTS),
+    ("lent_reads", lent_reads::TESTS),
+    ("lent_sharing", lent_sharing::TESTS),
     ("directory", directory::TESTS),
     ("memory", memory::TESTS),
     ("process", process::TESTS),

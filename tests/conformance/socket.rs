@@ -50,7 +50,7 @@ fn shutdown_ends_a_direction() {
     fails!(libc::EINVAL, shutdown(a, 9));
 }
 
-fn send_descriptor(socket: i32, fd: i32) {
+pub fn send_descriptor(socket: i32, fd: i32) {
     let mut byte = 1_u8;
     let mut iov = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     let mut control = [0_u64; 3];
@@ -70,7 +70,7 @@ fn send_descriptor(socket: i32, fd: i32) {
     }
 }
 
-fn receive_descriptor(socket: i32) -> i32 {
+pub fn receive_descriptor(socket: i32) -> i32 {
     let mut byte = 0_u8;
     let mut iov = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
     let mut control = [0_u64; 3];

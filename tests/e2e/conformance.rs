@@ -10,6 +10,8 @@ use sandbox_tests::{Output, Who, binaries, program};
 
 const FAMILIES: &[&str] = &[
     "read_write",
+    "lent_reads",
+    "lent_sharing",
     "directory",
     "memory",
     "process",
@@ -104,6 +106,7 @@ macro_rules! families {
 }
 
 families! {
-    read_write directory memory process signal signal_calls frame thread layout private_futex time poll identity call_sites stat pipe socket network
+    read_write lent_reads lent_sharing directory memory process signal signal_calls frame thread layout private_futex time poll identity call_sites stat pipe socket
+    network
     exec misc fcntl timer terminal watch proc hostile
 }

@@ -20,6 +20,7 @@ mod dying;
 mod isolation;
 mod languages;
 mod layers;
+mod lent_reads;
 mod options;
 mod shell;
 mod system;

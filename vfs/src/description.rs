@@ -13,6 +13,7 @@ use crate::context::VfsCx;
 use crate::dentry::Path;
 use crate::file::{CURRENT_POSITION, DirEntry, FileOps, Whence};
 use crate::inode::Inode;
+use crate::loans::{Habit, Place, Position};
 use crate::lock_order;
 use crate::mount::MountFlags;
 use crate::notify::{self, Events};
@@ -29,7 +30,8 @@ pub struct File {
     path: Path,
     /// `O_*` status flags and access mode (without creation flags and `O_CLOEXEC`).
     flags: AtomicU32,
-    pos: Mutex<u64, lock_order::FilePosition>,
+    pos: Mutex<Place, lock_order::FilePosition>,
+    habit: Habit,
     /// Set by the first lock operation.
     locks: OnceLock<Arc<InodeLocks>>,
 }
@@ -50,7 +52,8 @@ impl File {
             inode,
             path,
             flags: AtomicU32::new(kept.bits()),
-            pos: Mutex::new(0),
+            pos: Mutex::default(),
+            habit: Habit::default(),
             locks: OnceLock::new(),
         })
     }
@@ -78,6 +81,8 @@ impl File {
             | OpenFlags::DIRECT
             | OpenFlags::NOATIME
             | OpenFlags::NONBLOCK;
+        // What is lent is of plain flags.
+        self.end_loan();
         let kept = self.flags() - settable;
         self.flags.store((kept | (new & settable)).bits(), Ordering::Relaxed);
     }
@@ -92,9 +97,36 @@ impl File {
         !self.flags().contains(OpenFlags::NOATIME) && !self.path.mount.flags().intersects(quiet)
     }
 
-    /// The position lock; held over a whole read or write as Linux does (f_pos_lock).
-    pub fn position(&self) -> &Mutex<u64, lock_order::FilePosition> {
-        &self.pos
+    /// The position; held over a whole read or write as Linux does (f_pos_lock).
+    pub fn position(&self) -> Position<'_> {
+        Position::of(&self.pos)
+    }
+
+    /// Notes a read that was made by a call. True: it is to be looked whether the file can be lent to guest code, or is.
+    pub fn note_read(&self, count: usize) -> bool {
+        self.habit.note(count)
+    }
+
+    /// Points for the reads so far: one each, more for large ones.
+    pub fn reading_score(&self) -> u32 {
+        self.habit.score()
+    }
+
+    /// It is not to be thought of again.
+    pub fn never_lend(&self) {
+        self.habit.never();
+    }
+
+    pub(crate) fn note_loan(&self) {
+        self.habit.lent();
+    }
+
+    /// Guest code reads it by calls only, from now on; when that is over already, reads count for a new loan again.
+    pub fn end_loan(&self) {
+        if self.habit.is_lent() {
+            self.position().end_loan();
+            self.habit.ended();
+        }
     }
 
     pub(crate) fn locks(&self, make: impl FnOnce() -> Arc<InodeLocks>) -> &Arc<InodeLocks> {
@@ -129,7 +161,7 @@ impl File {
         let count = if let Some(pos) = self.fixed_position() {
             self.ops.read(cx, self, sink, pos)?
         } else {
-            let mut pos = self.pos.lock();
+            let mut pos = self.position();
             let count = self.ops.read(cx, self, sink, *pos)?;
             *pos = pos.saturating_add(count as u64);
             count
@@ -148,7 +180,7 @@ impl File {
         let count = if let Some(pos) = self.fixed_position() {
             self.ops.write(cx, self, source, pos)?
         } else {
-            let mut pos = self.pos.lock();
+            let mut pos = self.position();
             let count = self.write_at(cx, source, *pos)?;
             *pos = if self.flags().contains(OpenFlags::APPEND) && count > 0 {
                 self.inode.attr()?.size
@@ -225,7 +257,7 @@ impl File {
         if self.ops.keeps_position() {
             return self.ops.seek(self, offset, whence);
         }
-        let mut pos = self.pos.lock();
+        let mut pos = self.position();
         let new = match whence {
             Whence::Set => u64::try_from(offset).map_err(|_| Errno::EINVAL)?,
             Whence::Current => pos.checked_add_signed(offset).ok_or(Errno::EINVAL)?,
@@ -254,7 +286,7 @@ impl File {
         if self.inode.file_type() != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
-        let mut pos = self.pos.lock();
+        let mut pos = self.position();
         if self.path.dentry.is_deleted() {
             return Err(Errno::ENOENT);
         }

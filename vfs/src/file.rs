@@ -157,6 +157,11 @@ pub trait FileOps: Send + Sync + Any {
         Err(Errno::ENODEV)
     }
 
+    /// A descriptor of the host whose bytes are this file's, all of them at their offsets, as long as it says so.
+    fn lendable(&self) -> Option<Arc<OwnedFd>> {
+        None
+    }
+
     /// Extra lines of /proc/PID/fdinfo/N.
     fn fdinfo(&self) -> String {
         String::new()

@@ -1,28 +1,49 @@
 //! Descriptor tables. See open(2), dup(2), close_range(2).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::ids::Fd;
 use abi::open::OpenFlags;
 use abi::{Errno, Result};
+use base::Lent;
 use base::lock::Mutex;
 
 use crate::file::File;
-use crate::lock_order;
+use crate::loans::Loan;
+use crate::{lock_order, notify};
 
 /// Descriptors of a process (or of several, CLONE_FILES).
-#[derive(Default)]
 pub struct FdTable {
+    /// Never that of another.
+    id: u64,
     inner: Mutex<Slots, lock_order::FileTable>,
 }
 
-#[derive(Clone)]
 struct Slot {
     file: Arc<File>,
     cloexec: bool,
+    /// Guest code reads it by itself; ends with the slot.
+    loan: Option<Loan>,
 }
 
-#[derive(Default, Clone)]
+impl Slot {
+    fn new(file: Arc<File>, cloexec: bool) -> Self {
+        Self { file, cloexec, loan: None }
+    }
+
+    /// What was in the slot, once it is out of it.
+    fn into_file(self) -> Arc<File> {
+        drop(self.loan);
+        self.file
+    }
+
+    fn is_lent(&self) -> bool {
+        self.loan.as_ref().is_some_and(|loan| !loan.is_over())
+    }
+}
+
+#[derive(Default)]
 struct Slots {
     list: Vec<Option<Slot>>,
     /// No slot below is free.
@@ -57,6 +78,25 @@ impl Slots {
         old
     }
 
+    /// The file gets another descriptor.
+    fn share(&mut self, fd: Fd) -> Result<Arc<File>> {
+        let slot = self.get_mut(fd)?;
+        slot.loan = None;
+        Ok(Arc::clone(&slot.file))
+    }
+
+    fn end_loans(&mut self) {
+        self.list.iter_mut().flatten().for_each(|slot| slot.loan = None);
+    }
+
+    /// An independent copy: of what is in it, too, so that nothing stays lent.
+    fn duplicate(&mut self) -> Self {
+        self.end_loans();
+        let copy = |slot: &Slot| Slot::new(Arc::clone(&slot.file), slot.cloexec);
+        let list = self.list.iter().map(|slot| slot.as_ref().map(copy)).collect();
+        Self { list, lowest_free: self.lowest_free }
+    }
+
     fn take(&mut self, at: usize) -> Option<Slot> {
         let old = self.list.get_mut(at)?.take();
         if old.is_some() {
@@ -69,7 +109,50 @@ impl Slots {
 impl FdTable {
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::default()
+        Self::with(Slots::default())
+    }
+
+    fn with(slots: Slots) -> Arc<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { id, inner: Mutex::new(slots) })
+    }
+
+    /// Tells it from all others there ever are; not 0.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Lends the file of a descriptor, of which the caller has one reference: true when it is its file, nobody else has a
+    /// reference, and nothing speaks against it.
+    pub fn lend(&self, fd: Fd, file: &Arc<File>, lent: &Arc<dyn Lent>) -> bool {
+        let mut position = file.position();
+        let mut slots = self.inner.lock();
+        let Ok(slot) = slots.get_mut(fd) else { return false };
+        if !Arc::ptr_eq(&slot.file, file) || Arc::strong_count(file) != 2 || slot.is_lent() {
+            return false;
+        }
+        slot.loan = Some(Loan::new(file.inode(), Arc::clone(lent)));
+        // Now, for who makes such a reason looks for loans then.
+        if notify::is_watched() || file.ops().lendable().is_none() {
+            slot.loan = None;
+            return false;
+        }
+        file.note_loan();
+        position.lend(Arc::clone(lent));
+        true
+    }
+
+    /// Whether guest code reads that file by itself.
+    #[must_use]
+    pub fn is_lent(&self, fd: Fd) -> bool {
+        self.inner.lock().get(fd).is_ok_and(Slot::is_lent)
+    }
+
+    /// Ends all loans: another program is to begin.
+    pub fn end_loans(&self) {
+        self.inner.lock().end_loans();
     }
 
     /// Puts `file` at the lowest free descriptor that is at least `lowest` and below `limit` (RLIMIT_NOFILE).
@@ -77,6 +160,8 @@ impl FdTable {
     /// # Errors
     /// `EMFILE`; `EINVAL` when `lowest` itself is out of bounds, as F_DUPFD says.
     pub fn install(&self, file: Arc<File>, cloexec: bool, lowest: Fd, limit: u64) -> Result<Fd> {
+        // Perhaps it has another descriptor already.
+        file.end_loan();
         let limit = usize::try_from(limit.min(i32::MAX as u64)).map_err(|_| Errno::EMFILE)?;
         let from = usize::try_from(lowest.0).map_err(|_| Errno::EINVAL)?;
         if from > 0 && from >= limit {
@@ -89,7 +174,7 @@ impl FdTable {
             drop(slots);
             return Err(Errno::EMFILE);
         }
-        slots.put(at, Slot { file, cloexec });
+        slots.put(at, Slot::new(file, cloexec));
         i32::try_from(at).map(Fd).map_err(|_| Errno::EMFILE)
     }
 
@@ -116,7 +201,9 @@ impl FdTable {
     /// `EBADF`.
     pub fn close(&self, fd: Fd) -> Result<Arc<File>> {
         let at = usize::try_from(fd.0).map_err(|_| Errno::EBADF)?;
-        self.inner.lock().take(at).map(|slot| slot.file).ok_or(Errno::EBADF)
+        // Under the lock: the number may be given out anew right after.
+        let mut slots = self.inner.lock();
+        slots.take(at).map(Slot::into_file).ok_or(Errno::EBADF)
     }
 
     /// Makes `new` the same file as `old`; returns what `new` was before. With `old == new` only checks `old`
@@ -127,14 +214,15 @@ impl FdTable {
     pub fn dup_to(&self, old: Fd, new: Fd, cloexec: bool, limit: u64) -> Result<Option<Arc<File>>> {
         let at = usize::try_from(new.0).map_err(|_| Errno::EBADF)?;
         let mut slots = self.inner.lock();
-        let file = Arc::clone(&slots.get(old)?.file);
+        slots.get(old)?;
         if at as u64 >= limit {
             return Err(Errno::EBADF);
         }
         if old == new {
             return Ok(None);
         }
-        Ok(slots.put(at, Slot { file, cloexec }).map(|slot| slot.file))
+        let file = slots.share(old)?;
+        Ok(slots.put(at, Slot::new(file, cloexec)).map(Slot::into_file))
     }
 
     /// Closes `first..=last` and returns the files.
@@ -142,7 +230,7 @@ impl FdTable {
     pub fn close_range(&self, first: u32, last: u32) -> Vec<Arc<File>> {
         let mut slots = self.inner.lock();
         let end = slots.list.len().min(last as usize + 1);
-        (first as usize..end).filter_map(|at| slots.take(at)).map(|slot| slot.file).collect()
+        (first as usize..end).filter_map(|at| slots.take(at)).map(Slot::into_file).collect()
     }
 
     /// CLOSE_RANGE_CLOEXEC.
@@ -184,7 +272,7 @@ impl FdTable {
         let mut taken = Vec::new();
         for at in 0..slots.list.len() {
             if slots.list[at].as_ref().is_some_and(&wanted) {
-                taken.extend(slots.take(at).map(|slot| slot.file));
+                taken.extend(slots.take(at).map(Slot::into_file));
             }
         }
         taken
@@ -193,7 +281,8 @@ impl FdTable {
     /// An independent copy, for fork and CLOSE_RANGE_UNSHARE.
     #[must_use]
     pub fn duplicate(&self) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::new(self.inner.lock().clone()) })
+        let copy = self.inner.lock().duplicate();
+        Self::with(copy)
     }
 
     /// The open descriptors in rising order, for /proc/PID/fd.

@@ -10,6 +10,7 @@
 //! | `mount`, `mount_namespace` | filesystems at places |
 //! | `ops` | what system calls do with paths: open, create, rename, attributes |
 //! | `file_table` | descriptors |
+//! | `loans` | files that guest code reads by itself |
 //! | `text_busy` | files that run as programs |
 //! | `record_lock` | flock(2), POSIX and open-file-description locks |
 //! | `notify` | who is told about changes (inotify) |
@@ -30,6 +31,7 @@ pub mod file_table;
 pub mod filesystem;
 pub mod fs;
 pub mod inode;
+mod loans;
 pub mod lock_order;
 pub mod mount;
 pub mod mount_namespace;
@@ -50,6 +52,7 @@ pub use file::{File, FileOps};
 pub use file_table::FdTable;
 pub use filesystem::FileSystem;
 pub use inode::Inode;
+pub use loans::Position;
 pub use mount::{Mount, MountFlags};
 pub use mount_namespace::MountNamespace;
 pub use path::LookupFlags;

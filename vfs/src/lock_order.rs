@@ -47,6 +47,8 @@ base::lock_levels! {
     RecordLocks,
     /// FIFOs that are open somewhere, by device and inode.
     FifoTable,
+    /// All files that are lent to guest code.
+    Loans,
     /// Bounds of a gofer filesystem's caches.
     GoferCaches,
     /// A connection to the gofer, for one round trip. A leaf.

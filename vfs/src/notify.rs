@@ -12,6 +12,7 @@ use base::lock::Mutex;
 
 use crate::dentry::{Dentry, Path};
 use crate::inode::Inode;
+use crate::loans;
 use crate::lock_order;
 
 bitflags::bitflags! {
@@ -87,6 +88,8 @@ pub fn watch(inode: &Arc<dyn Inode>, mask: Events, watcher: Arc<dyn Watcher>) ->
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     TABLE.lock().entry(key(inode)).or_default().push(Entry { id, mask, watcher });
     COUNT.fetch_add(1, Ordering::SeqCst);
+    // What guest code reads by itself nobody would hear of.
+    loans::end_all();
     Watch { inode: Arc::clone(inode), id }
 }
 
@@ -119,7 +122,7 @@ impl Drop for Watch {
 /// False when there are no watches at all.
 #[must_use]
 pub fn is_watched() -> bool {
-    COUNT.load(Ordering::Relaxed) > 0
+    COUNT.load(Ordering::SeqCst) > 0
 }
 
 /// A fresh cookie for a pair of move events.

@@ -43,6 +43,10 @@ pub const STATE_OFFSET: u64 = 0x1_c000;
 /// Within a slot: where a new thread's stack pointer starts, well below the frame that the sentry prepared.
 pub const START_STACK_OFFSET: u64 = 0x9000;
 
+/// The last slot is no thread's: it has [`Loans`].
+pub const LOANS_SLOT: u32 = MAX_SLOTS - 1;
+pub const LOANS_ADDR: u64 = CHANNEL_ADDR + SLOT_SIZE * LOANS_SLOT as u64;
+
 /// getppid(2) from the shim's text means: look here. The filter turns it into a notification. A call that everybody
 /// allows, because an outer sandbox that answers an unknown number with an errno would have precedence.
 pub const DOORBELL: u32 = 110;
@@ -138,6 +142,8 @@ pub mod op {
     pub const LOAD_STATE: u64 = 0x1_0007;
     /// A copy of the process with token argument 0; `result`: pid.
     pub const FORK: u64 = 0x1_0004;
+    /// Closes the lent descriptors whose places are the bits of argument 0, as far as they are there.
+    pub const CLOSE_LOANS: u64 = 0x1_0008;
 }
 
 /// The thread pointer of who makes a thread, where guest code may set it itself.
@@ -335,6 +341,8 @@ pub struct Fast {
     pub notes: [Note; MAX_NOTES],
     /// RLIMIT_STACK, soft and hard. While the sentry writes it, or does not tell, the hard one is 0.
     pub stack_limit: [AtomicU64; 2],
+    /// Not zero: the thread's descriptors are those of [`Loans`]. Written by the sentry while guest code stands still.
+    pub lends: AtomicU32,
 }
 
 /// A call that the shim has carried out: its number, address and length; mprotect(2) is to `PROT_READ`.
@@ -392,6 +400,51 @@ impl Fast {
     }
 }
 
+/// Host descriptors that are lent to a process, so that its shim reads by itself: a word for each descriptor number of the
+/// guest. 0: not lent, or the sentry has the position now. Else the position, the place of the host descriptor, and the
+/// loan's generation, which says whether it is still the same one.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Loans {
+    pub words: [AtomicU64; Loans::DESCRIPTORS],
+}
+
+impl Loans {
+    pub const DESCRIPTORS: usize = 512;
+    /// Host descriptors from this number on are lent ones: above all others of a guest process, and below 64, beyond which the
+    /// host would have to make its table larger (with several threads it waits for some milliseconds then).
+    pub const FIRST_FD: u32 = 32;
+    /// So many.
+    pub const PLACES: u32 = 32;
+    const POSITION_BITS: u32 = 40;
+    const PLACE_SHIFT: u32 = Self::POSITION_BITS;
+    const GENERATION_SHIFT: u32 = Self::PLACE_SHIFT + 5;
+    /// Largest position that can be lent.
+    pub const MOST_POSITION: u64 = (1 << Self::POSITION_BITS) - 1;
+    /// Generations are from 1 to this.
+    pub const MOST_GENERATION: u64 = (1 << (64 - Self::GENERATION_SHIFT)) - 1;
+
+    pub const fn word(generation: u64, place: u32, position: u64) -> u64 {
+        generation << Self::GENERATION_SHIFT
+            | (place as u64) << Self::PLACE_SHIFT
+            | position & Self::MOST_POSITION
+    }
+
+    pub const fn position(word: u64) -> u64 {
+        word & Self::MOST_POSITION
+    }
+
+    /// The host descriptor.
+    pub const fn descriptor(word: u64) -> u64 {
+        Self::FIRST_FD as u64 + (word >> Self::PLACE_SHIFT & (Self::PLACES as u64 - 1))
+    }
+
+    /// Whether both are of one loan.
+    pub const fn are_one(a: u64, b: u64) -> bool {
+        a >> Self::PLACE_SHIFT == b >> Self::PLACE_SHIFT
+    }
+}
+
 /// Guest memory that a call gives, and its place in the slot.
 #[repr(C)]
 #[derive(Debug)]
@@ -412,6 +465,8 @@ const _: () = assert!(offset_of!(Slot, ops) == 512);
 const _: () = assert!(MAX_OPS as u32 <= task::OPS && MAX_COPIES as u32 <= task::COPIES);
 const _: () = assert!(offset_of!(Fast, registers) == 40);
 const _: () = assert!(size_of::<Slot>() as u64 == FAST_OFFSET);
+const _: () = assert!(Loans::PLACES == 32 && Loans::FIRST_FD + Loans::PLACES <= 64);
+const _: () = assert!(size_of::<Loans>() as u64 <= SLOT_SIZE);
 // The rest is the stack.
 const _: () = assert!(FAST_OFFSET + size_of::<Fast>() as u64 + 0x1000 <= FAST_STACK_TOP);
 const _: () = assert!(size_of::<Global>() as u64 <= GLOBAL_SIZE);

@@ -19,7 +19,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::abi::{self, Fast, Global, Slot, kind, state, task};
 use crate::calls;
 use crate::channel::{self, Outcome};
-use crate::{futex, marshal, memory_calls, signal_calls, start_calls, vectors};
+use crate::{futex, loans, marshal, memory_calls, signal_calls, start_calls, vectors};
 
 /// Offset in a slot of register `index` of `gregs`.
 const fn register(index: usize) -> usize {
@@ -401,6 +401,7 @@ extern "C" fn offer(slot: u64) -> u32 {
     let slot = channel::slot_of(slot);
     let result = match slot.number() {
         calls::FUTEX => futex::answer(slot, fast(slot)),
+        calls::READ | calls::PREAD64 => loans::answer(slot, fast(slot)),
         memory_calls::MPROTECT | calls::MUNMAP => memory_calls::answer(slot, fast(slot)),
         _ => signal_calls::answer(slot, fast(slot))
             .or_else(|| start_calls::answer(slot, fast(slot))),

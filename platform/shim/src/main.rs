@@ -33,6 +33,7 @@ mod clone;
 mod fast;
 mod futex;
 mod guest_memory;
+mod loans;
 mod marshal;
 mod memory_calls;
 mod signal_calls;

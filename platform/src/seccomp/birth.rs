@@ -101,6 +101,7 @@ impl SeccompContext {
             nr: op::FORK,
             args: [order.token(), 0, 0, 0, 0, 0],
             file: Some(Arc::clone(region.fd())),
+            loan: None,
         };
         let (arrival, place) = self.create(&order, raw).await?;
         let thread = self.shared.adopt_process(arrival, region, order.token(), false)?;
@@ -134,7 +135,7 @@ impl SeccompContext {
         let own = if self.shared.has_fsgsbase { shim_abi::INHERIT_FS } else { self.fs_base };
         let fs_base = new.fs_base.unwrap_or(own);
         let args = [u64::from(slot.index()), order.token(), fs_base, 0, 0, 0];
-        let raw = RawOp { nr: op::CLONE_THREAD, args, file: None };
+        let raw = RawOp::new(op::CLONE_THREAD, args);
         let (arrival, place) = match self.create(&order, raw).await {
             Ok(arrived) => arrived,
             Err(error) => {
@@ -195,4 +196,5 @@ fn forget_predecessor(slot: &SlotRef) {
     slot.fast().noted.store(0, Relaxed);
     slot.fast().note_count.store(0, Relaxed);
     slot.fast().stack_limit[1].store(0, Relaxed);
+    slot.fast().lends.store(0, Relaxed);
 }

@@ -98,6 +98,8 @@ pub struct SeccompContext {
     ended_wait: Option<u64>,
     /// What the shim did on its own, not told yet.
     notes: Vec<Note>,
+    /// Places of loans that the guest was told to close before it goes on.
+    closing: u32,
 }
 
 impl SeccompContext {
@@ -142,6 +144,7 @@ impl SeccompContext {
             owes_resume: false,
             ended_wait: None,
             notes: Vec::new(),
+            closing: 0,
         }
     }
 
@@ -365,7 +368,7 @@ impl Context for SeccompContext {
                 return Ok(Err(Errno::EFAULT));
             }
             let args = [addr.0, u64::from(expected), u64::from(new), 0, 0, 0];
-            let result = self.run_one(RawOp { nr: op::COMPARE_EXCHANGE, args, file: None }).await?;
+            let result = self.run_one(RawOp::new(op::COMPARE_EXCHANGE, args)).await?;
             Ok(result.map(|previous| previous as u32))
         })
     }
@@ -387,7 +390,7 @@ impl Context for SeccompContext {
             let (count, bitset) = (u64::from(count.min(i32::MAX as u32)), u64::from(bitset));
             let args = [addr.0, WAKE_BITSET_PRIVATE, count, 0, 0, bitset];
             let nr = libc::SYS_futex.cast_unsigned();
-            let woken = self.run_one(RawOp { nr, args, file: None }).await?;
+            let woken = self.run_one(RawOp::new(nr, args)).await?;
             // More than were asked for would be the guest's lie.
             Ok(woken.map_or(0, |woken| woken.min(count) as usize))
         })

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use host::bpf::{Assembler, Instruction, Label, Test, Word};
+use shim_abi::Loans;
 
 const RET_KILL_PROCESS: u32 = 0x8000_0000;
 const RET_TRAP: u32 = 0x0003_0000;
@@ -26,13 +27,18 @@ enum Rule {
     Within(u32, u32),
     /// Less than this.
     Below(u32, u32),
+    /// At least the first, less than the second.
+    Between(u32, u32, u32),
 }
 
 /// What the shim may call. Each row with its reason.
 const ALLOWED: &[(i64, &[Rule])] = &[
     // First, for it is on every way back to guest code.
     (libc::SYS_rt_sigreturn, &[]),
-    // The sentry's orders on memory. Descriptors in a stub are only there to be mapped. No locked, huge or
+    // Of lent descriptors, which are of files that everybody may read: what the guest may ask of the sentry as well. A guest
+    // that keeps what it was to close could move other descriptors there: those it can map to read them, too.
+    (libc::SYS_pread64, &[Rule::Between(0, LENT.start, LENT.end)]),
+    // The sentry's orders on memory. Descriptors in a stub are only there to be mapped (or read, above). No locked, huge or
     // prefaulted memory: that would spend the host's without the sentry's knowledge.
     (libc::SYS_mmap, &[Rule::Within(2, 7), Rule::Within(3, MMAP_FLAGS)]),
     (libc::SYS_munmap, &[]),
@@ -61,6 +67,9 @@ const ASKED: &[(i64, &[Rule])] = &[
     (libc::SYS_clone, &[Rule::Is(0, shim_abi::THREAD_CLONE_FLAGS)]),
     (libc::SYS_clone, &[Rule::Is(0, shim_abi::PROCESS_CLONE_FLAGS)]),
 ];
+
+/// Numbers of lent descriptors.
+const LENT: Range<u32> = Loans::FIRST_FD..Loans::FIRST_FD + Loans::PLACES;
 
 /// SHARED, PRIVATE, FIXED, ANONYMOUS, NORESERVE.
 const MMAP_FLAGS: u32 = 0x01 | 0x02 | 0x10 | 0x20 | 0x4000;
@@ -139,6 +148,13 @@ fn assemble(asm: &mut Assembler, rule: Rule, mismatch: Label) {
             asm.and(!bits);
             asm.jump_unless(Test::Equal(0), mismatch);
         }
+        Rule::Between(arg, from, to) => {
+            asm.load(Word::ArgHigh(arg));
+            asm.jump_unless(Test::Equal(0), mismatch);
+            asm.load(Word::ArgLow(arg));
+            asm.jump_unless(Test::AtLeast(from), mismatch);
+            asm.jump_if(Test::AtLeast(to), mismatch);
+        }
         Rule::Below(arg, limit) => {
             asm.load(Word::ArgLow(arg));
             asm.jump_if(Test::AtLeast(limit), mismatch);
@@ -212,6 +228,9 @@ mod tests {
         let mmap = |prot, flags| verdict(libc::SYS_mmap, IN, [0, 0, prot, flags, 0, 0]);
         assert_eq!(mmap(7, 0x32), RET_ALLOW);
         assert_eq!(mmap(7, 0x4_0032), RET_KILL_PROCESS);
+        let pread = |fd| verdict(libc::SYS_pread64, IN, [fd, 0, 1, 0, 0, 0]);
+        assert_eq!([32, 63].map(pread), [RET_ALLOW; 2]);
+        assert_eq!([0, 31, 64, 32 | 1 << 32, u64::MAX].map(pread), [RET_KILL_PROCESS; 5]);
         let prctl = |option, arg| verdict(libc::SYS_prctl, IN, [option, arg, 0, 0, 0, 0]);
         assert_eq!(prctl(1, 9), RET_ALLOW);
         assert_eq!(prctl(1, 0), RET_KILL_PROCESS);

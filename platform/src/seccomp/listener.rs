@@ -241,6 +241,11 @@ impl Listener {
         let _ = rustix::thread::sched_setaffinity(None, &own);
     }
 
+    /// Installs a descriptor under this number, in the stead of what is there.
+    pub fn add_fd_as(&self, notification: u64, fd: RawFd, number: u32) -> Result<(), Errno> {
+        self.add_fd(notification, fd, AfterAddFd::KeepAs(number)).map(drop)
+    }
+
     pub fn add_fd(&self, notification: u64, fd: RawFd, after: AfterAddFd) -> Result<u32, Errno> {
         loop {
             match sys::notif_addfd(self.fd.as_fd(), notification, fd, after) {

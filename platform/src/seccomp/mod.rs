@@ -74,8 +74,8 @@
 //!    is one of them, answered with new registers. Nobody but the shim's `LOAD_STATE` can bring it the creator's vector state, which
 //!    calls that make threads leave in the creator's slot.
 //! 10. Descriptors that can be written are in a guest only while it maps them: the shim closes each before guest code
-//!     runs again. A few that can only be read stay, so that the next mapping of the file needs no ring: they are good
-//!     for nothing else.
+//!     runs again. A few that can only be read stay, so that the next mapping of the file needs no ring, or as long as they
+//!     are lent: they are good for nothing but to read or map what everybody may read.
 //!
 //! 11. *Signal masks.* A shared mask (`SharedSignals`) is written by the shim while guest code runs, by the sentry while the
 //!     slot is POSTED. The sentry adds to `Fast::pending` (barrier) before it reads the mask to find out whether to kick; the
@@ -85,6 +85,12 @@
 //! 12. *Private futexes.* Waiters of one word may be on the host and in the sentry. Who waits is counted in the first slot
 //!     (`Waits`) before the word is looked at, who wakes looks at the counts (barrier) after it was changed, and asks the sentry
 //!     when somebody waits there. A wait that a kick has ended stays counted until its thread is in the sentry's queue.
+//!
+//! 13. *Loans.* A file that everybody may read can be lent to a process (`loans`): its descriptor then has a number of those from
+//!     which the filter lets the shim read. Each has a word in the last slot: the sentry takes the position back, or ends the loan,
+//!     by an exchange of it; the shim moves the position by compare-and-exchange, and believes what it has read only when the word
+//!     is of the same loan as before the read. The descriptor is installed before the word says so, and closed, or replaced, after
+//!     it says no more. A thread looks at these words only while its own slot says that its descriptors are those (`Fast::lends`).
 //!
 //! # Modules
 //!
@@ -96,6 +102,7 @@
 //! | `shared` | tables, notifications, deaths |
 //! | `orders`, `pool` | new processes and threads; stubs ahead of demand |
 //! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
+//! | `loans` | files that the shim reads by itself |
 //! | `windows` | small inputs and outputs of a call, in its slot |
 //! | `ops` | host operations as the shim's orders |
 //! | `region`, `frame` | channel memory; signal frames in it |
@@ -111,6 +118,7 @@ mod context;
 mod filter;
 mod frame;
 mod listener;
+mod loans;
 mod ops;
 mod orders;
 mod placement;

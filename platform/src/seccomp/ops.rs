@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use shim_abi::{MAX_OPS, op};
 
-use crate::{Backing, HostOp};
+use crate::{Backing, HostOp, Loan};
 
 /// Operations per reply that the sentry fills: room is left for closing descriptors.
 const BATCH: usize = MAX_OPS - MAX_FILES;
@@ -18,6 +18,14 @@ pub struct RawOp {
     pub nr: u64,
     pub args: [u64; 6],
     pub file: Option<Arc<OwnedFd>>,
+    /// The file is for this loan.
+    pub loan: Option<Arc<dyn Loan>>,
+}
+
+impl RawOp {
+    pub fn new(nr: u64, args: [u64; 6]) -> Self {
+        Self { nr, args, file: None, loan: None }
+    }
 }
 
 /// Takes operations for one reply off the queue: as many as fit, with at most a few descriptors.
@@ -27,7 +35,9 @@ pub fn split_batch(queue: &mut VecDeque<HostOp>) -> Vec<RawOp> {
     while batch.len() < BATCH
         && let Some(next) = queue.front()
     {
-        if let HostOp::Map { backing: Backing::File { fd, .. }, .. } | HostOp::Hold { fd } = next
+        if let HostOp::Map { backing: Backing::File { fd, .. }, .. }
+        | HostOp::Hold { fd }
+        | HostOp::Lend { fd, .. } = next
             && !files.contains(&Arc::as_ptr(fd))
         {
             if files.len() == MAX_FILES {
@@ -43,7 +53,7 @@ pub fn split_batch(queue: &mut VecDeque<HostOp>) -> Vec<RawOp> {
 
 /// An operation as the shim's call.
 fn encode(op: &HostOp) -> RawOp {
-    let call = |nr: i64, args: [u64; 6]| RawOp { nr: nr.cast_unsigned(), args, file: None };
+    let call = |nr: i64, args: [u64; 6]| RawOp::new(nr.cast_unsigned(), args);
     match op {
         HostOp::Map { addr, len, prot, shared, noreserve, backing } => {
             let mut flags = libc::MAP_FIXED;
@@ -85,14 +95,17 @@ fn encode(op: &HostOp) -> RawOp {
             let flags = u64::from(flags.cast_unsigned());
             call(libc::SYS_msync, [addr.0, *len, flags, 0, 0, 0])
         }
-        HostOp::Hold { fd } => RawOp { nr: op::NOTHING, args: [0; 6], file: Some(Arc::clone(fd)) },
-        HostOp::ResetVectors => RawOp { nr: op::RESET_VECTORS, args: [0; 6], file: None },
-        HostOp::LoadVectors => RawOp { nr: op::LOAD_STATE, args: [0; 6], file: None },
-        HostOp::SetFsBase(base) => {
-            RawOp { nr: op::SET_FS, args: [*base, 0, 0, 0, 0, 0], file: None }
+        HostOp::Hold { fd } => {
+            RawOp { file: Some(Arc::clone(fd)), ..RawOp::new(op::NOTHING, [0; 6]) }
         }
-        HostOp::SetGsBase(base) => {
-            RawOp { nr: op::SET_GS, args: [*base, 0, 0, 0, 0, 0], file: None }
-        }
+        HostOp::Lend { fd, loan } => RawOp {
+            file: Some(Arc::clone(fd)),
+            loan: Some(Arc::clone(loan)),
+            ..RawOp::new(op::NOTHING, [0; 6])
+        },
+        HostOp::ResetVectors => RawOp::new(op::RESET_VECTORS, [0; 6]),
+        HostOp::LoadVectors => RawOp::new(op::LOAD_STATE, [0; 6]),
+        HostOp::SetFsBase(base) => RawOp::new(op::SET_FS, [*base, 0, 0, 0, 0, 0]),
+        HostOp::SetGsBase(base) => RawOp::new(op::SET_GS, [*base, 0, 0, 0, 0, 0]),
     }
 }

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, f
 
 use abi::{Errno, UserAddr};
 use parking_lot::Mutex;
-use rustix::fs::{OFlags, SealFlags};
-use shim_abi::{MAX_SLOTS, Waits};
+use rustix::fs::{FileType, OFlags, SealFlags};
+use shim_abi::{LOANS_SLOT, Waits};
 
+use super::loans::Loans;
 use super::region::{Region, SlotRef};
 use super::sys::{self, Transfer};
 use super::thread::{Donation, Thread};
 use super::windows;
-use crate::{AddressSpace, Futexes, Kicker, PlatformError, Usage};
+use crate::{AddressSpace, Futexes, Kicker, Loan, PlatformError, Usage};
 
 /// Mode bits of a file that everybody may read.
 const EVERYBODY: u32 = 0o444;
@@ -36,6 +37,7 @@ pub struct Process {
     pid: i32,
     pidfd: OwnedFd,
     region: Arc<Region>,
+    loans: Arc<Loans>,
     /// Its shim may answer what it knows.
     may_answer: bool,
     /// A thread that lives: process_vm_readv(2) wants one that has not exited.
@@ -70,6 +72,7 @@ impl Process {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             pid,
             pidfd,
+            loans: Loans::new(&region),
             region,
             may_answer,
             live_tid: AtomicI32::new(pid),
@@ -99,6 +102,10 @@ impl Process {
 
     pub fn region(&self) -> &Arc<Region> {
         &self.region
+    }
+
+    pub fn loans(&self) -> &Arc<Loans> {
+        &self.loans
     }
 
     pub fn is_dead(&self) -> bool {
@@ -160,7 +167,7 @@ impl Process {
             let thread = members.left.swap_remove(at);
             return Ok((thread.slot().clone(), Some(thread)));
         }
-        if members.used >= MAX_SLOTS {
+        if members.used >= LOANS_SLOT {
             return Err(Errno::EAGAIN);
         }
         let slot = SlotRef::new(&self.region, members.used).ok_or(Errno::EAGAIN)?;
@@ -200,6 +207,7 @@ impl Process {
     pub fn inherit_held(&self, parent: &Self) {
         let held = parent.members.lock().held.clone();
         self.members.lock().held = held;
+        self.loans.inherit(&parent.loans);
     }
 
     /// Gives back a slot that no thread ever got.
@@ -343,6 +351,13 @@ impl AddressSpace for Process {
         self.transfer(ranges, Transfer::Write(bytes))
     }
 
+    fn lend(&self, number: u32, file: BorrowedFd<'_>) -> Option<Arc<dyn Loan>> {
+        if !self.may_answer || self.is_dead() || !is_for_all(file) {
+            return None;
+        }
+        self.loans.begin(number)
+    }
+
     fn kill(&self) {
         // Already dead is as good.
         let _ = sys::pidfd_send_signal(self.pidfd(), libc::SIGKILL);
@@ -364,6 +379,17 @@ impl AddressSpace for Process {
         let (user_ns, total_ns) = sys::process_times(self.pid);
         Usage { resident_bytes: 0, user_ns, system_ns: total_ns.saturating_sub(user_ns) }
     }
+}
+
+/// Whether a descriptor is good for nothing but to read, or to map to be read, a file that everybody may read: the process's
+/// rights may shrink while it has it.
+fn is_for_all(file: BorrowedFd<'_>) -> bool {
+    let is_plain = |stat: rustix::fs::Stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && stat.st_mode & EVERYBODY == EVERYBODY
+    };
+    rustix::fs::fcntl_getfl(file).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY)
+        && rustix::fs::fstat(file).is_ok_and(is_plain)
 }
 
 impl Process {

@@ -270,6 +270,12 @@ impl SlotRef {
         Some(unsafe { &*self.base().add(offset as usize).cast::<AtomicU64>() })
     }
 
+    /// Of [`shim_abi::LOANS_SLOT`]: the word of a descriptor; `None` when it has none.
+    pub fn loan(&self, descriptor: u32) -> Option<&AtomicU64> {
+        let is_inside = (descriptor as usize) < shim_abi::Loans::DESCRIPTORS;
+        is_inside.then(|| self.word(8 * u64::from(descriptor)))?
+    }
+
     /// Copies words out; `None` when the range is not inside.
     #[inline]
     pub fn read<const N: usize>(&self, offset: u64) -> Option<[u64; N]> {

@@ -52,6 +52,7 @@ const NOTIF_SEND: u64 = 0xc018_2101;
 const NOTIF_ID_VALID: u64 = 0x4008_2102;
 const NOTIF_ADDFD: u64 = 0x4018_2103;
 const NOTIF_SET_FLAGS: u64 = 0x4008_2104;
+const ADDFD_FLAG_SETFD: u32 = 1;
 const ADDFD_FLAG_SEND: u32 = 2;
 
 /// The calling thread's errno, as ours.
@@ -99,6 +100,8 @@ pub fn notif_id_valid(listener: BorrowedFd<'_>, mut id: u64) -> bool {
 pub enum AfterAddFd {
     Keep,
     Answer,
+    /// No, and its number over there is to be this one.
+    KeepAs(u32),
 }
 
 /// SECCOMP_IOCTL_NOTIF_ADDFD: installs `fd`, close-on-exec; returns its number over there.
@@ -108,12 +111,16 @@ pub fn notif_addfd(
     fd: RawFd,
     after: AfterAddFd,
 ) -> Result<u32, Errno> {
-    let flags = if after == AfterAddFd::Answer { ADDFD_FLAG_SEND } else { 0 };
+    let (flags, newfd) = match after {
+        AfterAddFd::Keep => (0, 0),
+        AfterAddFd::Answer => (ADDFD_FLAG_SEND, 0),
+        AfterAddFd::KeepAs(number) => (ADDFD_FLAG_SETFD, number),
+    };
     let mut add = AddFd {
         id,
         flags,
         srcfd: fd.cast_unsigned(),
-        newfd: 0,
+        newfd,
         newfd_flags: libc::O_CLOEXEC.cast_unsigned(),
     };
     let number = ioctl(listener, NOTIF_ADDFD, &raw mut add)?;

@@ -13,6 +13,7 @@ use shim_abi::{answer, kind, sleep, state, task};
 
 use super::chain;
 use super::listener::Listener;
+use super::loans::Lending;
 use super::process::Process;
 use super::region::SlotRef;
 use super::sys::{self, AfterAddFd};
@@ -73,6 +74,7 @@ pub struct Reply {
     /// The result of a call that came without a signal, when no other register is new.
     pub returned: Option<u64>,
     pub files: Vec<Donation>,
+    pub loans: Vec<Lending>,
 }
 
 /// A descriptor to install in the guest.
@@ -83,6 +85,12 @@ pub struct Donation {
     pub users: Vec<usize>,
     /// It stays there, for the next time.
     pub keep: bool,
+}
+
+impl Reply {
+    fn has_files(&self) -> bool {
+        !self.files.is_empty() || !self.loans.is_empty()
+    }
 }
 
 impl Thread {
@@ -222,7 +230,7 @@ impl Thread {
         }
         link.wants_channel = false;
         // Under the lock: who rings meanwhile is late (rule 5), or waits for an answer that is still to come.
-        if reply.files.is_empty() {
+        if !reply.has_files() {
             self.publish(&reply, 0);
         } else {
             link.pending = Some(reply);
@@ -279,7 +287,7 @@ impl Thread {
 
     /// Publishes a reply to a thread that waits in its doorbell.
     fn answer(&self, listener: &Listener, notification: u64, reply: &Reply) {
-        let Some((last, others)) = reply.files.split_last() else {
+        if !reply.has_files() {
             self.publish(reply, 0);
             if listener.has_others() {
                 // It may have rung on another CPU: pulled here, all guests would end up on one.
@@ -288,9 +296,17 @@ impl Thread {
                 listener.send(notification, 0);
             }
             return;
-        };
+        }
         let is_pulled = self.pull_here(listener);
-        self.donate(listener, notification, reply, last, others);
+        for lending in &reply.loans {
+            lending.install(listener, notification);
+        }
+        if let Some((last, others)) = reply.files.split_last() {
+            self.donate(listener, notification, reply, last, others);
+        } else {
+            self.publish(reply, 0);
+            listener.send(notification, 0);
+        }
         if is_pulled {
             self.let_go(listener);
         }
@@ -416,6 +432,10 @@ impl Kicker for Thread {
 
     fn is_asleep(&self) -> bool {
         self.slot.head().asleep.load(Ordering::Relaxed) != sleep::AWAKE
+    }
+
+    fn set_lends(&self, lends: bool) {
+        self.slot.fast().lends.store(u32::from(lends), Ordering::SeqCst);
     }
 
     fn share_signals(self: Arc<Self>) -> Option<Arc<dyn SharedSignals>> {

@@ -11,7 +11,7 @@ use platform::{Context, Event, NewContext, Platform, PlatformError};
 use crate::harness::{block_on, load, next, platform, step};
 
 /// Runs until it dies, answering calls meanwhile.
-fn run_to_death(context: &mut dyn Context) -> String {
+pub fn run_to_death(context: &mut dyn Context) -> String {
     for _ in 0..10_000 {
         context.resume();
         match next(context) {
@@ -29,7 +29,7 @@ fn still_works(platform: &Arc<dyn Platform>) {
 }
 
 /// A `syscall` instruction of the shim, as a guest would find it.
-fn gadget(context: &dyn Context) -> u64 {
+pub fn gadget(context: &dyn Context) -> u64 {
     let mut text = vec![0; 0x1_0000];
     let base = 0x7e00_0001_0000;
     for (page, bytes) in text.chunks_mut(0x1000).enumerate() {

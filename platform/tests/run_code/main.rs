@@ -9,6 +9,7 @@ mod fast;
 mod faults;
 mod futexes;
 mod hostile;
+mod loans;
 mod memory;
 mod memory_calls;
 mod signal_calls;

@@ -39,7 +39,7 @@ mod user_copy;
 mod vma;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use abi::Result;
 use base::lock::Mutex;
@@ -65,6 +65,8 @@ pub struct Mm {
     space: Arc<dyn AddressSpace>,
     /// Guest threads that run in it. Only a user makes more users, so one that sees 1 is alone.
     users: AtomicU32,
+    /// The descriptor table whose files may be lent to this address space; 0: none so far.
+    lender: AtomicU64,
     /// Held over a change's host part when there are several users, and over fork.
     layout: Layout,
     charge: Charge,
@@ -87,6 +89,7 @@ impl Mm {
         Arc::new(Self {
             space,
             users: AtomicU32::new(1),
+            lender: AtomicU64::new(0),
             layout: Layout::default(),
             charge,
             state: Mutex::new(state),
@@ -111,6 +114,13 @@ impl Mm {
     /// How many threads run here.
     pub fn users(&self) -> u32 {
         self.users.load(Ordering::Acquire)
+    }
+
+    /// Whether files of this descriptor table may be lent to this address space: those of the first one that asks, for a number
+    /// means one file only.
+    pub fn borrows_from(&self, table: u64) -> bool {
+        let known = self.lender.compare_exchange(0, table, Ordering::AcqRel, Ordering::Acquire);
+        known.map_or_else(|known| known == table, |_| true)
     }
 
     /// The description of a copy of this address space that the host just made as `space`. Take the layout guard

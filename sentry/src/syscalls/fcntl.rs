@@ -222,7 +222,7 @@ fn lock_request(
 fn lock_range(file: &File, request: &Flock) -> Result<Range> {
     let base = match u32::try_from(i32::from(request.whence)).map_err(|_| Errno::EINVAL)? {
         fcntl::SEEK_SET => 0,
-        fcntl::SEEK_CUR => *file.position().lock(),
+        fcntl::SEEK_CUR => *file.position(),
         fcntl::SEEK_END => file.inode().attr()?.size,
         _ => return Err(Errno::EINVAL),
     };

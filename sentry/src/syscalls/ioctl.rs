@@ -105,7 +105,7 @@ fn unread_bytes(file: &File) -> Result<u32> {
         return Err(Errno::ENOTTY);
     }
     let size = file.inode().attr()?.size;
-    let pos = *file.position().lock();
+    let pos = *file.position();
     Ok(size.wrapping_sub(pos) as u32)
 }
 

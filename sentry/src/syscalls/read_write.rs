@@ -14,6 +14,7 @@ use vfs::file::Whence;
 use crate::cx::Cx;
 use crate::error::{SysError, SysResult};
 use crate::io_wait::{READABLE, WRITABLE, until_ready};
+use crate::loans;
 use crate::mm::{UserRef, UserSink, UserSlice, UserSource};
 use crate::signal::send_to_thread;
 use crate::strict_flags_arg;
@@ -57,9 +58,12 @@ pub async fn read(cx: &mut Cx<'_>, fd: Fd, buf: OutSlice) -> SysResult {
 
 /// [`read`], as long as it need not wait.
 pub fn try_read(cx: &mut Cx<'_>, fd: Fd, buf: OutSlice) -> Attempt {
-    let read = |cx: &Cx<'_>| {
+    let read = |cx: &mut Cx<'_>| {
         let file = cx.file(fd)?;
         let result = read_now(cx, &file, &one(buf.0), At::Position);
+        if let Ok(count) = result {
+            loans::after_read(cx, fd, &file, count, false);
+        }
         Ok(first_result(&file, result))
     };
     read(cx).unwrap_or_else(|errno: Errno| Attempt::Done(Err(errno.into())))
@@ -75,7 +79,9 @@ pub async fn readv(cx: &mut Cx<'_>, fd: Fd, vector: UserRef<Iovec>, count: usize
 pub fn pread64(cx: &mut Cx<'_>, fd: Fd, buf: OutSlice, offset: i64) -> SysResult {
     let at = At::offset(offset)?;
     let file = cx.file(fd)?;
-    Ok(read_now(cx, &file, &one(buf.0), at)? as u64)
+    let count = read_now(cx, &file, &one(buf.0), at)?;
+    loans::after_read(cx, fd, &file, count, true);
+    Ok(count as u64)
 }
 
 /// preadv. See [preadv(2)](https://man7.org/linux/man-pages/man2/preadv.2.html).

@@ -146,6 +146,8 @@ fn close_files(cx: &Cx<'_>) {
     let files: Arc<FdTable> =
         if Arc::strong_count(&shared) > 2 { shared.duplicate() } else { Arc::clone(&shared) };
     cx.thread.set_files(Arc::clone(&files));
+    // Of the old image's address space, whether it is left or not.
+    files.end_loans();
     for file in files.close_on_exec() {
         record_lock::release_process(&file, cx.thread.tgid());
     }

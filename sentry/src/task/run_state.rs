@@ -151,24 +151,21 @@ impl RunState {
 
     /// Tells the context where the heap ends; 0: it has to ask. See [`Kicker::tell_brk`].
     pub fn tell_brk(&self, end: u64) {
-        let kicker = self.kicker.lock().clone();
-        if let Some(kicker) = kicker {
+        if let Some(kicker) = &*self.kicker.lock() {
             kicker.tell_brk(end);
         }
     }
 
     /// See [`Kicker::set_alone`].
     pub fn set_alone(&self, is_alone: bool) {
-        let kicker = self.kicker.lock().clone();
-        if let Some(kicker) = kicker {
+        if let Some(kicker) = &*self.kicker.lock() {
             kicker.set_alone(is_alone);
         }
     }
 
     /// Tells the context the process's RLIMIT_STACK. Under the lock of the group's signals.
     pub fn tell_stack_limit(&self, limit: Rlimit) {
-        let kicker = self.kicker.lock().clone();
-        if let Some(kicker) = kicker {
+        if let Some(kicker) = &*self.kicker.lock() {
             kicker.tell_stack_limit(limit.cur, limit.max);
         }
     }
@@ -177,6 +174,13 @@ impl RunState {
     pub fn forget_context(&self) {
         let old = self.kicker.lock().take();
         drop(old);
+    }
+
+    /// Whether what is lent to its address space is of the thread's descriptors. While it stands still.
+    pub fn set_lends(&self, lends: bool) {
+        if let Some(kicker) = &*self.kicker.lock() {
+            kicker.set_lends(lends);
+        }
     }
 
     /// Guest code is about to run.

@@ -200,6 +200,7 @@ impl Thread {
     /// A new execution context: at the start, and by execve.
     pub fn set_context(&self, context: &dyn Context) {
         self.run.set_kicker(context.kicker());
+        self.run.set_lends(false);
         self.publish_identity();
         self.share_signals(context);
     }
@@ -281,6 +282,7 @@ impl Thread {
 
     /// Takes another descriptor table (unshare, execve); the old one is closed when nobody else has it.
     pub fn set_files(&self, files: Arc<FdTable>) {
+        self.run.set_lends(false);
         let mut parts = self.parts.lock();
         let old = parts.shares.as_mut().map(|shares| std::mem::replace(&mut shares.files, files));
         drop(parts);

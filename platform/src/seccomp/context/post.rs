@@ -46,6 +46,9 @@ impl SeccompContext {
     /// Copies out once and checks.
     fn take_post(&mut self) -> Result<Post, PlatformError> {
         self.thread.take();
+        if self.closing != 0 {
+            self.process.loans().closed(std::mem::take(&mut self.closing));
+        }
         let head = self.head();
         let mut word = head.word.load(Relaxed);
         if word & kind::NOTED != 0 {

@@ -9,6 +9,7 @@ use abi::Errno;
 use shim_abi::{op, state};
 
 use super::super::frame;
+use super::super::loans::Lending;
 use super::super::ops::{RawOp, split_batch};
 use super::super::thread::{Donation, Reply};
 use super::{Dirty, SeccompContext};
@@ -70,12 +71,17 @@ impl SeccompContext {
     pub(in super::super) fn send(&mut self, ops: &[RawOp], order: u32, answer: Answer) {
         let head = self.thread.slot().head();
         let mut files: Vec<Donation> = Vec::new();
+        let mut loans: Vec<Lending> = Vec::new();
         for (at, (raw, place)) in ops.iter().zip(&head.ops).enumerate() {
             place.nr.store(raw.nr, Relaxed);
             for (from, to) in raw.args.iter().zip(&place.args) {
                 to.store(*from, Relaxed);
             }
             let Some(file) = &raw.file else { continue };
+            if let Some(loan) = &raw.loan {
+                loans.push(Lending { file: Arc::clone(file), loan: Arc::clone(loan) });
+                continue;
+            }
             if let Some(number) = self.process.held(file) {
                 place.args[4].store(u64::from(number), Relaxed);
                 continue;
@@ -102,7 +108,7 @@ impl SeccompContext {
                 count += 1;
             }
         }
-        if !files.is_empty() {
+        if !files.is_empty() || !loans.is_empty() {
             self.shared.cool_down();
         } else if order == state::RESUME {
             self.shared.heat_up();
@@ -114,18 +120,23 @@ impl SeccompContext {
         self.shared.await_thread(&self.thread);
         self.is_sent = true;
         let Answer { word, returned } = answer;
-        let reply = Reply { state: order, word: word | count as u32, returned, files };
+        let reply = Reply { state: order, word: word | count as u32, returned, files, loans };
         self.thread.reply(&self.shared.listener, reply);
     }
 
     /// Sends the next part of the deferred operations, the last one with the order to run.
     pub(in super::super) fn send_deferred(&mut self, answer: Answer) {
-        let part = split_batch(&mut self.deferred);
+        let mut part = split_batch(&mut self.deferred);
         self.is_partial = !self.deferred.is_empty();
         if self.is_partial {
             self.answer = answer;
             self.send(&part, state::EXECUTE, Answer::default());
         } else {
+            self.closing = self.process.loans().take_stale();
+            if self.closing != 0 {
+                let args = [u64::from(self.closing), 0, 0, 0, 0, 0];
+                part.push(RawOp::new(op::CLOSE_LOANS, args));
+            }
             self.send(&part, state::RESUME, answer);
         }
     }

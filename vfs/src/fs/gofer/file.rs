@@ -173,6 +173,10 @@ impl FileOps for GoferFile {
         Ok(MapSource::Host { fd: Arc::clone(&self.fd), base: 0 })
     }
 
+    fn lendable(&self) -> Option<Arc<OwnedFd>> {
+        Some(Arc::clone(&self.fd))
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }

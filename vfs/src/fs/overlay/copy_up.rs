@@ -12,6 +12,7 @@ use crate::dentry::Path;
 use crate::description::File;
 use crate::fs::tmpfs::TmpInode;
 use crate::inode::{Inode, NewNode, Ownership};
+use crate::loans;
 
 /// Bytes copied at once.
 const CHUNK: usize = 256 * 1024;
@@ -92,7 +93,9 @@ impl OverlayInode {
             upper.resize(0)?;
             return Err(errno);
         }
-        self.has_data.store(true, Ordering::Release);
+        self.has_data.store(true, Ordering::SeqCst);
+        // Before anything of it changes.
+        loans::end_of(self);
         Ok(upper)
     }
 

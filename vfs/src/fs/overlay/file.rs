@@ -1,6 +1,7 @@
 //! Open regular files that began in the lower layer.
 
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use abi::open::OpenFlags;
@@ -72,6 +73,10 @@ impl FileOps for OverlayFile {
             Some(upper) => upper.mappable(file, false),
             None => self.lower.ops().mappable(&self.lower, false),
         }
+    }
+
+    fn lendable(&self) -> Option<Arc<OwnedFd>> {
+        if self.node.data().is_some() { None } else { self.lower.ops().lendable() }
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -119,7 +119,7 @@ impl OverlayInode {
 
     /// The upper half when it has everything there is to read.
     pub(super) fn data(&self) -> Option<&Arc<TmpInode>> {
-        if self.has_data.load(Ordering::Acquire) { self.upper.get() } else { None }
+        if self.has_data.load(Ordering::SeqCst) { self.upper.get() } else { None }
     }
 
     pub(super) fn add_links(&self, count: i64) {

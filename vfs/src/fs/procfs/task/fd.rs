@@ -91,7 +91,7 @@ fn info_text(file: &File, is_cloexec: bool) -> String {
     let pos = if file.ops().keeps_position() {
         file.ops().seek(file, 0, Whence::Current).unwrap_or(0)
     } else {
-        *file.position().lock()
+        *file.position()
     };
     let mount = path.mount.id();
     let extra = file.ops().fdinfo();

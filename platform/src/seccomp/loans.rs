@@ -1,0 +1,246 @@
+//! Host descriptors lent to a guest process, whose shim then reads by itself (`shim/src/loans.rs`).
+//!
+//! A loan is of one descriptor number of the guest. It begins with a *place*, a number for the host descriptor; this is installed
+//! with the next reply to the thread that asked for it, and only then the loan's word says so. From then on the position is in
+//! that word: what the guest writes there is a claim, within the bounds of a position.
+//!
+//! A loan that has ended leaves its host descriptor behind. It is *stale* until a thread of the process is given leave to go on,
+//! with the order to close it, *closing* until that thread comes back, and free then. A stale place may be lent again: the host
+//! replaces the descriptor. That is no harm to a thread that reads just now, for it looks at the word again before it believes
+//! what it has read.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use base::lent::{Lent, Taken};
+use parking_lot::Mutex;
+use shim_abi::{LOANS_SLOT, Loans as Words};
+
+use super::listener::Listener;
+use super::region::{Region, SlotRef};
+use crate::Loan;
+
+/// What a process has on loan.
+#[derive(Debug)]
+pub struct Loans {
+    words: Option<SlotRef>,
+    has_stale: AtomicBool,
+    places: Mutex<Places>,
+}
+
+/// Sets of places, a bit each.
+#[derive(Debug, Default)]
+struct Places {
+    used: u32,
+    stale: u32,
+    closing: u32,
+    /// All that were ever given out.
+    ever: u32,
+    generation: u64,
+}
+
+impl Loans {
+    pub fn new(region: &Arc<Region>) -> Arc<Self> {
+        Arc::new(Self {
+            words: SlotRef::new(region, LOANS_SLOT),
+            has_stale: AtomicBool::new(false),
+            places: Mutex::default(),
+        })
+    }
+
+    /// A loan that has yet to be installed, its position taken; `None` when there is no place.
+    pub fn begin(self: &Arc<Self>, number: u32) -> Option<Arc<dyn Loan>> {
+        self.words.as_ref()?.loan(number)?;
+        let mut places = self.places.lock();
+        let fresh = !(places.used | places.stale | places.closing);
+        let place = if fresh != 0 { fresh } else { places.stale }.trailing_zeros();
+        let bit = 1u32.checked_shl(place)?;
+        places.stale &= !bit;
+        places.used |= bit;
+        places.ever |= bit;
+        places.generation = places.generation % Words::MOST_GENERATION + 1;
+        let generation = places.generation;
+        drop(places);
+        let state = State { is_installed: false, is_over: false, is_taken: true, at: 0 };
+        let loans = Arc::clone(self);
+        Some(Arc::new(Held { loans, number, place, generation, state: Mutex::new(state) }))
+    }
+
+    /// Places whose descriptors are to be closed by who is told this now; see [`Loans::closed`].
+    pub fn take_stale(&self) -> u32 {
+        if !self.has_stale.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let mut places = self.places.lock();
+        self.has_stale.store(false, Ordering::Relaxed);
+        let stale = std::mem::take(&mut places.stale);
+        places.closing |= stale;
+        stale
+    }
+
+    /// That was done.
+    pub fn closed(&self, closed: u32) {
+        self.places.lock().closing &= !closed;
+    }
+
+    /// A copy of the process has all descriptors, and none of them on loan.
+    pub fn inherit(&self, parent: &Self) {
+        let ever = parent.places.lock().ever;
+        if ever != 0 {
+            let mut places = self.places.lock();
+            (places.ever, places.stale) = (ever, ever);
+            self.has_stale.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn leave(&self, place: u32, is_installed: bool) {
+        let bit = 1 << place;
+        let mut places = self.places.lock();
+        places.used &= !bit;
+        if is_installed {
+            places.stale |= bit;
+            self.has_stale.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A file to install in the guest for a loan.
+#[derive(Debug)]
+pub struct Lending {
+    pub file: Arc<OwnedFd>,
+    pub loan: Arc<dyn Loan>,
+}
+
+impl Lending {
+    /// Begins it, in a thread that waits in its doorbell.
+    pub fn install(&self, listener: &Listener, notification: u64) {
+        let fd = self.file.as_raw_fd();
+        match listener.add_fd_as(notification, fd, self.loan.descriptor()) {
+            Ok(()) => self.loan.installed(),
+            // It is dead, or has no room: no loan then.
+            Err(errno) => {
+                tracing::debug!(errno = errno.text(), "nothing lent");
+                self.loan.end();
+            }
+        }
+    }
+}
+
+/// One loan.
+#[derive(Debug)]
+struct Held {
+    loans: Arc<Loans>,
+    /// The guest's descriptor.
+    number: u32,
+    place: u32,
+    generation: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    is_installed: bool,
+    is_over: bool,
+    /// The sentry has the position.
+    is_taken: bool,
+    /// The position, unless somebody else has it: the sentry, or the guest.
+    at: u64,
+}
+
+impl Held {
+    fn word(&self) -> Option<&AtomicU64> {
+        self.loans.words.as_ref()?.loan(self.number)
+    }
+
+    fn is_with_guest(state: &State) -> bool {
+        state.is_installed && !state.is_over && !state.is_taken
+    }
+
+    fn lend(&self, at: u64) {
+        if let Some(word) = self.word() {
+            word.store(Words::word(self.generation, self.place, at), Ordering::SeqCst);
+        }
+    }
+
+    fn revoke(&self) -> u64 {
+        self.word().map_or(0, |word| Words::position(word.swap(0, Ordering::SeqCst)))
+    }
+
+    fn finish(&self, state: &mut State) {
+        if state.is_over {
+            return;
+        }
+        if Self::is_with_guest(state) {
+            state.at = self.revoke();
+        }
+        state.is_over = true;
+        // What is still to be installed is left then.
+        if state.is_installed {
+            self.loans.leave(self.place, true);
+        }
+    }
+}
+
+impl Lent for Held {
+    fn take(&self) -> Taken {
+        let mut state = self.state.lock();
+        if Self::is_with_guest(&state) {
+            state.at = self.revoke();
+        }
+        state.is_taken = true;
+        Taken { at: state.at, is_over: state.is_over }
+    }
+
+    fn give(&self, at: u64) -> bool {
+        let mut state = self.state.lock();
+        if at > Words::MOST_POSITION {
+            self.finish(&mut state);
+        }
+        if state.is_over {
+            return false;
+        }
+        (state.is_taken, state.at) = (false, at);
+        if state.is_installed {
+            self.lend(at);
+        }
+        true
+    }
+
+    fn end(&self) {
+        self.finish(&mut self.state.lock());
+    }
+
+    fn is_over(&self) -> bool {
+        self.state.lock().is_over
+    }
+}
+
+impl Loan for Held {
+    fn descriptor(&self) -> u32 {
+        Words::FIRST_FD + self.place
+    }
+
+    fn installed(&self) {
+        let mut state = self.state.lock();
+        state.is_installed = true;
+        if state.is_over {
+            self.loans.leave(self.place, true);
+        } else if !state.is_taken {
+            self.lend(state.at);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        let is_installed = state.is_installed;
+        if !is_installed {
+            self.loans.leave(self.place, false);
+        } else if !state.is_over {
+            // Nobody who could tell is left.
+            self.end();
+        }
+    }
+}
