@@ -54,7 +54,8 @@ impl Runtime {
     pub fn command(&self, program: &[&str]) -> Command {
         let mut words = self.prefix.iter().map(String::as_str).chain(program.iter().copied());
         let mut command = Command::new(words.next().unwrap_or("true"));
-        command.args(words).stdin(Stdio::null());
+        // Cargo's is for this program; the loader would look there for each program that a guest starts.
+        command.args(words).stdin(Stdio::null()).env_remove("LD_LIBRARY_PATH");
         command
     }
 
