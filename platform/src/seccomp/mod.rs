@@ -92,6 +92,10 @@
 //!     is of the same loan as before the read. The descriptor is installed before the word says so, and closed, or replaced, after
 //!     it says no more. A thread looks at these words only while its own slot says that its descriptors are those (`Fast::lends`).
 //!
+//! 14. *Notes.* A thread that is alone in its address space (`Fast::is_alone`) may protect memory for reading and unmap a little
+//!     of it on its own; the shim writes down what it did, and marks the next post. The sentry takes the notes with that event,
+//!     before anything looks at the layout. Who writes down something else harms its own address space.
+//!
 //! # Modules
 //!
 //! | module | what |
@@ -99,6 +103,7 @@
 //! | `zygote`, `blob` | starting the first guest process |
 //! | `filter` | the filter |
 //! | `listener`, `spin`, `placement` | waiting for rings; when to look instead; which CPUs guests then have |
+//! | `chain` | which CPU guests have that take turns, while nobody looks |
 //! | `shared` | tables, notifications, deaths |
 //! | `orders`, `pool` | new processes and threads; stubs ahead of demand |
 //! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
