@@ -28,7 +28,7 @@ pub const ROAMS: u32 = 0;
 /// Everywhere but on some CPU.
 pub const AWAY: u32 = u32::MAX;
 
-/// How often another guest ran when one was answered, of [`ALWAYS`]; the last turns count most.
+/// How often another guest ran, or could be woken by one, when one was answered, of [`ALWAYS`]; the last turns count most.
 const ALWAYS: u32 = 256;
 const SHARE_OF_ONE: u32 = 8;
 const GATHERS_BELOW: u32 = 80;
@@ -81,10 +81,10 @@ impl Chain {
         }
     }
 
-    /// Another turn; how often others ran meanwhile.
-    fn note_turn(&self, has_others: bool) -> u32 {
+    /// Another turn; how often there were others meanwhile.
+    fn note_turn(&self, is_alone: bool) -> u32 {
         let before = self.overlap.load(Relaxed);
-        let share = if has_others { ALWAYS / SHARE_OF_ONE } else { 0 };
+        let share = if is_alone { 0 } else { ALWAYS / SHARE_OF_ONE };
         let now = before - before / SHARE_OF_ONE + share;
         self.overlap.store(now, Relaxed);
         now
@@ -92,15 +92,15 @@ impl Chain {
 }
 
 impl Shared {
-    /// A guest is about to be answered by the calling thread; others run meanwhile, or none.
-    pub fn choose_place(&self, thread: &Thread, has_others: bool) {
+    /// A guest is about to be answered by the calling thread, alone or while others run.
+    pub fn choose_place(&self, thread: &Thread, is_alone: bool) {
         let chain = &self.chain;
         if !self.spin.has_choice() || self.spin.is_hot() {
             return;
         }
         // The reactor answers now and then: it stays where it is.
         if self.listener.is_listener() {
-            let overlap = chain.note_turn(has_others);
+            let overlap = chain.note_turn(is_alone);
             if self.listener.home.load(Relaxed) == ROAMS {
                 if overlap < GATHERS_BELOW
                     && self.spin.now_ns() >= chain.not_before_ns.load(Relaxed)
@@ -122,7 +122,12 @@ impl Shared {
             ROAMS => self.spin.let_roam(thread.tid()),
             home => self.spin.hold(thread.tid(), home - 1),
         }
-        thread.place.store(home, Relaxed);
+        thread.place.store(home, SeqCst);
+        if self.listener.home.load(SeqCst) != home {
+            // It has changed meanwhile, and whoever changed it may have missed this one.
+            thread.place.store(ROAMS, Relaxed);
+            self.spin.let_roam(thread.tid());
+        }
     }
 
     /// The calling worker's CPU becomes the home.
@@ -164,11 +169,12 @@ impl Shared {
         // What it says is known; afterwards it is not readable any more.
         let _ = rustix::io::read(&chain.alarm, &mut [0; 8]);
         chain.is_armed.store(false, SeqCst);
-        if self.listener.home.load(Relaxed) == ROAMS || self.awake_count() == 0 {
+        if self.listener.home.load(Relaxed) == ROAMS || self.awaited_count.load(SeqCst) == 0 {
             // The next turn sets it again.
             return;
         }
-        let is_silent = self.spin.since_ring_ns() > SILENCE_NS;
+        // Who sleeps in a futex of the host may be woken without a turn, and more than one of them.
+        let is_silent = self.spin.since_ring_ns() > SILENCE_NS || self.awake_count() == 0;
         if is_silent || chain.alarms.fetch_add(1, Relaxed) % ALARMS_PER_MOVE == ALARMS_PER_MOVE - 1
         {
             tracing::debug!(is_silent, "chain ends for a moment");

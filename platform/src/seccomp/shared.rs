@@ -121,11 +121,13 @@ impl Shared {
             thread.answered_ms.store(self.spin.account_ms(), Relaxed);
             // While somebody looks, nobody is answered on this CPU anyway.
             let has_others = !self.spin.is_hot() && awaited.iter().any(|other| !other.is_asleep());
+            // Who sleeps in a futex of the host may be woken without our knowledge.
+            let is_alone = awaited.is_empty();
             awaited.push(Arc::clone(thread));
             self.awaited_count.store(awaited.len(), SeqCst);
             self.listener.before_reply(awaited.len(), has_others);
             drop(awaited);
-            self.choose_place(thread, has_others);
+            self.choose_place(thread, is_alone);
         }
     }
 
