@@ -99,7 +99,17 @@ fn waiters_are_woken_and_counted() {
     for _ in 0..10 {
         let word = Word::default();
         let waiting = sleepers(&word, 5);
-        assert_eq!((wake(&word, 2), wake(&word, 100), wake(&word, 1)), (2, 3, 0));
+        assert_eq!(wake(&word, 2), 2);
+        // On a busy machine one may not have come to its call yet.
+        let mut woken = 0;
+        for _ in 0..100 {
+            woken += wake(&word, 100);
+            if woken >= 3 {
+                break;
+            }
+            sleep_ms(20);
+        }
+        assert_eq!((woken, wake(&word, 1)), (3, 0));
         for sleeper in waiting {
             assert_eq!(sleeper.join().expect("it does not panic").0, 0);
         }
