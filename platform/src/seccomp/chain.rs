@@ -6,7 +6,8 @@
 //! nobody waits for stays off that CPU: the zygote, the dying, the reaper.
 //!
 //! A chain is disbanded when guests often run at the same time, when nothing has been heard of a running one for a while (it
-//! computes, and perhaps has to share the CPU with others), and for a moment now and then: the scheduler may then move it. While somebody looks there is none: see `spin`.
+//! computes, and perhaps has to share the CPU with others), and for a moment now and then: the scheduler may then move it. While
+//! somebody looks there is none: see `spin`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};

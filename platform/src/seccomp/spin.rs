@@ -37,6 +37,7 @@ const FINDS_PER_RING: u32 = 16;
 const STREAK_GAP: Duration = Duration::from_micros(60);
 /// Rings while hot, one after the other, that make it cold.
 const MOST_VAIN_RINGS: u32 = 3;
+/// More than a short program makes in all: the guest is moved to another CPU for it, and back.
 const SHORTEST_STREAK: u32 = 64;
 const LONGEST_STREAK: u32 = 4096;
 /// The same after it showed that other programs want the CPUs.
