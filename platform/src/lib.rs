@@ -11,8 +11,10 @@
 //! | `capabilities` | what this host offers; feeds `sandbox doctor` |
 
 pub mod capabilities;
+mod notes;
 pub mod rewrite;
 pub mod seccomp;
 mod traits;
 
+pub use notes::*;
 pub use traits::*;

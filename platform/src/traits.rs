@@ -11,6 +11,8 @@ use abi::signal::{SigAction, SigStack, Signal};
 use abi::{Errno, UserAddr};
 use base::Lent;
 
+use crate::{Descriptor, Note, STAT_BYTES};
+
 /// A future of a rare operation.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -246,6 +248,20 @@ pub trait AddressSpace: Send + Sync {
     /// may read.
     fn lend(&self, number: u32, file: BorrowedFd<'_>) -> Option<Arc<dyn Loan>>;
 
+    /// Lends a file as [`AddressSpace::lend`] does, of which neither attributes (`attr`, a `struct stat`) nor bytes can change before
+    /// the loan ends, and which everybody may read: guest code gets copies, of at most `most` bytes. It is there at once. In the call
+    /// of the only thread here.
+    fn bring(
+        &self,
+        number: u32,
+        file: BorrowedFd<'_>,
+        attr: &[u8; STAT_BYTES],
+        most: usize,
+    ) -> Option<Arc<dyn Lent>> {
+        let _ = (number, file, attr, most);
+        None
+    }
+
     /// Several ranges in one host call, in order; returns the total of bytes.
     fn read_vectored(&self, ranges: &[(UserAddr, usize)], into: &mut [u8]) -> usize;
     fn write_vectored(&self, ranges: &[(UserAddr, usize)], bytes: &[u8]) -> usize;
@@ -305,6 +321,24 @@ pub trait Context: Send {
     /// What was done before the last event, in order; each is told once. To be taken before anything else looks at the layout.
     fn take_notes(&mut self) -> Vec<Note> {
         Vec::new()
+    }
+
+    /// Whether guest code is told of the thread's descriptors.
+    fn knows_descriptors(&self) -> bool {
+        false
+    }
+
+    /// Begins to tell guest code of the thread's descriptors, which nobody else uses: of the lowest [`KNOWN_DESCRIPTORS`] all are to
+    /// be told then, and each again whenever it changes. What it may do with them on its own comes with [`Context::take_notes`].
+    /// Or ends that. Whether it knows then. While guest code stands still, as the next one.
+    fn know_descriptors(&mut self, knows: bool) -> bool {
+        let _ = knows;
+        false
+    }
+
+    /// What a descriptor is; `None`: not in use.
+    fn tell_descriptor(&mut self, number: usize, state: Option<Descriptor>) {
+        let _ = (number, state);
     }
 
     /// Sets the register of a call's result; cheaper than through [`Context::regs_mut`].
@@ -385,15 +419,6 @@ pub trait Context: Send {
 
     /// Handle by which others interrupt this context.
     fn kicker(&self) -> Arc<dyn Kicker>;
-}
-
-/// A change of the address space that the platform made for the guest before an event. What a hostile guest says may be wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Note {
-    /// mprotect(2) to `PROT_READ`.
-    ProtectedForReading { addr: u64, len: u64 },
-    /// munmap(2).
-    Unmapped { addr: u64, len: u64 },
 }
 
 /// What a call brought along, so that its handler needs no host call to reach it. [`AddressSpace`]'s methods find it by

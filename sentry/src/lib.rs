@@ -26,6 +26,7 @@ pub mod boot;
 pub mod config;
 pub mod control;
 pub mod cx;
+mod descriptors;
 pub mod error;
 pub mod executor;
 pub mod files;

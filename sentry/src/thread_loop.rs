@@ -12,6 +12,7 @@ use platform::{CallMemory, Context, Event, Fault, PlatformError};
 
 use crate::config::Outcome;
 use crate::cx::Cx;
+use crate::descriptors;
 use crate::error::{Restart, SysError};
 use crate::kernel::Kernel;
 use crate::mm::FaultVerdict;
@@ -91,8 +92,10 @@ async fn run_guest(
     let event = poll_fn(|cx| context.poll_event(cx)).await;
     thread.run.leave_guest();
     let notes = context.take_notes();
-    if !notes.is_empty() {
-        thread.mm().take_notes(&notes);
+    for note in &notes {
+        if !descriptors::take_note(thread, note) {
+            thread.mm().take_note(note);
+        }
     }
     event
 }
@@ -152,6 +155,9 @@ async fn syscall(
         .await
     };
     let Some(result) = result else { return Ok(None) };
+    if !matches!(result, Err(SysError::Exited)) {
+        descriptors::after_call(thread, &mut **cx.context, cx.number);
+    }
     // The number of the interrupted call, not that of restart_syscall(2).
     let number = cx.number;
     match result {

@@ -117,8 +117,13 @@ impl File {
         self.habit.never();
     }
 
-    pub(crate) fn note_loan(&self) {
-        self.habit.lent();
+    pub(crate) fn note_loan(&self, is_brought: bool) {
+        if is_brought { self.habit.brought() } else { self.habit.lent() }
+    }
+
+    /// Whether guest code got its front when it was opened, and nothing ended that by intent.
+    pub fn is_brought(&self) -> bool {
+        self.habit.is_brought()
     }
 
     /// Guest code reads it by calls only, from now on; when that is over already, reads count for a new loan again.
@@ -127,6 +132,13 @@ impl File {
             self.position().end_loan();
             self.habit.ended();
         }
+    }
+
+    /// Whether nobody can tell when it is closed, as long as no other process refers to it: it is no stream, was not opened for writing,
+    /// and holds no lock.
+    pub(crate) fn goes_unnoticed(&self) -> bool {
+        let is_still = matches!(self.inode.file_type(), FileType::Regular | FileType::Directory);
+        is_still && self.ops.is_seekable() && !self.flags().writes() && self.locks.get().is_none()
     }
 
     pub(crate) fn locks(&self, make: impl FnOnce() -> Arc<InodeLocks>) -> &Arc<InodeLocks> {

@@ -1,7 +1,7 @@
 //! Descriptor tables. See open(2), dup(2), close_range(2).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use abi::ids::Fd;
 use abi::open::OpenFlags;
@@ -9,7 +9,7 @@ use abi::{Errno, Result};
 use base::Lent;
 use base::lock::Mutex;
 
-use crate::file::File;
+use crate::file::{File, FileOps};
 use crate::loans::Loan;
 use crate::{lock_order, notify};
 
@@ -18,6 +18,20 @@ pub struct FdTable {
     /// Never that of another.
     id: u64,
     inner: Mutex<Slots, lock_order::FileTable>,
+    /// Descriptors that may be something else than [`FdTable::look`] said; a bit each, for the lowest.
+    changed: AtomicU64,
+    /// A lock was asked for through this table: closing any descriptor may let others go on.
+    has_locks: AtomicBool,
+}
+
+/// What a descriptor is to its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Status flags.
+    pub flags: OpenFlags,
+    pub cloexec: bool,
+    /// Nobody but this table refers to the file description, and nobody notices when it goes.
+    pub is_own: bool,
 }
 
 struct Slot {
@@ -41,6 +55,14 @@ impl Slot {
     fn is_lent(&self) -> bool {
         self.loan.as_ref().is_some_and(|loan| !loan.is_over())
     }
+}
+
+/// A table that is too long to look through all of it.
+const LONG: usize = 64;
+
+/// Where a descriptor is among [`FdTable::take_changed`].
+fn bit(at: usize) -> u64 {
+    u32::try_from(at).ok().and_then(|at| 1u64.checked_shl(at)).unwrap_or(0)
 }
 
 #[derive(Default)]
@@ -97,6 +119,16 @@ impl Slots {
         Self { list, lowest_free: self.lowest_free }
     }
 
+    /// Whether nobody else refers to a file that is in the table.
+    fn are_all(&self, file: &Arc<File>) -> bool {
+        let users = Arc::strong_count(file);
+        // Mostly it is the one; more are not worth a long search.
+        users == 1
+            || self.list.len() <= LONG
+                && self.list.iter().flatten().filter(|slot| Arc::ptr_eq(&slot.file, file)).count()
+                    == users
+    }
+
     fn take(&mut self, at: usize) -> Option<Slot> {
         let old = self.list.get_mut(at)?.take();
         if old.is_some() {
@@ -115,7 +147,12 @@ impl FdTable {
     fn with(slots: Slots) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { id, inner: Mutex::new(slots) })
+        Arc::new(Self {
+            id,
+            inner: Mutex::new(slots),
+            changed: AtomicU64::new(0),
+            has_locks: AtomicBool::new(false),
+        })
     }
 
     /// Tells it from all others there ever are; not 0.
@@ -127,6 +164,22 @@ impl FdTable {
     /// Lends the file of a descriptor, of which the caller has one reference: true when it is its file, nobody else has a
     /// reference, and nothing speaks against it.
     pub fn lend(&self, fd: Fd, file: &Arc<File>, lent: &Arc<dyn Lent>) -> bool {
+        self.lend_while(fd, file, lent, false, |ops| ops.lendable().is_some())
+    }
+
+    /// The same of a file whose front and attributes guest code has got.
+    pub fn bring(&self, fd: Fd, file: &Arc<File>, lent: &Arc<dyn Lent>) -> bool {
+        self.lend_while(fd, file, lent, true, |ops| ops.is_settled())
+    }
+
+    fn lend_while(
+        &self,
+        fd: Fd,
+        file: &Arc<File>,
+        lent: &Arc<dyn Lent>,
+        is_brought: bool,
+        may: impl Fn(&dyn FileOps) -> bool,
+    ) -> bool {
         let mut position = file.position();
         let mut slots = self.inner.lock();
         let Ok(slot) = slots.get_mut(fd) else { return false };
@@ -135,11 +188,11 @@ impl FdTable {
         }
         slot.loan = Some(Loan::new(file.inode(), Arc::clone(lent)));
         // Now, for who makes such a reason looks for loans then.
-        if notify::is_watched() || file.ops().lendable().is_none() {
+        if notify::is_watched() || !may(file.ops()) {
             slot.loan = None;
             return false;
         }
-        file.note_loan();
+        file.note_loan(is_brought);
         position.lend(Arc::clone(lent));
         true
     }
@@ -148,6 +201,40 @@ impl FdTable {
     #[must_use]
     pub fn is_lent(&self, fd: Fd) -> bool {
         self.inner.lock().get(fd).is_ok_and(Slot::is_lent)
+    }
+
+    /// Descriptors that changed since this was asked last, or whose files did: bit n stands for descriptor n, as far as they go.
+    #[must_use]
+    pub fn take_changed(&self) -> u64 {
+        if self.changed.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        self.changed.swap(0, Ordering::Relaxed)
+    }
+
+    fn note_change(&self, at: usize) {
+        self.changed.fetch_or(bit(at), Ordering::Relaxed);
+    }
+
+    /// Who remembers what [`FdTable::look`] said is to ask anew: files got other flags, or other users.
+    pub fn look_again(&self) {
+        self.changed.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// From now on processes may wait for the end of a descriptor: a lock is about to be taken.
+    pub fn note_lock(&self) {
+        self.has_locks.store(true, Ordering::Relaxed);
+        self.look_again();
+    }
+
+    /// What a descriptor is; `None`: not in use.
+    #[must_use]
+    pub fn look(&self, fd: Fd) -> Option<Seen> {
+        let slots = self.inner.lock();
+        let slot = slots.get(fd).ok()?;
+        let may_go = !self.has_locks.load(Ordering::Relaxed) && slot.file.goes_unnoticed();
+        let is_own = may_go && !notify::is_watched() && slots.are_all(&slot.file);
+        Some(Seen { flags: slot.file.flags(), cloexec: slot.cloexec, is_own })
     }
 
     /// Ends all loans: another program is to begin.
@@ -175,6 +262,8 @@ impl FdTable {
             return Err(Errno::EMFILE);
         }
         slots.put(at, Slot::new(file, cloexec));
+        drop(slots);
+        self.note_change(at);
         i32::try_from(at).map(Fd).map_err(|_| Errno::EMFILE)
     }
 
@@ -201,6 +290,7 @@ impl FdTable {
     /// `EBADF`.
     pub fn close(&self, fd: Fd) -> Result<Arc<File>> {
         let at = usize::try_from(fd.0).map_err(|_| Errno::EBADF)?;
+        self.note_change(at);
         // Under the lock: the number may be given out anew right after.
         let mut slots = self.inner.lock();
         slots.take(at).map(Slot::into_file).ok_or(Errno::EBADF)
@@ -222,12 +312,14 @@ impl FdTable {
             return Ok(None);
         }
         let file = slots.share(old)?;
+        self.note_change(at);
         Ok(slots.put(at, Slot::new(file, cloexec)).map(Slot::into_file))
     }
 
     /// Closes `first..=last` and returns the files.
     #[must_use]
     pub fn close_range(&self, first: u32, last: u32) -> Vec<Arc<File>> {
+        self.look_again();
         let mut slots = self.inner.lock();
         let end = slots.list.len().min(last as usize + 1);
         (first as usize..end).filter_map(|at| slots.take(at)).map(Slot::into_file).collect()
@@ -235,6 +327,7 @@ impl FdTable {
 
     /// CLOSE_RANGE_CLOEXEC.
     pub fn set_cloexec_range(&self, first: u32, last: u32) {
+        self.look_again();
         let mut slots = self.inner.lock();
         let end = slots.list.len().min(last as usize + 1);
         for slot in slots.list.get_mut(first as usize..end).into_iter().flatten().flatten() {
@@ -252,6 +345,7 @@ impl FdTable {
     /// `EBADF`.
     pub fn set_cloexec(&self, fd: Fd, cloexec: bool) -> Result<()> {
         self.inner.lock().get_mut(fd)?.cloexec = cloexec;
+        self.note_change(fd.0.cast_unsigned() as usize);
         Ok(())
     }
 
@@ -268,6 +362,7 @@ impl FdTable {
     }
 
     fn take_where(&self, wanted: impl Fn(&Slot) -> bool) -> Vec<Arc<File>> {
+        self.look_again();
         let mut slots = self.inner.lock();
         let mut taken = Vec::new();
         for at in 0..slots.list.len() {
@@ -282,6 +377,8 @@ impl FdTable {
     #[must_use]
     pub fn duplicate(&self) -> Arc<Self> {
         let copy = self.inner.lock().duplicate();
+        // All files have another user now.
+        self.look_again();
         Self::with(copy)
     }
 

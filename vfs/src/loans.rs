@@ -88,6 +88,8 @@ pub(crate) struct Habit {
     loans: AtomicU32,
 }
 
+/// The file was brought along when it was opened.
+const BROUGHT: u32 = u32::MAX - 2;
 const LENT: u32 = u32::MAX - 1;
 const NEVER: u32 = u32::MAX;
 /// A read of so many bytes is worth several small ones.
@@ -101,11 +103,11 @@ impl Habit {
     /// One more read by a call. True: it is to be looked whether the file can be lent, or is.
     pub fn note(&self, count: usize) -> bool {
         let before = self.score.load(Ordering::Relaxed);
-        if before >= LENT {
-            return before == LENT;
+        if before >= BROUGHT {
+            return before != NEVER;
         }
         let points = if count >= LARGE { LARGE_POINTS } else { 1 };
-        let after = before.saturating_add(points).min(LENT - 1);
+        let after = before.saturating_add(points).min(BROUGHT - 1);
         self.score.store(after, Ordering::Relaxed);
         let enough = ENOUGH << self.loans.load(Ordering::Relaxed).min(MOST_DOUBLINGS);
         before / enough != after / enough
@@ -115,8 +117,17 @@ impl Habit {
         self.score.load(Ordering::Relaxed)
     }
 
+    /// Or brought.
     pub fn is_lent(&self) -> bool {
-        self.score() == LENT
+        matches!(self.score(), LENT | BROUGHT)
+    }
+
+    pub fn is_brought(&self) -> bool {
+        self.score() == BROUGHT
+    }
+
+    pub fn brought(&self) {
+        self.score.store(BROUGHT, Ordering::Relaxed);
     }
 
     pub fn lent(&self) {

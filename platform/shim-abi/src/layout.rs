@@ -46,6 +46,11 @@ pub const START_STACK_OFFSET: u64 = 0x9000;
 /// The last slot is no thread's: it has [`Loans`].
 pub const LOANS_SLOT: u32 = MAX_SLOTS - 1;
 pub const LOANS_ADDR: u64 = CHANNEL_ADDR + SLOT_SIZE * LOANS_SLOT as u64;
+/// In the same slot, and the same page: [`Brought`], of place [`Loans::FIRST_BROUGHT`] and so on. Then the bytes of each.
+pub const BROUGHT_OFFSET: u64 = 0x800;
+pub const BROUGHT_BYTES_OFFSET: u64 = 0x1000;
+/// Bytes of one file at most.
+pub const BROUGHT_BYTES: u64 = 0x7000;
 
 /// getppid(2) from the shim's text means: look here. The filter turns it into a notification. A call that everybody
 /// allows, because an outer sandbox that answers an unknown number with an errno would have precedence.
@@ -343,15 +348,25 @@ pub struct Fast {
     pub stack_limit: [AtomicU64; 2],
     /// Not zero: the thread's descriptors are those of [`Loans`]. Written by the sentry while guest code stands still.
     pub lends: AtomicU32,
+    /// Not zero: `descriptors` are the thread's, and nobody else's; it may carry out what [`Note`] can say of them. Written by the
+    /// sentry while guest code stands still.
+    pub knows: AtomicU32,
+    pub descriptors: Descriptors,
 }
 
-/// A call that the shim has carried out: its number, address and length; mprotect(2) is to `PROT_READ`.
+/// A call that the shim has carried out, in three words. Of munmap(2) and mprotect(2), the latter to `PROT_READ`: number, address
+/// and length. Of close(2): number, descriptor, and how far a file that was [brought along](Brought) was read. Of fcntl(2):
+/// number and command ([`Note::COMMAND_SHIFT`]), descriptor, and its new flags or the new descriptor.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Note(pub [AtomicU64; 3]);
 
+impl Note {
+    pub const COMMAND_SHIFT: u32 = 32;
+}
+
 /// So many before the next event.
-pub const MAX_NOTES: usize = 8;
+pub const MAX_NOTES: usize = 16;
 
 /// One xmm register.
 #[repr(C, align(16))]
@@ -410,12 +425,14 @@ pub struct Loans {
 }
 
 impl Loans {
-    pub const DESCRIPTORS: usize = 512;
+    pub const DESCRIPTORS: usize = 256;
     /// Host descriptors from this number on are lent ones: above all others of a guest process, and below 64, beyond which the
     /// host would have to make its table larger (with several threads it waits for some milliseconds then).
     pub const FIRST_FD: u32 = 32;
     /// So many.
     pub const PLACES: u32 = 32;
+    /// Places from this one on have no descriptor: their files were [brought along](Brought).
+    pub const FIRST_BROUGHT: u32 = 28;
     const POSITION_BITS: u32 = 40;
     const PLACE_SHIFT: u32 = Self::POSITION_BITS;
     const GENERATION_SHIFT: u32 = Self::PLACE_SHIFT + 5;
@@ -439,10 +456,54 @@ impl Loans {
         Self::FIRST_FD as u64 + (word >> Self::PLACE_SHIFT & (Self::PLACES as u64 - 1))
     }
 
+    /// Which file was brought along, from 0 on; `None`: it has a descriptor.
+    pub const fn brought(word: u64) -> Option<u64> {
+        (Self::descriptor(word)).checked_sub((Self::FIRST_FD + Self::FIRST_BROUGHT) as u64)
+    }
+
     /// Whether both are of one loan.
     pub const fn are_one(a: u64, b: u64) -> bool {
         a >> Self::PLACE_SHIFT == b >> Self::PLACE_SHIFT
     }
+}
+
+/// What the only thread of a process may know of its lowest descriptors: a word each. 0: nothing. Written by the sentry while guest
+/// code stands still, by the shim with each [`Note`].
+#[repr(C)]
+#[derive(Debug)]
+pub struct Descriptors {
+    pub words: [AtomicU64; Descriptors::COUNT],
+}
+
+impl Descriptors {
+    pub const COUNT: usize = 64;
+    /// It is not in use.
+    pub const FREE: u64 = 1 << 32;
+    pub const OPEN: u64 = 1 << 33;
+    /// FD_CLOEXEC.
+    pub const CLOEXEC: u64 = 1 << 34;
+    /// Nobody but this process refers to the file description, and nobody notices when that is closed. The low half has its
+    /// status flags.
+    pub const OWN: u64 = 1 << 35;
+    pub const FLAGS: u64 = 0xffff_ffff;
+}
+
+/// The head of a file whose front came along when it was opened, for the shim to read from. Written by the sentry while the word in
+/// [`Loans`] does not lead to it.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Brought {
+    /// `struct stat`.
+    pub stat: [AtomicU64; 18],
+    /// So many bytes are there.
+    pub len: AtomicU64,
+    /// Not zero: these are all.
+    pub is_whole: AtomicU64,
+    _room: [u64; 12],
+}
+
+impl Brought {
+    pub const COUNT: u64 = (Loans::PLACES - Loans::FIRST_BROUGHT) as u64;
 }
 
 /// Guest memory that a call gives, and its place in the slot.
@@ -466,7 +527,10 @@ const _: () = assert!(MAX_OPS as u32 <= task::OPS && MAX_COPIES as u32 <= task::
 const _: () = assert!(offset_of!(Fast, registers) == 40);
 const _: () = assert!(size_of::<Slot>() as u64 == FAST_OFFSET);
 const _: () = assert!(Loans::PLACES == 32 && Loans::FIRST_FD + Loans::PLACES <= 64);
-const _: () = assert!(size_of::<Loans>() as u64 <= SLOT_SIZE);
+const _: () = assert!(size_of::<Loans>() as u64 <= BROUGHT_OFFSET);
+const _: () =
+    assert!(BROUGHT_OFFSET + Brought::COUNT * size_of::<Brought>() as u64 <= BROUGHT_BYTES_OFFSET);
+const _: () = assert!(BROUGHT_BYTES_OFFSET + Brought::COUNT * BROUGHT_BYTES <= SLOT_SIZE);
 // The rest is the stack.
 const _: () = assert!(FAST_OFFSET + size_of::<Fast>() as u64 + 0x1000 <= FAST_STACK_TOP);
 const _: () = assert!(size_of::<Global>() as u64 <= GLOBAL_SIZE);

@@ -19,7 +19,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::abi::{self, Fast, Global, Slot, kind, state, task};
 use crate::calls;
 use crate::channel::{self, Outcome};
-use crate::{futex, loans, marshal, memory_calls, signal_calls, start_calls, vectors};
+use crate::{descriptors, futex, loans, marshal, memory_calls, signal_calls, start_calls, vectors};
 
 /// Offset in a slot of register `index` of `gregs`.
 const fn register(index: usize) -> usize {
@@ -402,6 +402,12 @@ extern "C" fn offer(slot: u64) -> u32 {
     let result = match slot.number() {
         calls::FUTEX => futex::answer(slot, fast(slot)),
         calls::READ | calls::PREAD64 => loans::answer(slot, fast(slot)),
+        loans::FSTAT | loans::NEWFSTATAT | loans::LSEEK | loans::IOCTL => {
+            loans::answer_about(slot, fast(slot))
+        }
+        calls::CLOSE | descriptors::DUP | descriptors::FCNTL => {
+            descriptors::answer(slot, fast(slot))
+        }
         memory_calls::MPROTECT | calls::MUNMAP => memory_calls::answer(slot, fast(slot)),
         _ => signal_calls::answer(slot, fast(slot))
             .or_else(|| start_calls::answer(slot, fast(slot))),

@@ -1,4 +1,5 @@
-//! Reads of lent files, by the host's own pread64(2).
+//! Calls about lent files: reads by the host's own pread64(2), or out of what came along when the file was opened, and what can be
+//! told of a file so.
 //!
 //! For each of the guest's descriptors there is a word ([`Loans`]), which the sentry changes at any time: it takes a position back
 //! by an exchange, and ends a loan in the same way. Nobody waits for anybody, and no lock is held here:
@@ -12,8 +13,21 @@
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
-use crate::abi::{self, Fast, Loans, Slot, TASK_SIZE};
+use crate::abi::{self, Brought, Fast, Loans, Slot, TASK_SIZE};
 use crate::calls::{self, syscall};
+use crate::guest_memory;
+
+pub const FSTAT: u64 = 5;
+pub const LSEEK: u64 = 8;
+pub const IOCTL: u64 = 16;
+pub const NEWFSTATAT: u64 = 262;
+const AT_EMPTY_PATH: u64 = 0x1000;
+const TCGETS: u64 = 0x5401;
+const ENOTTY: i64 = -25;
+const SEEK_SET: u64 = 0;
+const SEEK_CUR: u64 = 1;
+/// `sizeof(struct stat)`.
+const STAT_BYTES: u64 = 144;
 
 /// What one call moves at most (`MAX_RW_COUNT`); who asks for more has the sentry cut it.
 const MOST: u64 = 0x7fff_f000;
@@ -63,6 +77,19 @@ fn read(word: &AtomicU64, addr: u64, len: u64) -> Option<u64> {
 }
 
 fn read_at(word: u64, addr: u64, len: u64, at: u64) -> Option<u64> {
+    if let Some((file, bytes)) = brought(word) {
+        let there = file.len.load(Relaxed).min(abi::BROUGHT_BYTES);
+        let left = there.saturating_sub(at);
+        if left < len && file.is_whole.load(Relaxed) == 0 {
+            return None;
+        }
+        let count = left.min(len);
+        if count == 0 {
+            // Told once: who asks again waits for more, which somebody on the host may have added.
+            file.is_whole.store(0, Relaxed);
+        }
+        return (guest_memory::copy(addr, bytes + at.min(there), count) == 0).then_some(count);
+    }
     let args = [Loans::descriptor(word), addr, len, at, 0, 0];
     let count = syscall(calls::PREAD64, args);
     // The host never gives more than was asked for; an error is the sentry's to tell.
@@ -72,6 +99,87 @@ fn read_at(word: u64, addr: u64, len: u64, at: u64) -> Option<u64> {
 fn loans() -> &'static Loans {
     // SAFETY: a part of the channel, all fields atomic.
     unsafe { &*(abi::LOANS_ADDR as *const Loans) }
+}
+
+/// fstat(2), lseek(2), and the ioctl(2) by which isatty(3) asks: what lent files answer without a call.
+pub fn answer_about(slot: &Slot, fast: &Fast) -> Option<u64> {
+    if fast.lends.load(Relaxed) == 0 {
+        return None;
+    }
+    let word = loans().words.get(slot.argument(0) as u32 as usize)?;
+    if word.load(Relaxed) == 0 {
+        return None;
+    }
+    match slot.number() {
+        FSTAT => fstat(word, slot.argument(1)),
+        NEWFSTATAT if is_bare(slot) => fstat(word, slot.argument(2)),
+        LSEEK => seek(word, slot.argument(1), slot.argument(2)),
+        // Only regular files are lent.
+        IOCTL if slot.argument(1) & 0xffff_ffff == TCGETS => Some(ENOTTY as u64),
+        _ => None,
+    }
+}
+
+/// Whether newfstatat(2) names its descriptor itself.
+fn is_bare(slot: &Slot) -> bool {
+    let path = slot.argument(1);
+    let place = slot as *const Slot as u64 + abi::BOUNCE_OFFSET;
+    slot.argument(3) & 0xffff_ffff == AT_EMPTY_PATH
+        && path < TASK_SIZE
+        && guest_memory::copy_string(place, path, 1)
+}
+
+fn fstat(word: &AtomicU64, addr: u64) -> Option<u64> {
+    let before = word.load(Acquire);
+    let (file, _) = brought(before)?;
+    if addr > TASK_SIZE - STAT_BYTES {
+        return None;
+    }
+    let is_copied = guest_memory::copy(addr, &raw const file.stat as u64, STAT_BYTES) == 0;
+    (is_copied && Loans::are_one(before, word.load(Acquire))).then_some(0)
+}
+
+/// To a place that needs no look at the file.
+fn seek(word: &AtomicU64, offset: u64, whence: u64) -> Option<u64> {
+    for _ in 0..TRIES {
+        let before = word.load(Acquire);
+        let at = Loans::position(before);
+        let next = match whence & 0xffff_ffff {
+            SEEK_SET => offset,
+            SEEK_CUR => at.checked_add_signed(offset.cast_signed())?,
+            _ => return None,
+        };
+        if before == 0 || next > Loans::MOST_POSITION {
+            return None;
+        }
+        if word.compare_exchange(before, before - at + next, SeqCst, Relaxed).is_ok() {
+            return Some(next);
+        }
+    }
+    None
+}
+
+/// What came along when the file was opened, and where its bytes are.
+fn brought(word: u64) -> Option<(&'static Brought, u64)> {
+    if word == 0 {
+        return None;
+    }
+    let index = Loans::brought(word)?;
+    let head = abi::LOANS_ADDR + abi::BROUGHT_OFFSET + index * size_of::<Brought>() as u64;
+    let bytes = abi::LOANS_ADDR + abi::BROUGHT_BYTES_OFFSET + index * abi::BROUGHT_BYTES;
+    // SAFETY: a part of the channel, all fields atomic.
+    Some((unsafe { &*(head as *const Brought) }, bytes))
+}
+
+/// Whether guest code has the position of a descriptor's file.
+pub fn is_lent(number: u64) -> bool {
+    loans().words.get(number as usize).is_none_or(|word| word.load(Relaxed) != 0)
+}
+
+/// The descriptor is closed; where its position was.
+pub fn leave(number: u64) -> u64 {
+    let Some(word) = loans().words.get(number as usize) else { return 0 };
+    if word.load(Relaxed) == 0 { 0 } else { Loans::position(word.swap(0, SeqCst)) }
 }
 
 /// Closes the lent descriptors of these places.

@@ -30,12 +30,14 @@ macro_rules! label {
 mod calls;
 mod channel;
 mod clone;
+mod descriptors;
 mod fast;
 mod futex;
 mod guest_memory;
 mod loans;
 mod marshal;
 mod memory_calls;
+mod notes;
 mod signal_calls;
 mod signals;
 mod start_calls;

@@ -10,9 +10,11 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{Fast, Slot, keeps_state, task};
-use crate::calls::{ARCH_PRCTL, FUTEX, MUNMAP, SIGALTSTACK};
+use crate::calls::{ARCH_PRCTL, CLOSE, FUTEX, MUNMAP, SIGALTSTACK};
+use crate::descriptors::{DUP, FCNTL};
 use crate::fast;
 use crate::guest_memory::{self, PAGE};
+use crate::loans::{IOCTL, LSEEK};
 use crate::memory_calls::MPROTECT;
 use crate::pointers::{Kind, MOST, Places, Pointer, pointers};
 use crate::start_calls::{BRK, PRLIMIT64, SET_ROBUST_LIST, SET_TID_ADDRESS};
@@ -28,8 +30,10 @@ pub static IS_WANTED: [bool; NUMBERS] = {
         all[number] = has_pointers || keeps_state(number as u64);
         number += 1;
     }
-    let answered =
-        [FUTEX, SIGALTSTACK, ARCH_PRCTL, BRK, SET_TID_ADDRESS, SET_ROBUST_LIST, PRLIMIT64, MPROTECT, MUNMAP];
+    let answered = [
+        FUTEX, SIGALTSTACK, ARCH_PRCTL, BRK, SET_TID_ADDRESS, SET_ROBUST_LIST, PRLIMIT64, MPROTECT, MUNMAP,
+        CLOSE, DUP, FCNTL, LSEEK, IOCTL,
+    ];
     let mut index = 0;
     while index < answered.len() {
         all[answered[index] as usize] = true;

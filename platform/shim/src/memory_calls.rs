@@ -1,12 +1,13 @@
 //! Calls about memory that the shim carries out itself, of a thread that is alone in its address space: what takes something
-//! away, so that the sentry need not agree. It hears of them with the next event (see [`Note`]), before it or anybody
+//! away, so that the sentry need not agree. It hears of them with the next event (see [`notes`]), before it or anybody
 //! else looks at the layout.
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use crate::abi::{Fast, MAX_NOTES, MIN_ADDR, Slot, TASK_SIZE, kind};
+use crate::abi::{Fast, MIN_ADDR, Slot, TASK_SIZE};
 use crate::calls::{MUNMAP, failed, syscall};
 use crate::guest_memory::PAGE;
+use crate::notes;
 
 pub const MPROTECT: u64 = 10;
 const PROT_READ: u64 = 1;
@@ -26,19 +27,13 @@ pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
         return None;
     }
     let is_in_guest = addr >= MIN_ADDR && addr < TASK_SIZE && len <= TASK_SIZE - addr;
-    if len == 0 || !addr.is_multiple_of(PAGE) || !is_in_guest {
+    if len == 0 || !addr.is_multiple_of(PAGE) || !is_in_guest || !notes::have_room(fast) {
         return None;
     }
-    let count = fast.note_count.load(Relaxed);
-    let note = fast.notes.get(usize::try_from(count).ok()?).filter(|_| count < MAX_NOTES as u64)?;
     if failed(syscall(number, [addr, len, prot, 0, 0, 0])) {
         // As far as it went, it goes again; the sentry says what is wrong.
         return None;
     }
-    for (to, from) in note.0.iter().zip([number, addr, len]) {
-        to.store(from, Relaxed);
-    }
-    fast.note_count.store(count + 1, Relaxed);
-    fast.noted.store(kind::NOTED, Relaxed);
+    notes::write(fast, [number, addr, len]);
     Some(0)
 }

@@ -197,4 +197,5 @@ fn forget_predecessor(slot: &SlotRef) {
     slot.fast().note_count.store(0, Relaxed);
     slot.fast().stack_limit[1].store(0, Relaxed);
     slot.fast().lends.store(0, Relaxed);
+    slot.fast().knows.store(0, Relaxed);
 }

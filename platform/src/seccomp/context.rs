@@ -13,14 +13,15 @@ use abi::{Errno, UserAddr};
 use shim_abi::{Slot, op};
 
 use self::reply::Answer;
+use super::descriptors::Told;
 use super::frame;
 use super::ops::RawOp;
 use super::process::{Process, Resting};
 use super::shared::Shared;
 use super::thread::Thread;
 use crate::{
-    AddressSpace, BoxFuture, CallMemory, Context, Event, HostOp, Kicker, NewContext, Note,
-    PlatformError,
+    AddressSpace, BoxFuture, CallMemory, Context, Descriptor, Event, HostOp, Kicker, NewContext,
+    Note, PlatformError,
 };
 
 /// What a slot said when it was posted.
@@ -98,6 +99,8 @@ pub struct SeccompContext {
     ended_wait: Option<u64>,
     /// What the shim did on its own, not told yet.
     notes: Vec<Note>,
+    /// What the shim knows of the thread's descriptors, if it does.
+    told: Option<Box<Told>>,
     /// Places of loans that the guest was told to close before it goes on.
     closing: u32,
 }
@@ -144,6 +147,7 @@ impl SeccompContext {
             owes_resume: false,
             ended_wait: None,
             notes: Vec::new(),
+            told: None,
             closing: 0,
         }
     }
@@ -247,6 +251,24 @@ impl Context for SeccompContext {
 
     fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
+    }
+
+    fn knows_descriptors(&self) -> bool {
+        self.told.is_some()
+    }
+
+    fn know_descriptors(&mut self, knows: bool) -> bool {
+        let may = knows && self.process.may_answer();
+        self.told = may.then(|| Box::new(Told::nothing(self.thread.slot().clone())));
+        let knows = self.told.is_some();
+        self.thread.slot().fast().knows.store(u32::from(knows), Relaxed);
+        knows
+    }
+
+    fn tell_descriptor(&mut self, number: usize, state: Option<Descriptor>) {
+        if let Some(told) = &mut self.told {
+            told.tell(number, state);
+        }
     }
 
     fn set_return(&mut self, value: u64) {

@@ -8,18 +8,21 @@
 //! with the order to close it, *closing* until that thread comes back, and free then. A stale place may be lent again: the host
 //! replaces the descriptor. That is no harm to a thread that reads just now, for it looks at the word again before it believes
 //! what it has read.
+//!
+//! Of files that are *brought along* there is no descriptor: attributes and first bytes lie in the words' own slot, and are written
+//! while the only thread of the process stands still.
 
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use base::lent::{Lent, Taken};
 use parking_lot::Mutex;
-use shim_abi::{LOANS_SLOT, Loans as Words};
+use shim_abi::{Brought, LOANS_SLOT, Loans as Words};
 
 use super::listener::Listener;
 use super::region::{Region, SlotRef};
-use crate::Loan;
+use crate::{Loan, STAT_BYTES};
 
 /// What a process has on loan.
 #[derive(Debug)]
@@ -27,7 +30,40 @@ pub struct Loans {
     words: Option<SlotRef>,
     has_stale: AtomicBool,
     places: Mutex<Places>,
+    brought: Mutex<BroughtPlaces>,
 }
+
+/// Who has the places of files that are brought along.
+#[derive(Debug, Default)]
+struct BroughtPlaces {
+    holders: [Weak<Held>; Brought::COUNT as usize],
+    /// When all are in use, this one goes.
+    oldest: usize,
+}
+
+impl BroughtPlaces {
+    /// A place, and whose it is: the first free one, for its memory has been in use.
+    fn take_place(&mut self) -> (usize, Option<Arc<Held>>) {
+        let is_free = |holder: &Weak<Held>| holder.upgrade().is_none_or(|held| held.is_over());
+        let free = self.holders.iter().position(is_free);
+        let index = free.unwrap_or(self.oldest);
+        if free.is_none() {
+            self.oldest = (index + 1) % self.holders.len();
+        }
+        let former =
+            self.holders.get_mut(index).and_then(|holder| std::mem::take(holder).upgrade());
+        (index, former)
+    }
+
+    fn give(&mut self, index: usize, held: &Arc<Held>) {
+        if let Some(holder) = self.holders.get_mut(index) {
+            *holder = Arc::downgrade(held);
+        }
+    }
+}
+
+/// The places of descriptors.
+const WITH_DESCRIPTOR: u32 = (1 << Words::FIRST_BROUGHT) - 1;
 
 /// Sets of places, a bit each.
 #[derive(Debug, Default)]
@@ -46,21 +82,52 @@ impl Loans {
             words: SlotRef::new(region, LOANS_SLOT),
             has_stale: AtomicBool::new(false),
             places: Mutex::default(),
+            brought: Mutex::default(),
         })
+    }
+
+    /// A loan of the file's attributes and its first bytes, its position taken. The oldest of those ends for it.
+    pub fn bring(
+        self: &Arc<Self>,
+        number: u32,
+        file: BorrowedFd<'_>,
+        attr: &[u8; STAT_BYTES],
+        most: usize,
+    ) -> Option<Arc<dyn Lent>> {
+        let slot = self.words.as_ref()?;
+        slot.loan(number)?;
+        let (index, former) = self.brought.lock().take_place();
+        // Nobody reads there from now on; the only thread stands still.
+        if let Some(former) = former {
+            former.end();
+        }
+        slot.write_brought(index, file, attr, most)?;
+        let place = Words::FIRST_BROUGHT + index as u32;
+        let generation = self.next_generation(&mut self.places.lock());
+        let state = State { is_installed: true, is_over: false, is_taken: true, at: 0 };
+        let loans = Arc::clone(self);
+        let held = Held { loans, number, place, generation, state: Mutex::new(state) };
+        let held = Arc::new(held);
+        self.brought.lock().give(index, &held);
+        Some(held)
+    }
+
+    fn next_generation(&self, places: &mut Places) -> u64 {
+        places.generation = places.generation % Words::MOST_GENERATION + 1;
+        places.generation
     }
 
     /// A loan that has yet to be installed, its position taken; `None` when there is no place.
     pub fn begin(self: &Arc<Self>, number: u32) -> Option<Arc<dyn Loan>> {
         self.words.as_ref()?.loan(number)?;
         let mut places = self.places.lock();
-        let fresh = !(places.used | places.stale | places.closing);
+        let fresh = WITH_DESCRIPTOR & !(places.used | places.stale | places.closing);
         let place = if fresh != 0 { fresh } else { places.stale }.trailing_zeros();
         let bit = 1u32.checked_shl(place)?;
         places.stale &= !bit;
         places.used |= bit;
         places.ever |= bit;
-        places.generation = places.generation % Words::MOST_GENERATION + 1;
-        let generation = places.generation;
+        let generation = self.next_generation(&mut places);
         drop(places);
         let state = State { is_installed: false, is_over: false, is_taken: true, at: 0 };
         let loans = Arc::clone(self);
@@ -95,6 +162,9 @@ impl Loans {
     }
 
     fn leave(&self, place: u32, is_installed: bool) {
+        if place >= Words::FIRST_BROUGHT {
+            return;
+        }
         let bit = 1 << place;
         let mut places = self.places.lock();
         places.used &= !bit;

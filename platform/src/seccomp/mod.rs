@@ -91,10 +91,14 @@
 //!     by an exchange of it; the shim moves the position by compare-and-exchange, and believes what it has read only when the word
 //!     is of the same loan as before the read. The descriptor is installed before the word says so, and closed, or replaced, after
 //!     it says no more. A thread looks at these words only while its own slot says that its descriptors are those (`Fast::lends`).
+//!     A file that nobody can change without a loan's end can also be *brought along* when it is opened: its attributes and its
+//!     front are in the last slot then, and no descriptor is installed.
 //!
 //! 14. *Notes.* A thread that is alone in its address space (`Fast::is_alone`) may protect memory for reading and unmap a little
 //!     of it on its own; the shim writes down what it did, and marks the next post. The sentry takes the notes with that event,
-//!     before anything looks at the layout. Who writes down something else harms its own address space.
+//!     before anything looks at the layout. Who writes down something else harms its own address space. In the same way a thread
+//!     that is alone with its descriptors (`Fast::knows`) closes and duplicates those whose file descriptions are its own: the
+//!     sentry does so again when it takes the note, and both keep the same words of what is open (`descriptors`).
 //!
 //! # Modules
 //!
@@ -107,7 +111,7 @@
 //! | `shared` | tables, notifications, deaths |
 //! | `orders`, `pool` | new processes and threads; stubs ahead of demand |
 //! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
-//! | `loans` | files that the shim reads by itself |
+//! | `loans`, `descriptors` | files that the shim reads by itself; what it knows of descriptors |
 //! | `windows` | small inputs and outputs of a call, in its slot |
 //! | `ops` | host operations as the shim's orders |
 //! | `region`, `frame` | channel memory; signal frames in it |
@@ -120,6 +124,7 @@ mod birth;
 mod blob;
 mod chain;
 mod context;
+mod descriptors;
 mod filter;
 mod frame;
 mod listener;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 
 use abi::{Errno, UserAddr};
+use base::Lent;
 use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags, SealFlags};
 use shim_abi::{LOANS_SLOT, Waits};
@@ -14,7 +15,7 @@ use super::region::{Region, SlotRef};
 use super::sys::{self, Transfer};
 use super::thread::{Donation, Thread};
 use super::windows;
-use crate::{AddressSpace, Futexes, Kicker, Loan, PlatformError, Usage};
+use crate::{AddressSpace, Futexes, Kicker, Loan, PlatformError, STAT_BYTES, Usage};
 
 /// Mode bits of a file that everybody may read.
 const EVERYBODY: u32 = 0o444;
@@ -356,6 +357,19 @@ impl AddressSpace for Process {
             return None;
         }
         self.loans.begin(number)
+    }
+
+    fn bring(
+        &self,
+        number: u32,
+        file: BorrowedFd<'_>,
+        attr: &[u8; STAT_BYTES],
+        most: usize,
+    ) -> Option<Arc<dyn Lent>> {
+        if !self.may_answer || self.is_dead() {
+            return None;
+        }
+        self.loans.bring(number, file, attr, most)
     }
 
     fn kill(&self) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::sys;
+use crate::STAT_BYTES;
 use abi::Errno;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -274,6 +275,24 @@ impl SlotRef {
     pub fn loan(&self, descriptor: u32) -> Option<&AtomicU64> {
         let is_inside = (descriptor as usize) < shim_abi::Loans::DESCRIPTORS;
         is_inside.then(|| self.word(8 * u64::from(descriptor)))?
+    }
+
+    /// Of the same slot: attributes and first bytes (at most `most`) of a file, for [`shim_abi::Brought`] number `index`.
+    pub fn write_brought(
+        &self,
+        index: usize,
+        file: BorrowedFd<'_>,
+        attr: &[u8; STAT_BYTES],
+        most: usize,
+    ) -> Option<()> {
+        use shim_abi::{BROUGHT_BYTES, BROUGHT_BYTES_OFFSET, BROUGHT_OFFSET, Brought};
+        let head = BROUGHT_OFFSET + index as u64 * size_of::<Brought>() as u64;
+        let bytes = BROUGHT_BYTES_OFFSET + index as u64 * BROUGHT_BYTES;
+        let most = most.min(BROUGHT_BYTES as usize);
+        let len = if most == 0 { 0 } else { self.fill(bytes, most, file, 0)?.ok()? };
+        self.write_bytes(head, attr)?;
+        let is_whole = u64::from(len < most);
+        self.write(head + STAT_BYTES as u64, &[len as u64, is_whole])
     }
 
     /// Copies words out; `None` when the range is not inside.

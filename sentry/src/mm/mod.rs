@@ -175,23 +175,22 @@ impl Mm {
         value
     }
 
-    /// The host has carried out these changes already.
-    pub fn take_notes(&self, notes: &[Note]) {
-        for note in notes {
-            // Both are dropped after the lock: they may hold the last reference to a file.
-            let (_done, planned) = self.with_state(|state| {
-                let done = state.take_deferred();
-                let planned = match *note {
-                    Note::Unmapped { addr, len } => state.plan_unmap(addr, len),
-                    Note::ProtectedForReading { addr, len } => {
-                        state.plan_protect(addr, len, Prot::READ.bits(), &Limits::NONE)
-                    }
-                };
-                (done, planned)
-            });
-            // One that is refused comes from a guest that has told something else than it did, to its own harm. Trampolines
-            // that go with a text stay with the host, where nothing jumps to them; the next mapping there replaces them.
-            drop(planned);
-        }
+    /// The host has carried out this change already.
+    pub fn take_note(&self, note: &Note) {
+        // Both are dropped after the lock: they may hold the last reference to a file.
+        let (_done, planned) = self.with_state(|state| {
+            let done = state.take_deferred();
+            let planned = match *note {
+                Note::Unmapped { addr, len } => state.plan_unmap(addr, len),
+                Note::ProtectedForReading { addr, len } => {
+                    state.plan_protect(addr, len, Prot::READ.bits(), &Limits::NONE)
+                }
+                _ => return (done, None),
+            };
+            (done, Some(planned))
+        });
+        // One that is refused comes from a guest that has told something else than it did, to its own harm. Trampolines
+        // that go with a text stay with the host, where nothing jumps to them; the next mapping there replaces them.
+        drop(planned);
     }
 }

@@ -60,6 +60,8 @@ fn take_rights(cx: &Cx<'_>, data: &[u8], rights: &mut Vec<Right>) -> Result<()> 
     for fd in fds {
         rights.push(cx.path_file(Fd(i32::from_ne_bytes(*fd)))?);
     }
+    // Others are going to have them.
+    cx.files().look_again();
     Ok(())
 }
 

@@ -36,6 +36,7 @@ pub async fn fcntl(cx: &mut Cx<'_>, fd: Fd, command: FcntlCommand, arg: Hex) -> 
     let file = cx.file(fd)?;
     let owner = lock_owner(cx, &file, command);
     let (kind, range) = lock_request(cx, &file, UserRef::new(UserAddr(arg.0)), command)?;
+    cx.files().note_lock();
     let queue = record_lock::wait_queue(&file);
     let me = cx.thread.tgid();
     let set = |cx: &mut Cx<'_>| {
@@ -81,6 +82,7 @@ fn fcntl_now(cx: &mut Cx<'_>, fd: Fd, command: u32, arg: u64) -> SysResult {
     match command {
         fcntl::F_SETFL => {
             file.set_status_flags(OpenFlags::from_bits_retain(arg as u32));
+            cx.files().look_again();
             Ok(0)
         }
         fcntl::F_GETLK | fcntl::F_OFD_GETLK => get_lock(cx, &file, command, arg),
@@ -267,6 +269,7 @@ fn describe(held: &Held) -> Flock {
 fn set_lock(cx: &Cx<'_>, fd: Fd, file: &Arc<File>, command: u32, arg: u64) -> SysResult {
     let owner = lock_owner(cx, file, command);
     let (kind, range) = lock_request(cx, file, UserRef::new(UserAddr(arg)), command)?;
+    cx.files().note_lock();
     record_lock::set(file, owner, kind, range)?;
     give_up_lock_of_closed(cx, fd, file, owner, range);
     Ok(0)
@@ -291,6 +294,7 @@ pub async fn flock(cx: &mut Cx<'_>, fd: Fd, operation: FlockOperation) -> SysRes
         fcntl::LOCK_UN => None,
         _ => return Err(Errno::EINVAL.into()),
     };
+    cx.files().note_lock();
     if operation & fcntl::LOCK_NB != 0 || kind.is_none() {
         record_lock::flock(&file, kind)?;
         return Ok(0);

@@ -27,6 +27,7 @@ pub fn close_range(cx: &mut Cx<'_>, first: u32, last: u32, flags: CloseRangeFlag
         return Err(Errno::EINVAL.into());
     }
     if flags.contains(CloseRangeFlags::UNSHARE) {
+        cx.context.know_descriptors(false);
         cx.thread.set_files(cx.files().duplicate());
     }
     let files = cx.files();
@@ -64,7 +65,7 @@ fn dup_to(cx: &Cx<'_>, old: Fd, new: Fd, flags: OpenFlags) -> SysResult {
 }
 
 /// A process that closes any descriptor of a file loses all its record locks on it; see fcntl(2).
-pub fn closed(cx: &Cx<'_>, files: impl IntoIterator<Item = Arc<File>>) {
+fn closed(cx: &Cx<'_>, files: impl IntoIterator<Item = Arc<File>>) {
     for file in files {
         record_lock::release_process(&file, cx.thread.tgid());
     }

@@ -30,6 +30,7 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: IoctlRequest, arg: Hex) -> SysRes
             let mut flags = file.flags();
             flags.set(OpenFlags::NONBLOCK, on);
             file.set_status_flags(flags);
+            cx.files().look_again();
         }
         command::FIOASYNC => {
             let on = read_int(cx, arg)? != 0;
@@ -39,6 +40,7 @@ pub fn ioctl(cx: &mut Cx<'_>, fd: Fd, request: IoctlRequest, arg: Hex) -> SysRes
             let mut flags = file.flags();
             flags.set(OpenFlags::ASYNC, on);
             file.set_status_flags(flags);
+            cx.files().look_again();
         }
         command::FIGETBSZ => {
             let size = file.path().mount.fs().statfs()?.block_size;

@@ -1,16 +1,18 @@
 //! Opening files.
 
 use std::mem::size_of;
+use std::sync::Arc;
 
 use abi::open::{OpenFlags, OpenHow as UserHow, ResolveFlags};
 use abi::poll::PollEvents;
 use abi::{Errno, Result};
-use vfs::LookupFlags;
 use vfs::ops::{self, OpenHow, Opened, PendingFifo};
+use vfs::{File, LookupFlags};
 
 use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::io_wait::on_queue;
+use crate::loans;
 use crate::mm::{UserCStr, UserRef};
 use crate::syscalls::args::{DirFd, Mode};
 use crate::syscalls::descriptor::PathAt;
@@ -43,7 +45,7 @@ pub async fn openat(
     let how = plain_how(flags, mode);
     let at = cx.path_at(dir, path)?;
     match open_at(cx, &at, how)? {
-        Opened::File(file) => cx.return_fd(file, flags),
+        Opened::File(file) => opened(cx, file, flags),
         Opened::Fifo(pending) => wait_for_peer(cx, pending, flags).await,
     }
 }
@@ -61,7 +63,7 @@ pub fn try_openat(
         open_at(cx, &at, plain_how(flags, mode))
     };
     match open(cx) {
-        Ok(Opened::File(file)) => Attempt::Done(cx.return_fd(file, flags)),
+        Ok(Opened::File(file)) => Attempt::Done(opened(cx, file, flags)),
         // The walk is made again; what it has created stays.
         Ok(Opened::Fifo(_)) => Attempt::WouldBlock { begun: 0 },
         Err(errno) => Attempt::Done(Err(errno.into())),
@@ -79,9 +81,16 @@ pub async fn openat2(
     let how = strict_how(read_how(cx, how, size)?)?;
     let at = cx.path_at(dir, path)?;
     match open_at(cx, &at, how)? {
-        Opened::File(file) => cx.return_fd(file, how.flags),
+        Opened::File(file) => opened(cx, file, how.flags),
         Opened::Fifo(pending) => wait_for_peer(cx, pending, how.flags).await,
     }
+}
+
+/// The end of a call that has opened a file.
+fn opened(cx: &mut Cx<'_>, file: Arc<File>, flags: OpenFlags) -> SysResult {
+    let fd = cx.install(Arc::clone(&file), flags)?;
+    loans::after_open(cx, fd, &file);
+    Ok(u64::from(fd.0.cast_unsigned()))
 }
 
 fn open_at(cx: &Cx<'_>, at: &PathAt, how: OpenHow) -> Result<Opened> {

@@ -90,6 +90,11 @@ struct Child {
 
 async fn make(cx: &mut Cx<'_>, flags: CloneFlags, args: &CloneArgs, tid: Tid) -> Result<Child> {
     let new = new_context(cx, flags, args)?;
+    // A vfork child has a table of its own, and its parent waits.
+    let is_vfork = flags.contains(CloneFlags::VFORK);
+    if flags.contains(CloneFlags::FILES) || flags.contains(CloneFlags::VM) && !is_vfork {
+        cx.context.know_descriptors(false);
+    }
     let (mm, context) = if flags.contains(CloneFlags::VM) {
         let mm = cx.mm();
         mm.add_user();

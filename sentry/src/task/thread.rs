@@ -1,7 +1,7 @@
 //! One guest thread.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use abi::Errno;
 use abi::ids::Tid;
@@ -14,6 +14,7 @@ use platform::{Answers, Context};
 use vfs::file_table::FdTable;
 use vfs::{Caller, FsContext, VfsCx};
 
+use crate::loans::FIRST_BROUGHT;
 use crate::lock_order;
 use crate::mm::Mm;
 use crate::signal::ThreadSignals;
@@ -38,6 +39,7 @@ pub struct Thread {
     is_released: AtomicBool,
     /// Its last change of the layout goes to the host with its way back to guest code, see `mm::layout`. Its own affair.
     changes_layout: AtomicBool,
+    brings: AtomicU32,
     /// Time in the sentry on this thread's behalf, in nanoseconds; its own counter, nothing depends on its order.
     pub system_ns: AtomicU64,
 }
@@ -150,6 +152,7 @@ impl Thread {
             released: WaitQueue::new(),
             is_released: AtomicBool::new(false),
             changes_layout: AtomicBool::new(false),
+            brings: AtomicU32::new(FIRST_BROUGHT),
             system_ns: AtomicU64::new(0),
         })
     }
@@ -224,6 +227,16 @@ impl Thread {
     /// Whether the host is still to carry out its last change of the layout, as far as it knows.
     pub fn changes_layout(&self) -> bool {
         self.changes_layout.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes of a file come along when it opens one (`loans`).
+    pub fn brings(&self) -> u32 {
+        self.brings.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`Thread::brings`].
+    pub fn set_brings(&self, bytes: u32) {
+        self.brings.store(bytes, Ordering::Relaxed);
     }
 
     /// Sets [`Thread::changes_layout`]; what it was.

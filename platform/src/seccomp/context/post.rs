@@ -7,9 +7,10 @@ use abi::Errno;
 use abi::arch::Registers;
 use shim_abi::{MAX_OPS, kind, sleep};
 
+use super::super::descriptors::read_note;
 use super::super::frame;
 use super::{Dirty, FAST_CONTEXT, Post, SeccompContext};
-use crate::{Context, Event, Fault, Note, PlatformError};
+use crate::{Context, Event, Fault, PlatformError};
 
 impl SeccompContext {
     /// Waits until the slot is posted and takes what it says.
@@ -96,12 +97,12 @@ impl SeccompContext {
             notes.iter().map(|note| note.0.each_ref().map(|word| word.load(Relaxed))).collect()
         });
         let Some(notes) = notes else { return Err(self.broken("impossible count of notes")) };
-        for [number, addr, len] in notes {
-            self.notes.push(match number.cast_signed() {
-                libc::SYS_mprotect => Note::ProtectedForReading { addr, len },
-                libc::SYS_munmap => Note::Unmapped { addr, len },
-                _ => return Err(self.broken("unknown note")),
-            });
+        for words in notes {
+            let Some(note) = read_note(words) else { return Err(self.broken("unknown note")) };
+            if let Some(told) = &mut self.told {
+                told.follow(&note);
+            }
+            self.notes.push(note);
         }
         Ok(())
     }

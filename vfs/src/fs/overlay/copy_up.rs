@@ -48,6 +48,8 @@ impl OverlayInode {
         let lower = self.lower.as_ref().ok_or(Errno::EIO)?;
         let upper = self.copy_of(lower)?;
         let upper = self.upper.get_or_init(|| upper);
+        // Attributes that guest code was given are going to change.
+        loans::end_of(self);
         self.pin();
         Ok(upper)
     }

@@ -19,6 +19,7 @@ use crate::file::FileOps;
 use crate::fs::devfs::MemDevice;
 use crate::fs::tmpfs::TmpInode;
 use crate::inode::{Inode, InodeSlot, NewNode, Ownership, RenameFlags, SetAttr};
+use crate::loans;
 use crate::lock_order;
 
 /// The lower half of a node.
@@ -124,6 +125,7 @@ impl OverlayInode {
 
     pub(super) fn add_links(&self, count: i64) {
         self.links.fetch_add(count, Ordering::Relaxed);
+        loans::end_of(self);
     }
 
     /// Keeps a changed node as long as its lower half may lead to it again.

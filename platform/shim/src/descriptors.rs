@@ -1,0 +1,110 @@
+//! Calls about descriptors that the shim carries out itself, of a thread that is alone with its table: what nobody else notices.
+//! The sentry hears of them with the next event, and does the same then (see [`crate::notes`]).
+
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::abi::{Descriptors, Fast, Note, Slot};
+use crate::calls::CLOSE;
+use crate::{loans, notes};
+
+pub const DUP: u64 = 32;
+pub const FCNTL: u64 = 72;
+const F_DUPFD: u64 = 0;
+const F_GETFD: u64 = 1;
+const F_SETFD: u64 = 2;
+const F_GETFL: u64 = 3;
+const F_DUPFD_CLOEXEC: u64 = 1030;
+const FD_CLOEXEC: u64 = 1;
+
+/// The result of a call that is carried out here.
+pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
+    if fast.knows.load(Relaxed) == 0 || !notes::have_room(fast) {
+        return None;
+    }
+    let old = Known::find(fast, slot.argument(0))?;
+    match slot.number() {
+        CLOSE => old.close(fast),
+        DUP => old.duplicate(fast, F_DUPFD, 0),
+        FCNTL => {
+            let argument = slot.argument(2);
+            match slot.argument(1) & 0xffff_ffff {
+                command @ (F_DUPFD | F_DUPFD_CLOEXEC) => old.duplicate(fast, command, argument),
+                F_GETFD => Some(u64::from(old.has(Descriptors::CLOEXEC))),
+                F_SETFD => old.set_cloexec(fast, argument & FD_CLOEXEC),
+                F_GETFL if old.is_own() => Some(old.word & Descriptors::FLAGS),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// An open descriptor.
+struct Known<'a> {
+    number: u64,
+    place: &'a AtomicU64,
+    word: u64,
+}
+
+impl<'a> Known<'a> {
+    fn find(fast: &'a Fast, number: u64) -> Option<Self> {
+        let number = number & 0xffff_ffff;
+        let place = fast.descriptors.words.get(number as usize)?;
+        let known = Self { number, place, word: place.load(Relaxed) };
+        known.has(Descriptors::OPEN).then_some(known)
+    }
+
+    fn has(&self, bit: u64) -> bool {
+        self.word & bit != 0
+    }
+
+    fn is_own(&self) -> bool {
+        self.has(Descriptors::OWN)
+    }
+
+    fn close(&self, fast: &Fast) -> Option<u64> {
+        if !self.is_own() {
+            return None;
+        }
+        let position = loans::leave(self.number);
+        self.place.store(Descriptors::FREE, Relaxed);
+        notes::write(fast, [CLOSE, self.number, position]);
+        Some(0)
+    }
+
+    fn set_cloexec(&self, fast: &Fast, cloexec: u64) -> Option<u64> {
+        let word = with_cloexec(self.word, cloexec != 0);
+        if word != self.word {
+            self.place.store(word, Relaxed);
+            notes::write(fast, [FCNTL | F_SETFD << Note::COMMAND_SHIFT, self.number, cloexec]);
+        }
+        Some(0)
+    }
+
+    /// At the lowest number from `from` on, when all that matter are known.
+    fn duplicate(&self, fast: &Fast, command: u64, from: u64) -> Option<u64> {
+        // A position that guest code has could not be that of two descriptors.
+        if !self.is_own() || loans::is_lent(self.number) {
+            return None;
+        }
+        let mut number = from;
+        loop {
+            let place = fast.descriptors.words.get(usize::try_from(number).ok()?)?;
+            match place.load(Relaxed) {
+                Descriptors::FREE => {
+                    place.store(with_cloexec(self.word, command == F_DUPFD_CLOEXEC), Relaxed);
+                    break;
+                }
+                0 => return None,
+                _ => number += 1,
+            }
+        }
+        notes::write(fast, [FCNTL | command << Note::COMMAND_SHIFT, self.number, number]);
+        Some(number)
+    }
+}
+
+fn with_cloexec(word: u64, cloexec: bool) -> u64 {
+    word & !Descriptors::CLOEXEC | if cloexec { Descriptors::CLOEXEC } else { 0 }
+}

@@ -1,0 +1,35 @@
+//! What guest code may do without a call, as far as the sentry hears of it later.
+
+/// Something that the platform did for the guest before an event: the sentry is to do the same. What a hostile guest says may be
+/// wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    /// mprotect(2) to `PROT_READ`.
+    ProtectedForReading { addr: u64, len: u64 },
+    /// munmap(2).
+    Unmapped { addr: u64, len: u64 },
+    /// close(2). Of a file that was brought along (`AddressSpace::bring`): `read` is how far guest code had read, else 0.
+    Closed { fd: u32, read: u64 },
+    /// fcntl(2) with F_DUPFD or F_DUPFD_CLOEXEC, which gave `new`.
+    Duplicated { fd: u32, new: u32, cloexec: bool },
+    /// fcntl(2) with F_SETFD.
+    SetCloexec { fd: u32, cloexec: bool },
+}
+
+/// So many of the lowest descriptors guest code may know.
+pub const KNOWN_DESCRIPTORS: usize = shim_abi::Descriptors::COUNT;
+
+/// Bytes of a `struct stat`.
+pub const STAT_BYTES: usize = 144;
+
+/// An open descriptor, as guest code is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptor {
+    /// What F_GETFL says, as long as `is_own`.
+    pub flags: u32,
+    /// FD_CLOEXEC.
+    pub cloexec: bool,
+    /// No other process refers to the file description, nor does anybody notice when it is closed later: guest code may close and
+    /// duplicate it on its own.
+    pub is_own: bool,
+}

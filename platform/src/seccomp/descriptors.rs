@@ -1,0 +1,91 @@
+//! What a guest's shim knows of the descriptors of its only thread (`shim/src/descriptors.rs`), as the thread's task remembers it: so
+//! that nothing is written twice, nor read from where the guest writes.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use shim_abi::{Descriptors as Words, Note as RawNote};
+
+use super::region::SlotRef;
+use crate::{Descriptor, Note};
+
+/// The words as both sides should have them.
+#[derive(Debug)]
+pub struct Told {
+    slot: SlotRef,
+    words: [u64; Words::COUNT],
+}
+
+impl Told {
+    /// Nothing is known yet.
+    pub fn nothing(slot: SlotRef) -> Self {
+        for word in &slot.fast().descriptors.words {
+            word.store(0, Relaxed);
+        }
+        Self { slot, words: [0; Words::COUNT] }
+    }
+
+    /// While guest code stands still.
+    pub fn tell(&mut self, number: usize, state: Option<Descriptor>) {
+        let word = state.map_or(Words::FREE, word);
+        let Some(known) = self.words.get_mut(number) else { return };
+        if std::mem::replace(known, word) != word
+            && let Some(place) = self.slot.fast().descriptors.words.get(number)
+        {
+            place.store(word, Relaxed);
+        }
+    }
+
+    /// The shim has done this. Who says so without having done it harms itself.
+    pub fn follow(&mut self, note: &Note) {
+        match *note {
+            Note::Closed { fd, .. } => self.set(fd, Words::FREE),
+            Note::Duplicated { fd, new, cloexec } => {
+                self.set(new, with_cloexec(self.get(fd), cloexec));
+            }
+            Note::SetCloexec { fd, cloexec } => self.set(fd, with_cloexec(self.get(fd), cloexec)),
+            Note::Unmapped { .. } | Note::ProtectedForReading { .. } => {}
+        }
+    }
+
+    fn get(&self, number: u32) -> u64 {
+        self.words.get(number as usize).copied().unwrap_or(0)
+    }
+
+    fn set(&mut self, number: u32, word: u64) {
+        if let Some(place) = self.words.get_mut(number as usize) {
+            *place = word;
+        }
+    }
+}
+
+fn word(state: Descriptor) -> u64 {
+    let own = if state.is_own { Words::OWN } else { 0 };
+    with_cloexec(Words::OPEN | own | u64::from(state.flags), state.cloexec)
+}
+
+fn with_cloexec(word: u64, cloexec: bool) -> u64 {
+    word & !Words::CLOEXEC | if cloexec { Words::CLOEXEC } else { 0 }
+}
+
+/// What three words of the shim say; `None`: nothing that it can have done.
+pub fn read_note([what, first, second]: [u64; 3]) -> Option<Note> {
+    const DUP_CLOEXEC: u64 = libc::F_DUPFD_CLOEXEC as u64;
+    const DUP: u64 = libc::F_DUPFD as u64;
+    const SET: u64 = libc::F_SETFD as u64;
+    let command = what >> RawNote::COMMAND_SHIFT;
+    let number = what & ((1 << RawNote::COMMAND_SHIFT) - 1);
+    let descriptor =
+        |number: u64| u32::try_from(number).ok().filter(|fd| (*fd as usize) < Words::COUNT);
+    Some(match (number.cast_signed(), command) {
+        (libc::SYS_mprotect, 0) => Note::ProtectedForReading { addr: first, len: second },
+        (libc::SYS_munmap, 0) => Note::Unmapped { addr: first, len: second },
+        (libc::SYS_close, 0) => Note::Closed { fd: descriptor(first)?, read: second },
+        (libc::SYS_fcntl, DUP | DUP_CLOEXEC) => Note::Duplicated {
+            fd: descriptor(first)?,
+            new: descriptor(second)?,
+            cloexec: command == DUP_CLOEXEC,
+        },
+        (libc::SYS_fcntl, SET) => Note::SetCloexec { fd: descriptor(first)?, cloexec: second != 0 },
+        _ => return None,
+    })
+}

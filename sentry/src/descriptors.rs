@@ -1,0 +1,112 @@
+//! Descriptors that guest code closes and duplicates without a call.
+//!
+//! The only thread of a process, when nobody else has its descriptor table, is told what the lowest descriptors are, after each call
+//! that may have changed that. What it does with them on its own comes as a note with its next event, and is done here then: all
+//! that others can ask about it they ask by calls, too. While it computes, /proc shows what it has closed meanwhile.
+
+use std::sync::Arc;
+
+use abi::ids::Fd;
+use platform::{Context, Descriptor, KNOWN_DESCRIPTORS, Note};
+use vfs::{FdTable, Seen, record_lock};
+
+use crate::loans;
+use crate::task::Thread;
+
+/// To be called after a system call, before its thread goes on.
+pub fn after_call(thread: &Thread, context: &mut dyn Context, number: u64) {
+    if !context.knows_descriptors() {
+        if begins(number) && !context.has_trapped() {
+            begin(thread, context);
+        }
+        return;
+    }
+    if leaves_alone(number) {
+        return;
+    }
+    let files = thread.files();
+    if !has_room(thread) {
+        context.know_descriptors(false);
+        return;
+    }
+    let mut changed = files.take_changed();
+    while changed != 0 {
+        tell(&files, context, changed.trailing_zeros() as usize);
+        changed &= changed - 1;
+    }
+}
+
+/// Tells what there is, when nobody else can change it.
+fn begin(thread: &Thread, context: &mut dyn Context) {
+    let files = thread.files();
+    // One reference is the thread's, one is ours.
+    let is_alone = thread.mm().is_alone() && Arc::strong_count(&files) == 2;
+    if !is_alone || !has_room(thread) || !context.know_descriptors(true) {
+        return;
+    }
+    let _ = files.take_changed();
+    for number in 0..KNOWN_DESCRIPTORS {
+        tell(&files, context, number);
+    }
+}
+
+fn tell(files: &FdTable, context: &mut dyn Context, number: usize) {
+    let Ok(fd) = i32::try_from(number) else { return };
+    let state = files.look(Fd(fd)).map(|Seen { flags, cloexec, is_own }| Descriptor {
+        flags: flags.bits(),
+        cloexec,
+        is_own,
+    });
+    context.tell_descriptor(number, state);
+}
+
+/// What it may use it may know.
+fn has_room(thread: &Thread) -> bool {
+    thread.group.limit(abi::rlimit::Resource::Nofile) >= KNOWN_DESCRIPTORS as u64
+}
+
+/// Guest code has done so already; false: it was nothing about descriptors.
+pub fn take_note(thread: &Thread, note: &Note) -> bool {
+    let fd = |fd: u32| Fd(fd.cast_signed());
+    let files = thread.files();
+    match *note {
+        Note::Closed { fd: closed, read } => {
+            if let Ok(file) = files.close(fd(closed)) {
+                if file.is_brought() {
+                    loans::after_close(thread, read);
+                }
+                record_lock::release_process(&file, thread.tgid());
+            }
+        }
+        Note::Duplicated { fd: old, new, cloexec } => {
+            if let Ok(file) = files.get_path_ok(fd(old)) {
+                // The limit was looked at when it was told.
+                let _ = files.install(file, cloexec, fd(new), KNOWN_DESCRIPTORS as u64);
+            }
+        }
+        Note::SetCloexec { fd: changed, cloexec } => {
+            let _ = files.set_cloexec(fd(changed), cloexec);
+        }
+        Note::Unmapped { .. } | Note::ProtectedForReading { .. } => return false,
+    }
+    // What fails was told by a guest that did something else, to its own harm.
+    true
+}
+
+/// Calls that often come before a close(2).
+fn begins(number: u64) -> bool {
+    const OPEN: u64 = 2;
+    const CLOSE: u64 = 3;
+    const FCNTL: u64 = 72;
+    const OPENAT: u64 = 257;
+    matches!(number, OPEN | CLOSE | FCNTL | OPENAT)
+}
+
+/// Frequent calls that can change neither descriptors nor flags: read, write, stat, fstat, lstat, poll, lseek, the calls about memory and
+/// signals, pread64, pwrite64, readv, writev, access, sendto, recvfrom, futex, epoll_wait, newfstatat, getdents64, statx.
+fn leaves_alone(number: u64) -> bool {
+    matches!(
+        number,
+        0 | 1 | 4..=15 | 17..=21 | 24..=28 | 44 | 45 | 202 | 217 | 232 | 262 | 332
+    )
+}
