@@ -11,6 +11,7 @@ mod fcntl;
 mod frame;
 mod hostile;
 mod identity;
+mod known_descriptors;
 mod layout;
 mod lent_file;
 mod lent_reads;
@@ -42,6 +43,7 @@ use support::Test;
 
 const FAMILIES: &[(&str, &[Test])] = &[
     ("read_write", read_write::TESTS),
+    ("known_descriptors", known_descriptors::TESTS),
     ("lent_reads", lent_reads::TESTS),
     ("lent_sharing", lent_sharing::TESTS),
     ("directory", directory::TESTS),

@@ -12,6 +12,7 @@ const FAMILIES: &[&str] = &[
     "read_write",
     "lent_reads",
     "lent_sharing",
+    "known_descriptors",
     "directory",
     "memory",
     "process",
@@ -106,7 +107,7 @@ macro_rules! families {
 }
 
 families! {
-    read_write lent_reads lent_sharing directory memory process signal signal_calls frame thread layout private_futex time poll identity call_sites stat pipe socket
+    read_write lent_reads lent_sharing known_descriptors directory memory process signal signal_calls frame thread layout private_futex time poll identity call_sites stat pipe socket
     network
     exec misc fcntl timer terminal watch proc hostile
 }

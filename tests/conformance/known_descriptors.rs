@@ -1,0 +1,445 @@
+//! Descriptors that are opened, closed and duplicated so often that a kernel may take a short way: beside a model of what open(2), dup(2),
+//! fcntl(2) and close(2) say, and as other processes see it.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+use crate::lent_file::FILE;
+use crate::support::{
+    c, errno, exit_code, fails, in_child, ok, open, pipe, read_some, sys, tests, wait_for,
+    write_all,
+};
+
+tests! {
+    a_walk_beside_a_model, walks_of_threads, walks_of_children, what_exec_leaves, others_see_it_closed,
+    closing_ends_locks_at_once, attributes_are_those_of_now, a_small_buffer_at_the_end_of_memory,
+}
+
+/// Files of every host and a folder.
+const PATHS: [&str; 4] = ["/etc/passwd", FILE, "/etc", "/etc/group"];
+/// Descriptors from here on are ours.
+const FIRST: i32 = 10;
+const BEYOND: i32 = 140;
+
+/// A file description.
+#[derive(Clone, Copy)]
+struct Open {
+    path: usize,
+    flags: i32,
+    position: i64,
+}
+
+/// What there should be.
+#[derive(Clone, Default)]
+struct Model {
+    /// By number: which description, and FD_CLOEXEC.
+    table: BTreeMap<i32, (usize, bool)>,
+    opens: Vec<Open>,
+    state: u64,
+}
+
+impl Model {
+    /// Everything below [`FIRST`] is in use, nothing else.
+    fn new(seed: u64) -> Self {
+        for fd in 0..1024 {
+            if fd >= FIRST {
+                sys!(close(fd));
+            } else if sys!(fcntl(fd, libc::F_GETFD)) < 0 {
+                ok!(dup2(open("/dev/null", libc::O_RDWR), fd));
+            }
+        }
+        for fd in 3..FIRST {
+            ok!(dup2(0, fd));
+        }
+        Self { state: seed, ..Self::default() }
+    }
+
+    fn next(&mut self, below: u64) -> u64 {
+        self.state = self.state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.state >> 33) % below
+    }
+
+    fn free(&self, from: i32) -> i32 {
+        (from.max(FIRST)..).find(|fd| !self.table.contains_key(fd)).expect("there are more")
+    }
+
+    /// Mostly one that is open.
+    fn any(&mut self) -> i32 {
+        let count = self.table.len() as u64;
+        if count == 0 || self.next(10) == 0 {
+            return FIRST + self.next(60) as i32;
+        }
+        let at = self.next(count) as usize;
+        *self.table.keys().nth(at).expect("so many there are")
+    }
+
+    fn of(&mut self, fd: i32) -> Option<&mut Open> {
+        let (index, _) = *self.table.get(&fd)?;
+        self.opens.get_mut(index)
+    }
+
+    fn step(&mut self) {
+        let many = self.table.len() > 40;
+        match self.next(if many { 8 } else { 14 }) {
+            0..=2 => self.close(),
+            3 => self.get_flags(),
+            4 => self.set_flags(),
+            5 => self.seek(),
+            6 | 7 => self.read(),
+            8 | 9 => self.duplicate(),
+            _ => self.open(),
+        }
+    }
+
+    fn open(&mut self) {
+        let path = self.next(PATHS.len() as u64) as usize;
+        let cloexec = self.next(2) == 0;
+        let flags = if self.next(2) == 0 { libc::O_NONBLOCK } else { 0 };
+        let name = c(PATHS[path]);
+        let fd = ok!(open(name.as_ptr(), flags | if cloexec { libc::O_CLOEXEC } else { 0 }));
+        assert_eq!(fd, self.free(FIRST));
+        self.opens.push(Open { path, flags, position: 0 });
+        self.table.insert(fd, (self.opens.len() - 1, cloexec));
+        // As programs do.
+        self.stat(fd);
+    }
+
+    fn stat(&mut self, fd: i32) {
+        let Some(&mut Open { path, .. }) = self.of(fd) else { return };
+        let expected = std::fs::metadata(PATHS[path]).expect("it is there");
+        // SAFETY: plain data.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        ok!(fstat(fd, &mut stat));
+        let seen = (stat.st_dev, stat.st_ino, stat.st_size as u64, stat.st_mode);
+        assert_eq!(seen, (expected.dev(), expected.ino(), expected.size(), expected.mode()));
+    }
+
+    fn close(&mut self) {
+        let fd = self.any();
+        if self.table.remove(&fd).is_some() {
+            ok!(close(fd));
+        } else {
+            fails!(libc::EBADF, close(fd));
+        }
+    }
+
+    fn duplicate(&mut self) {
+        let old = self.any();
+        let from = self.next(100) as i32;
+        let how = self.next(4);
+        let result = match how {
+            0 => sys!(dup(old)),
+            1 => sys!(fcntl(old, libc::F_DUPFD, from)),
+            2 => sys!(fcntl(old, libc::F_DUPFD_CLOEXEC, from)),
+            _ => sys!(dup2(old, FIRST + from)),
+        };
+        let Some(&(index, cloexec)) = self.table.get(&old) else {
+            return assert_eq!((result, errno()), (-1, libc::EBADF));
+        };
+        let expected = match how {
+            0 => self.free(FIRST),
+            1 | 2 => self.free(from),
+            _ => FIRST + from,
+        };
+        assert_eq!(result, expected);
+        if expected != old {
+            self.table.insert(expected, (index, how == 2));
+        } else {
+            self.table.insert(old, (index, cloexec));
+        }
+    }
+
+    fn get_flags(&mut self) {
+        let fd = self.any();
+        let of_fd = sys!(fcntl(fd, libc::F_GETFD));
+        match self.table.get(&fd) {
+            Some(&(_, cloexec)) => assert_eq!(of_fd, i32::from(cloexec)),
+            None => return assert_eq!((of_fd, errno()), (-1, libc::EBADF)),
+        }
+        let flags = ok!(fcntl(fd, libc::F_GETFL));
+        let expected = self.of(fd).map_or(0, |open| open.flags);
+        assert_eq!(flags & (libc::O_NONBLOCK | libc::O_ACCMODE | libc::O_APPEND), expected);
+    }
+
+    fn set_flags(&mut self) {
+        let fd = self.any();
+        let is_set = self.next(2) == 0;
+        if self.next(2) == 0 {
+            let result = sys!(fcntl(fd, libc::F_SETFD, i32::from(is_set)));
+            match self.table.get_mut(&fd) {
+                Some((_, cloexec)) => (*cloexec, _) = (is_set, assert_eq!(result, 0)),
+                None => assert_eq!((result, errno()), (-1, libc::EBADF)),
+            }
+        } else if let Some(open) = self.of(fd) {
+            open.flags = if is_set { libc::O_NONBLOCK } else { 0 };
+            ok!(fcntl(fd, libc::F_SETFL, open.flags));
+        }
+    }
+
+    fn seek(&mut self) {
+        let fd = self.any();
+        let by = self.next(400) as i64;
+        let is_file = |open: &Open| PATHS[open.path] != "/etc";
+        let Some(open) = self.of(fd).filter(|open| is_file(open)) else { return };
+        if by % 2 == 0 {
+            open.position = by;
+            assert_eq!(ok!(lseek(fd, by, libc::SEEK_SET)), by);
+        } else if open.position + by - 200 >= 0 {
+            open.position += by - 200;
+            assert_eq!(ok!(lseek(fd, by - 200, libc::SEEK_CUR)), open.position);
+        } else {
+            fails!(libc::EINVAL, lseek(fd, by - 200, libc::SEEK_CUR));
+        }
+    }
+
+    fn read(&mut self) {
+        let fd = self.any();
+        let size = if self.next(8) == 0 { 20_000 } else { self.next(300) as usize };
+        let is_at_place = self.next(3) == 0;
+        let Some(open) = self.of(fd) else { return };
+        let mut bytes = vec![0; size];
+        let buffer = bytes.as_mut_ptr().cast();
+        if PATHS[open.path] == "/etc" {
+            return fails!(libc::EISDIR, read(fd, buffer, size));
+        }
+        let at = open.position;
+        let count = if is_at_place {
+            ok!(pread(fd, buffer, size, at))
+        } else {
+            ok!(read(fd, buffer, size))
+        };
+        if !is_at_place {
+            open.position += count as i64;
+        }
+        let mut expected = vec![0; size];
+        let file = std::fs::File::open(PATHS[open.path]).expect("it is there");
+        let there = file.read_at(&mut expected, at as u64).expect("it can be read");
+        assert_eq!(count as usize, there);
+        assert!(bytes[..there] == expected[..there], "other bytes at {at}");
+        drop(file);
+    }
+
+    fn walk(&mut self, steps: usize) {
+        for step in 0..steps {
+            self.step();
+            if step % 500 == 499 {
+                self.check_all();
+            }
+        }
+        self.check_all();
+    }
+
+    fn check_all(&mut self) {
+        for fd in FIRST..BEYOND {
+            let flag = sys!(fcntl(fd, libc::F_GETFD));
+            let expected = self.table.get(&fd).map_or(-1, |(_, cloexec)| i32::from(*cloexec));
+            assert_eq!(flag, expected, "descriptor {fd}");
+            self.stat(fd);
+        }
+    }
+}
+
+fn a_walk_beside_a_model() {
+    for seed in 1..4 {
+        Model::new(seed).walk(4000);
+    }
+}
+
+/// Threads share the table, before, while and after there are several.
+fn walks_of_threads() {
+    let mut model = Model::new(11);
+    model.walk(1500);
+    for _ in 0..4 {
+        let mut theirs = std::mem::take(&mut model);
+        model = std::thread::spawn(move || {
+            theirs.walk(700);
+            theirs
+        })
+        .join()
+        .expect("the thread asserts what we do");
+        model.walk(700);
+    }
+}
+
+/// Copies of the table go ways of their own; descriptions are shared, so that the positions are left alone.
+fn walks_of_children() {
+    let mut model = Model::new(21);
+    model.walk(1500);
+    for round in 0..6 {
+        let mut theirs = model.clone();
+        theirs.state ^= round;
+        let child = in_child(|| {
+            for _ in 0..500 {
+                theirs.close();
+                theirs.close();
+                theirs.get_flags();
+                theirs.duplicate();
+                theirs.open();
+            }
+            theirs.check_all();
+            0
+        });
+        for _ in 0..300 {
+            model.close();
+            model.close();
+            model.duplicate();
+            model.get_flags();
+            model.open();
+        }
+        assert_eq!(exit_code(wait_for(child)), 0);
+        // Of its own, by vfork(2) and execve(2).
+        let status = std::process::Command::new("/bin/true").status().expect("it runs");
+        assert!(status.success());
+        model.check_all();
+    }
+}
+
+/// What is not marked is open in the next program, under its number.
+fn what_exec_leaves() {
+    let mut model = Model::new(31);
+    model.walk(1500);
+    for _ in 0..3 {
+        model.walk(200);
+        let (from, to) = pipe();
+        let child = in_child(|| {
+            ok!(dup2(to, 1));
+            let text = c("for fd in /proc/self/fd/*; do echo ${fd##*/}; done");
+            let (name, option) = (c("sh"), c("-c"));
+            let args = [name.as_ptr(), option.as_ptr(), text.as_ptr(), std::ptr::null()];
+            sys!(execv(c"/bin/sh".as_ptr(), args.as_ptr()));
+            1
+        });
+        ok!(close(to));
+        let mut seen = Vec::new();
+        loop {
+            let part = read_some(from, 4096);
+            if part.is_empty() {
+                break;
+            }
+            seen.extend(part);
+        }
+        ok!(close(from));
+        assert_eq!(exit_code(wait_for(child)), 0);
+        let seen = String::from_utf8(seen).expect("numbers");
+        let mut seen: Vec<i32> = seen.split_whitespace().filter_map(|fd| fd.parse().ok()).collect();
+        seen.sort_unstable();
+        let kept = model.table.iter().filter(|(_, (_, cloexec))| !cloexec).map(|(fd, _)| *fd);
+        // The shell's own folder has the lowest free number.
+        let mut expected: Vec<i32> = (0..FIRST).chain(kept).collect();
+        let own = (0..).find(|fd| !expected.contains(fd)).expect("there are more");
+        expected.push(own);
+        expected.sort_unstable();
+        assert_eq!(seen, expected);
+    }
+}
+
+/// Who hears of a close(2) from its maker sees it in /proc.
+fn others_see_it_closed() {
+    let me = sys!(getpid());
+    for round in 0..60 {
+        let (from, to) = pipe();
+        let fd = open(PATHS[0], libc::O_RDONLY);
+        let link = c(&format!("/proc/{me}/fd/{fd}"));
+        let child = in_child(|| {
+            ok!(close(to));
+            assert_eq!(read_some(from, 1), [round]);
+            let mut text = [0; 64];
+            let count = sys!(readlink(link.as_ptr(), text.as_mut_ptr(), text.len()));
+            i32::from(count != -1 || errno() != libc::ENOENT)
+        });
+        ok!(close(from));
+        ok!(close(fd));
+        write_all(to, &[round]);
+        assert_eq!(exit_code(wait_for(child)), 0);
+        ok!(close(to));
+    }
+}
+
+/// Closing any descriptor of a file ends the process's locks on it, and another process gets them while this one makes no call.
+fn closing_ends_locks_at_once() {
+    let name = format!("/tmp/known-{}", sys!(getpid()));
+    std::fs::write(&name, b"text").expect("a new file");
+    let (protection, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+    let at = sys!(mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0));
+    // SAFETY: a new mapping, which is never unmapped.
+    let word = unsafe { &*at.cast::<AtomicU32>() };
+    // SAFETY: plain data.
+    let mut whole: libc::flock = unsafe { std::mem::zeroed() };
+    whole.l_type = libc::F_WRLCK as i16;
+    for round in 0..30u32 {
+        let locked = open(&name, libc::O_RDWR);
+        ok!(fcntl(locked, libc::F_SETLK, &whole));
+        let other = open(&name, libc::O_RDONLY);
+        let child = in_child(|| {
+            let fd = open(&name, libc::O_RDWR);
+            assert_eq!((sys!(fcntl(fd, libc::F_SETLK, &whole)), errno()), (-1, libc::EAGAIN));
+            word.store(2 * round + 1, SeqCst);
+            ok!(fcntl(fd, libc::F_SETLKW, &whole));
+            word.store(2 * round + 2, SeqCst);
+            0
+        });
+        while word.load(SeqCst) != 2 * round + 1 {
+            std::hint::spin_loop();
+        }
+        ok!(close(other));
+        while word.load(SeqCst) != 2 * round + 2 {
+            std::hint::spin_loop();
+        }
+        assert_eq!(exit_code(wait_for(child)), 0);
+        ok!(close(locked));
+    }
+    std::fs::remove_file(&name).expect("it is there");
+}
+
+/// fstat(2) says what chmod(2) has set meanwhile, through other calls and from other processes.
+fn attributes_are_those_of_now() {
+    let mode = std::fs::metadata(FILE).expect("it is there").permissions().mode() & 0o7777;
+    let real = std::fs::read_link(FILE).expect("a link");
+    let real = c(real.to_str().expect("a plain name"));
+    if sys!(chmod(real.as_ptr(), mode)) != 0 {
+        // Not ours.
+        return assert_eq!(errno(), libc::EPERM);
+    }
+    let seen = |fd| {
+        // SAFETY: plain data.
+        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+        ok!(fstat(fd, &mut stat));
+        stat.st_mode & 0o7777
+    };
+    for round in 0..40 {
+        let fd = open(FILE, libc::O_RDONLY);
+        assert_eq!(seen(fd), mode);
+        let other = mode ^ 0o020;
+        if round % 2 == 0 {
+            ok!(chmod(real.as_ptr(), other));
+        } else {
+            assert_eq!(exit_code(wait_for(in_child(|| sys!(fchmod(fd, other))))), 0);
+        }
+        assert_eq!(seen(fd), other);
+        ok!(chmod(real.as_ptr(), mode));
+        assert_eq!(seen(fd), mode);
+        ok!(close(fd));
+    }
+}
+
+/// Memory ends in the middle of a result: what fits is given, or EFAULT, as without any short way.
+fn a_small_buffer_at_the_end_of_memory() {
+    const PAGE: usize = 4096;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let start = sys!(mmap(std::ptr::null_mut(), 2 * PAGE, protection, flags, -1, 0));
+    ok!(munmap(start.wrapping_byte_add(PAGE), PAGE));
+    for _ in 0..40 {
+        let fd = open(PATHS[0], libc::O_RDONLY);
+        let last = start.wrapping_byte_add(PAGE - 8);
+        fails!(libc::EFAULT, fstat(fd, last.cast()));
+        fails!(libc::EFAULT, read(fd, start.wrapping_byte_add(PAGE), 16));
+        assert_eq!(ok!(lseek(fd, 0, libc::SEEK_CUR)), 0);
+        let count = ok!(read(fd, last, 64));
+        assert_eq!(count, 8);
+        assert_eq!(ok!(lseek(fd, 0, libc::SEEK_CUR)), 8);
+        ok!(close(fd));
+    }
+}
