@@ -11,10 +11,12 @@
 //! | `capabilities` | what this host offers; feeds `sandbox doctor` |
 
 pub mod capabilities;
+mod host_op;
 mod notes;
 pub mod rewrite;
 pub mod seccomp;
 mod traits;
 
+pub use host_op::*;
 pub use notes::*;
 pub use traits::*;

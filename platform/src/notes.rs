@@ -32,4 +32,15 @@ pub struct Descriptor {
     /// No other process refers to the file description, nor does anybody notice when it is closed later: guest code may close and
     /// duplicate it on its own.
     pub is_own: bool,
+    /// What is read and written there, when nobody else could know.
+    pub device: Option<Device>,
+}
+
+/// A device that keeps nothing: guest code reads and writes it without a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// Gives nothing.
+    Null,
+    /// Gives zeros.
+    Zero,
 }

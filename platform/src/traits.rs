@@ -1,7 +1,7 @@
 //! The traits that the sentry sees.
 
 use std::future::Future;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -11,7 +11,7 @@ use abi::signal::{SigAction, SigStack, Signal};
 use abi::{Errno, UserAddr};
 use base::Lent;
 
-use crate::{Descriptor, Note, STAT_BYTES};
+use crate::{Descriptor, HostOp, Loan, Note, STAT_BYTES};
 
 /// A future of a rare operation.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -60,97 +60,6 @@ pub struct Fault {
     pub cr2: u64,
 }
 
-bitflags::bitflags! {
-    /// Page protection; the values of mmap(2).
-    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-    pub struct Prot: u32 {
-        const READ = 1;
-        const WRITE = 2;
-        const EXEC = 4;
-    }
-}
-
-/// Backing of a mapping.
-#[derive(Debug, Clone)]
-pub enum Backing {
-    Anonymous,
-    /// A descriptor of ours, installed in the guest only while it is mapped. `offset` in bytes, page aligned.
-    File {
-        fd: Arc<OwnedFd>,
-        offset: u64,
-    },
-}
-
-/// A file that is lent to an address space: guest code reads it without a call, from the position that it is given on. Once
-/// it is begun ([`HostOp::Lend`]); until then whoever has the position keeps it.
-pub trait Loan: Lent + std::fmt::Debug {
-    /// The platform's number for it.
-    fn descriptor(&self) -> u32;
-
-    /// For the platform: the file is where guest code reads it.
-    fn installed(&self);
-}
-
-/// A host call to be executed inside the address space, on the sentry's order. Addresses are page aligned and
-/// were checked against the task's range by the caller.
-#[derive(Debug, Clone)]
-pub enum HostOp {
-    /// mmap with MAP_FIXED. `shared` memory without a file is inherited by fork.
-    Map {
-        addr: UserAddr,
-        len: u64,
-        prot: Prot,
-        shared: bool,
-        noreserve: bool,
-        backing: Backing,
-    },
-    Unmap {
-        addr: UserAddr,
-        len: u64,
-    },
-    Protect {
-        addr: UserAddr,
-        len: u64,
-        prot: Prot,
-    },
-    /// mremap with MREMAP_FIXED when `new_addr` differs from `addr`; `keep_old` is MREMAP_DONTUNMAP.
-    Remap {
-        addr: UserAddr,
-        len: u64,
-        new_addr: UserAddr,
-        new_len: u64,
-        keep_old: bool,
-    },
-    /// madvise; the caller passes on only advice that is harmless on the host.
-    Advise {
-        addr: UserAddr,
-        len: u64,
-        advice: i32,
-    },
-    /// mincore-like and msync: `Sync` is msync(2) with these flags.
-    Sync {
-        addr: UserAddr,
-        len: u64,
-        flags: i32,
-    },
-    /// Leaves a descriptor in the guest, so that mapping it later costs less. Only a hint.
-    Hold {
-        fd: Arc<OwnedFd>,
-    },
-    /// Begins a loan (see [`AddressSpace::lend`]), for the file that it was made with.
-    Lend {
-        fd: Arc<OwnedFd>,
-        loan: Arc<dyn Loan>,
-    },
-    /// The vector state a program starts with. Use [`Context::reset_xstate`].
-    ResetVectors,
-    /// The vector state that the creator of a thread had when it called. The platform's own.
-    LoadVectors,
-    /// Loads the thread pointer.
-    SetFsBase(u64),
-    SetGsBase(u64),
-}
-
 /// What a new execution context starts with.
 #[derive(Debug, Clone)]
 pub struct NewContext {
@@ -197,6 +106,9 @@ pub trait Platform: Send + Sync {
 
     /// Collects dead host processes and wakes their contexts.
     fn reap(&self);
+
+    /// Somebody wants to hear of reads and writes: from now on guest code makes calls for those of devices, too.
+    fn hear_transfers(&self) {}
 }
 
 /// Where things are in every address space.

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use abi::ids::Fd;
-use platform::{Context, Descriptor, KNOWN_DESCRIPTORS, Note};
+use platform::{Context, Descriptor, Device, KNOWN_DESCRIPTORS, Note};
+use vfs::fs::devfs::MemDevice;
 use vfs::{FdTable, Seen, record_lock};
 
 use crate::loans;
@@ -52,10 +53,15 @@ fn begin(thread: &Thread, context: &mut dyn Context) {
 
 fn tell(files: &FdTable, context: &mut dyn Context, number: usize) {
     let Ok(fd) = i32::try_from(number) else { return };
-    let state = files.look(Fd(fd)).map(|Seen { flags, cloexec, is_own }| Descriptor {
+    let state = files.look(Fd(fd)).map(|Seen { flags, cloexec, is_own, device }| Descriptor {
         flags: flags.bits(),
         cloexec,
         is_own,
+        device: match device {
+            Some(MemDevice::Null) => Some(Device::Null),
+            Some(MemDevice::Zero) => Some(Device::Zero),
+            _ => None,
+        },
     });
     context.tell_descriptor(number, state);
 }
@@ -93,7 +99,7 @@ pub fn take_note(thread: &Thread, note: &Note) -> bool {
     true
 }
 
-/// Calls that often come before a close(2).
+/// Calls that often come before what guest code can do on its own.
 fn begins(number: u64) -> bool {
     const OPEN: u64 = 2;
     const CLOSE: u64 = 3;

@@ -14,7 +14,7 @@ use crate::support::{
 
 tests! {
     a_walk_beside_a_model, a_thread_sees_what_another_closes, flags_are_shared, walks_of_threads, walks_of_children, what_exec_leaves, others_see_it_closed,
-    closing_ends_locks_at_once, attributes_are_those_of_now, a_small_buffer_at_the_end_of_memory,
+    closing_ends_locks_at_once, devices_that_keep_nothing, a_watch_hears_of_devices, attributes_are_those_of_now, a_small_buffer_at_the_end_of_memory,
 }
 
 /// Files of every host and a folder.
@@ -462,6 +462,61 @@ fn closing_ends_locks_at_once() {
         ok!(close(locked));
     }
     std::fs::remove_file(&name).expect("it is there");
+}
+
+fn devices_that_keep_nothing() {
+    let (null, zero) = ("/dev/null", "/dev/zero");
+    let mut bytes = vec![7u8; 100_000];
+    let buffer = bytes.as_mut_ptr();
+    for round in 0..60 {
+        let reads = open(zero, libc::O_RDONLY);
+        let size = [1, 8, 255, 256, 257, 5000, 100_000][round % 7];
+        // SAFETY: within the buffer.
+        unsafe { std::ptr::write_bytes(buffer, 7, 100_000) };
+        assert_eq!(ok!(read(reads, buffer.cast(), size)), size as isize);
+        assert!(bytes[..size].iter().all(|byte| *byte == 0));
+        assert!(bytes[size..].iter().all(|byte| *byte == 7));
+        fails!(libc::EBADF, write(reads, buffer.cast(), 1));
+        ok!(close(reads));
+        fails!(libc::EBADF, read(reads, buffer.cast(), 1));
+        let writes = open([null, zero][round % 2], libc::O_WRONLY);
+        assert_eq!(ok!(write(writes, buffer.cast(), size)), size as isize);
+        // Not looked at.
+        assert_eq!(ok!(write(writes, std::ptr::without_provenance(1), size)), size as isize);
+        fails!(libc::EFAULT, write(writes, std::ptr::without_provenance(1 << 63), size));
+        fails!(libc::EBADF, read(writes, buffer.cast(), 1));
+        ok!(close(writes));
+        let both = open(null, libc::O_RDWR);
+        assert_eq!(ok!(read(both, buffer.cast(), size)), 0);
+        assert_eq!(ok!(write(both, buffer.cast(), size)), size as isize);
+        // Another file takes its place.
+        let (from, to) = pipe();
+        ok!(dup2(to, both));
+        write_all(both, b"text");
+        assert_eq!(read_some(from, 10), b"text");
+        for fd in [both, from, to] {
+            ok!(close(fd));
+        }
+        let path = open(null, libc::O_PATH);
+        fails!(libc::EBADF, write(path, buffer.cast(), 1));
+        ok!(close(path));
+    }
+}
+
+/// inotify(7) tells of what is written to a device as of anything.
+fn a_watch_hears_of_devices() {
+    warm_up();
+    let fd = open("/dev/null", libc::O_WRONLY);
+    for _ in 0..100 {
+        write_all(fd, b"x");
+    }
+    let watch = ok!(inotify_init1(libc::IN_NONBLOCK));
+    ok!(inotify_add_watch(watch, c"/dev/null".as_ptr(), libc::IN_MODIFY));
+    for _ in 0..3 {
+        write_all(fd, b"x");
+        let event = read_some(watch, 4096);
+        assert_eq!(event.get(4), Some(&(libc::IN_MODIFY as u8)));
+    }
 }
 
 /// fstat(2) says what chmod(2) has set meanwhile, through other calls and from other processes.

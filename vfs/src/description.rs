@@ -12,6 +12,7 @@ use base::{Sink, Source};
 use crate::context::VfsCx;
 use crate::dentry::Path;
 use crate::file::{CURRENT_POSITION, DirEntry, FileOps, Whence};
+use crate::fs::devfs::MemDevice;
 use crate::inode::Inode;
 use crate::loans::{Habit, Place, Position};
 use crate::lock_order;
@@ -134,11 +135,13 @@ impl File {
         }
     }
 
-    /// Whether nobody can tell when it is closed, as long as no other process refers to it: it is no stream, was not opened for writing,
-    /// and holds no lock.
+    /// Whether nobody can tell when it is closed, as long as no other process refers to it: it is no stream, was not opened for writing
+    /// (or keeps nothing), and holds no lock.
     pub(crate) fn goes_unnoticed(&self) -> bool {
         let is_still = matches!(self.inode.file_type(), FileType::Regular | FileType::Directory);
-        is_still && self.ops.is_seekable() && !self.flags().writes() && self.locks.get().is_none()
+        let keeps_nothing = self.ops.as_any().is::<MemDevice>();
+        let is_quiet = is_still && self.ops.is_seekable() && !self.flags().writes();
+        (is_quiet || keeps_nothing) && self.locks.get().is_none()
     }
 
     pub(crate) fn locks(&self, make: impl FnOnce() -> Arc<InodeLocks>) -> &Arc<InodeLocks> {

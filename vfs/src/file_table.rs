@@ -10,6 +10,7 @@ use base::Lent;
 use base::lock::Mutex;
 
 use crate::file::{File, FileOps};
+use crate::fs::devfs::MemDevice;
 use crate::loans::Loan;
 use crate::{lock_order, notify};
 
@@ -32,6 +33,8 @@ pub struct Seen {
     pub cloexec: bool,
     /// Nobody but this table refers to the file description, and nobody notices when it goes.
     pub is_own: bool,
+    /// It is one of memory's devices.
+    pub device: Option<MemDevice>,
 }
 
 struct Slot {
@@ -234,7 +237,8 @@ impl FdTable {
         let slot = slots.get(fd).ok()?;
         let may_go = !self.has_locks.load(Ordering::Relaxed) && slot.file.goes_unnoticed();
         let is_own = may_go && !notify::is_watched() && slots.are_all(&slot.file);
-        Some(Seen { flags: slot.file.flags(), cloexec: slot.cloexec, is_own })
+        let device = slot.file.ops().as_any().downcast_ref().copied();
+        Some(Seen { flags: slot.file.flags(), cloexec: slot.cloexec, is_own, device })
     }
 
     /// Ends all loans: another program is to begin.

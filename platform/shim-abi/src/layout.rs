@@ -163,6 +163,8 @@ pub mod global_flag {
     pub const FSGSBASE: u32 = 1;
     /// Threads carry their slot's address in the base of gs, for the entry without a signal.
     pub const SLOT_IN_GS: u32 = 2;
+    /// Reads and writes are to be heard of.
+    pub const HEARD: u32 = 4;
 }
 
 /// Clone flags for a thread, as the filter demands them: VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS,
@@ -485,6 +487,9 @@ impl Descriptors {
     /// Nobody but this process refers to the file description, and nobody notices when that is closed. The low half has its
     /// status flags.
     pub const OWN: u64 = 1 << 35;
+    /// /dev/null and /dev/zero.
+    pub const NULL: u64 = 1 << 36;
+    pub const ZERO: u64 = 1 << 37;
     pub const FLAGS: u64 = 0xffff_ffff;
 }
 

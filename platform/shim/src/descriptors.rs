@@ -4,9 +4,9 @@
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
-use crate::abi::{Descriptors, Fast, Note, Slot};
-use crate::calls::CLOSE;
-use crate::{loans, notes};
+use crate::abi::{Descriptors, Fast, Note, Slot, TASK_SIZE, global_flag};
+use crate::calls::{CLOSE, READ, WRITE};
+use crate::{channel, guest_memory, loans, notes};
 
 pub const DUP: u64 = 32;
 pub const FCNTL: u64 = 72;
@@ -38,6 +38,50 @@ pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
         }
         _ => None,
     }
+}
+
+/// What is asked of one transfer at most.
+const MOST: u64 = 1 << 16;
+const PIECE: usize = 256;
+static ZEROS: [u8; PIECE] = [0; PIECE];
+const O_ACCMODE: u64 = 3;
+const O_RDONLY: u64 = 0;
+const O_WRONLY: u64 = 1;
+
+/// The result of a read(2) or write(2) of a device that keeps nothing.
+pub fn answer_transfer(slot: &Slot, fast: &Fast) -> Option<u64> {
+    if fast.knows.load(Relaxed) == 0 {
+        return None;
+    }
+    let known = Known::find(fast, slot.argument(0))?;
+    if !known.has(Descriptors::NULL | Descriptors::ZERO) {
+        return None;
+    }
+    let is_heard = channel::global().flags.load(Relaxed) & global_flag::HEARD != 0;
+    let (addr, len) = (slot.argument(1), slot.argument(2));
+    if is_heard || len > MOST || addr > TASK_SIZE - len {
+        return None;
+    }
+    let access = known.word & O_ACCMODE;
+    match slot.number() {
+        // As the kernel, which does not look at what is written.
+        WRITE if access != O_RDONLY => Some(len),
+        READ if access != O_WRONLY && known.has(Descriptors::NULL) => Some(0),
+        READ if access != O_WRONLY => clear(addr, len),
+        _ => None,
+    }
+}
+
+fn clear(addr: u64, len: u64) -> Option<u64> {
+    let mut done = 0;
+    while done < len {
+        let piece = (len - done).min(PIECE as u64);
+        if guest_memory::copy(addr + done, &raw const ZEROS as u64, piece) != 0 {
+            return None;
+        }
+        done += piece;
+    }
+    Some(len)
 }
 
 /// An open descriptor.

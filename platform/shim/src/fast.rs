@@ -401,7 +401,10 @@ extern "C" fn offer(slot: u64) -> u32 {
     let slot = channel::slot_of(slot);
     let result = match slot.number() {
         calls::FUTEX => futex::answer(slot, fast(slot)),
-        calls::READ | calls::PREAD64 => loans::answer(slot, fast(slot)),
+        calls::READ => loans::answer(slot, fast(slot))
+            .or_else(|| descriptors::answer_transfer(slot, fast(slot))),
+        calls::WRITE => descriptors::answer_transfer(slot, fast(slot)),
+        calls::PREAD64 => loans::answer(slot, fast(slot)),
         loans::FSTAT | loans::NEWFSTATAT | loans::LSEEK | loans::IOCTL => {
             loans::answer_about(slot, fast(slot))
         }

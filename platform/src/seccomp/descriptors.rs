@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use shim_abi::{Descriptors as Words, Note as RawNote};
 
 use super::region::SlotRef;
-use crate::{Descriptor, Note};
+use crate::{Descriptor, Device, Note};
 
 /// The words as both sides should have them.
 #[derive(Debug)]
@@ -60,7 +60,12 @@ impl Told {
 
 fn word(state: Descriptor) -> u64 {
     let own = if state.is_own { Words::OWN } else { 0 };
-    with_cloexec(Words::OPEN | own | u64::from(state.flags), state.cloexec)
+    let device = match state.device {
+        Some(Device::Null) => Words::NULL,
+        Some(Device::Zero) => Words::ZERO,
+        None => 0,
+    };
+    with_cloexec(Words::OPEN | own | device | u64::from(state.flags), state.cloexec)
 }
 
 fn with_cloexec(word: u64, cloexec: bool) -> u64 {

@@ -394,6 +394,12 @@ impl Platform for SeccompPlatform {
             shared.reap();
         }
     }
+
+    fn hear_transfers(&self) {
+        if let Ok(shared) = self.shared() {
+            shared.hear_transfers();
+        }
+    }
 }
 
 impl Drop for SeccompPlatform {

@@ -113,6 +113,11 @@ impl Shared {
         self.global.get().flags.load(Relaxed) & shim_abi::global_flag::SLOT_IN_GS != 0
     }
 
+    /// Tells shims to make calls for what they move to and from devices.
+    pub fn hear_transfers(&self) {
+        self.global.get().flags.fetch_or(shim_abi::global_flag::HEARD, SeqCst);
+    }
+
     /// From now on the thread's post is looked for.
     pub fn await_thread(&self, thread: &Arc<Thread>) {
         let mut awaited = self.awaited.lock();

@@ -44,6 +44,7 @@ pub fn inotify_add_watch(cx: &mut Cx<'_>, fd: Fd, path: UserCStr, mask: u32) -> 
         return Err(Errno::ENOTDIR.into());
     }
     inode.permission(&cx.cred(), Access::READ)?;
+    cx.kernel.platform.hear_transfers();
     let wd = inotify.add_watch(inode, mask)?;
     Ok(u64::try_from(wd).unwrap_or(0))
 }

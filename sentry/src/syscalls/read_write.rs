@@ -277,6 +277,9 @@ fn first_result(file: &File, result: Result<usize>) -> Attempt {
 
 /// Reads without waiting: what the file gives at once.
 fn read_now(cx: &Cx<'_>, file: &File, ranges: &[UserSlice], at: At) -> Result<usize> {
+    if file.flags().reads() {
+        check_ranges(ranges)?;
+    }
     let mm = cx.mm();
     let mut sink = UserSink::new(&mm, ranges);
     cx.with_vfs(|vfs| match at {
@@ -296,7 +299,20 @@ async fn read_waiting(
 }
 
 /// Writes without waiting, as much as the file takes; raises SIGPIPE and SIGXFSZ.
+/// As Linux's access_ok: what no program could have is refused whatever a file would do with it.
+fn check_ranges(ranges: &[UserSlice]) -> Result<()> {
+    const LIMIT: u64 = (1 << 47) - 4096;
+    let is_possible = |range: &UserSlice| {
+        let end = range.addr.0.checked_add(range.len as u64);
+        end.is_some_and(|end| end <= LIMIT)
+    };
+    if ranges.iter().all(is_possible) { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
 fn write_now(cx: &Cx<'_>, file: &File, ranges: &[UserSlice], at: At) -> Result<usize> {
+    if file.flags().writes() {
+        check_ranges(ranges)?;
+    }
     let mm = cx.mm();
     let mut source = UserSource::new(&mm, ranges);
     let wanted = total(ranges);
