@@ -109,6 +109,12 @@ pub trait Platform: Send + Sync {
 
     /// Somebody wants to hear of reads and writes: from now on guest code makes calls for those of devices, too.
     fn hear_transfers(&self) {}
+
+    /// An absolute path may lead elsewhere now, or who may follow it is another: nothing holds that [`AddressSpace::tell_stat`] has
+    /// told with another number.
+    fn forget_names(&self, names: u64) {
+        let _ = names;
+    }
 }
 
 /// Where things are in every address space.
@@ -171,6 +177,18 @@ pub trait AddressSpace: Send + Sync {
         most: usize,
     ) -> Option<Arc<dyn Lent>> {
         let _ = (number, file, attr, most);
+        None
+    }
+
+    /// Tells guest code what stat(2) (true) or lstat(2) says of an absolute path, until [`Platform::forget_names`] is given more than
+    /// `names`, or the end of what this returns. In the call of the only thread here. `None`: the platform cannot.
+    fn tell_stat(
+        &self,
+        names: u64,
+        path: (&[u8], bool),
+        attr: &[u8; STAT_BYTES],
+    ) -> Option<Arc<dyn Lent>> {
+        let _ = (names, path, attr);
         None
     }
 

@@ -99,6 +99,8 @@ fn prepare(config: Config, platform: Arc<dyn Platform>) -> Result<Prepared, Boot
         may_rewrite: config.may_rewrite,
     })
     .map_err(|error| BootError::new(format!("cannot set up the kernel: {error}")))?;
+    let platform = Arc::clone(&kernel.platform);
+    vfs::names::on_change(move |names| platform.forget_names(names));
     let gofer = connect(&kernel, config.gofer)?;
     let mounts = mounts::build(&kernel, &gofer, config.mounts)?;
     let files = FdTable::new();

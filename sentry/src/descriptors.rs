@@ -39,10 +39,12 @@ pub fn after_call(thread: &Thread, context: &mut dyn Context, number: u64) {
 
 /// Tells what there is, when nobody else can change it.
 fn begin(thread: &Thread, context: &mut dyn Context) {
+    if !thread.mm().is_alone() {
+        return;
+    }
     let files = thread.files();
     // One reference is the thread's, one is ours.
-    let is_alone = thread.mm().is_alone() && Arc::strong_count(&files) == 2;
-    if !is_alone || !has_room(thread) || !context.know_descriptors(true) {
+    if Arc::strong_count(&files) != 2 || !has_room(thread) || !context.know_descriptors(true) {
         return;
     }
     let _ = files.take_changed();
@@ -99,13 +101,16 @@ pub fn take_note(thread: &Thread, note: &Note) -> bool {
     true
 }
 
-/// Calls that often come before what guest code can do on its own.
+/// Calls that often come before what guest code can do on its own. What it knows of paths (`path_stats`) hangs on that, too.
 fn begins(number: u64) -> bool {
     const OPEN: u64 = 2;
     const CLOSE: u64 = 3;
+    const STAT: u64 = 4;
+    const LSTAT: u64 = 6;
     const FCNTL: u64 = 72;
     const OPENAT: u64 = 257;
-    matches!(number, OPEN | CLOSE | FCNTL | OPENAT)
+    const NEWFSTATAT: u64 = 262;
+    matches!(number, OPEN | CLOSE | STAT | LSTAT | FCNTL | OPENAT | NEWFSTATAT)
 }
 
 /// Frequent calls that can change neither descriptors nor flags: read, write, stat, fstat, lstat, poll, lseek, the calls about memory and

@@ -37,6 +37,7 @@ pub mod loader;
 mod loans;
 pub mod lock_order;
 pub mod mm;
+mod path_stats;
 pub mod proc_view;
 pub mod rewrite;
 pub mod signal;

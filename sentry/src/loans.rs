@@ -47,7 +47,7 @@ pub fn after_open(cx: &mut Cx<'_>, fd: Fd, file: &Arc<File>) {
     let files = cx.files();
     let mm = cx.mm();
     // While guest code stands still: another thread would read what is written anew.
-    if !mm.is_alone() || !file.ops().is_settled() || !mm.borrows_from(files.id()) {
+    if !mm.is_alone() || !file.inode().is_settled() || !mm.borrows_from(files.id()) {
         return;
     }
     let Some(host) = file.ops().lendable() else { return };

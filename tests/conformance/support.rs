@@ -164,6 +164,15 @@ pub fn open(path: &str, flags: i32) -> i32 {
     ok!(open(c(path).as_ptr(), flags | libc::O_CLOEXEC, 0o644))
 }
 
+/// A file that was there before this program began, where that was arranged: in the sandbox it is one of the host's.
+pub fn subject() -> String {
+    let path = std::env::current_dir().expect("it is there").join("subject");
+    if !path.exists() {
+        std::fs::write(&path, "a file\n").expect("the directory is ours");
+    }
+    path.to_str().expect("a plain name").to_owned()
+}
+
 /// futex(2), with its arguments in order.
 pub fn futex(
     word: &AtomicU32,

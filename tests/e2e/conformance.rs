@@ -13,6 +13,7 @@ const FAMILIES: &[&str] = &[
     "lent_reads",
     "lent_sharing",
     "known_descriptors",
+    "known_paths",
     "directory",
     "memory",
     "process",
@@ -42,7 +43,8 @@ const FAMILIES: &[&str] = &[
 
 fn run(family: &str, who: Who, native: bool) -> Output {
     let binary = binaries::conformance().to_str().expect("a plain path").to_owned();
-    let case = program(&[&binary, family]).by(who).limit(60);
+    // A file that was there before, for those who change one.
+    let case = program(&[&binary, family]).by(who).limit(60).file("subject", "a file\n");
     if native { case.run_natively() } else { case.run_in_sandbox() }
 }
 
@@ -107,7 +109,7 @@ macro_rules! families {
 }
 
 families! {
-    read_write lent_reads lent_sharing known_descriptors directory memory process signal signal_calls frame thread layout private_futex time poll identity call_sites stat pipe socket
+    read_write lent_reads lent_sharing known_descriptors known_paths directory memory process signal signal_calls frame thread layout private_futex time poll identity call_sites stat pipe socket
     network
     exec misc fcntl timer terminal watch proc hostile
 }

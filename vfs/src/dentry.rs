@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use base::lock::{Mutex, MutexGuard};
 
 use crate::inode::{CachePolicy, Inode};
-use crate::lock_order;
 use crate::name_hash::NameHasher;
+use crate::{lock_order, names};
 
 pub(crate) use cache::DentryCache;
 
@@ -331,6 +331,7 @@ impl Dentry {
             }
         };
         orphan(old);
+        names::changed();
     }
 
     /// After an operation moved this dentry: re-labels it and lists it in its new directory. The caller holds `ops`
@@ -362,6 +363,7 @@ impl Dentry {
             children.map.insert(Arc::clone(&key), Child::Present(Arc::clone(self)))
         };
         orphan(replaced);
+        names::changed();
         drop(old_parent);
         cache.admit(to, key, self.inode.cached_bytes());
     }
@@ -388,6 +390,7 @@ impl Dentry {
             };
             drop((old, old_parent));
         }
+        names::changed();
     }
 
     /// Drops every cached child, for the end of a mount.

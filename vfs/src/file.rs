@@ -162,11 +162,6 @@ pub trait FileOps: Send + Sync + Any {
         None
     }
 
-    /// Whether bytes and attributes stay what they are until loans of the inode end: nobody else changes them.
-    fn is_settled(&self) -> bool {
-        false
-    }
-
     /// Extra lines of /proc/PID/fdinfo/N.
     fn fdinfo(&self) -> String {
         String::new()

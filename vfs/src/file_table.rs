@@ -9,7 +9,7 @@ use abi::{Errno, Result};
 use base::Lent;
 use base::lock::Mutex;
 
-use crate::file::{File, FileOps};
+use crate::file::File;
 use crate::fs::devfs::MemDevice;
 use crate::loans::Loan;
 use crate::{lock_order, notify};
@@ -167,12 +167,12 @@ impl FdTable {
     /// Lends the file of a descriptor, of which the caller has one reference: true when it is its file, nobody else has a
     /// reference, and nothing speaks against it.
     pub fn lend(&self, fd: Fd, file: &Arc<File>, lent: &Arc<dyn Lent>) -> bool {
-        self.lend_while(fd, file, lent, false, |ops| ops.lendable().is_some())
+        self.lend_while(fd, file, lent, false, |file| file.ops().lendable().is_some())
     }
 
     /// The same of a file whose front and attributes guest code has got.
     pub fn bring(&self, fd: Fd, file: &Arc<File>, lent: &Arc<dyn Lent>) -> bool {
-        self.lend_while(fd, file, lent, true, |ops| ops.is_settled())
+        self.lend_while(fd, file, lent, true, |file| file.inode().is_settled())
     }
 
     fn lend_while(
@@ -181,7 +181,7 @@ impl FdTable {
         file: &Arc<File>,
         lent: &Arc<dyn Lent>,
         is_brought: bool,
-        may: impl Fn(&dyn FileOps) -> bool,
+        may: impl Fn(&File) -> bool,
     ) -> bool {
         let mut position = file.position();
         let mut slots = self.inner.lock();
@@ -191,7 +191,7 @@ impl FdTable {
         }
         slot.loan = Some(Loan::new(file.inode(), Arc::clone(lent)));
         // Now, for who makes such a reason looks for loans then.
-        if notify::is_watched() || !may(file.ops()) {
+        if notify::is_watched() || !may(file) {
             slot.loan = None;
             return false;
         }

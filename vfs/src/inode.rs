@@ -120,6 +120,11 @@ pub trait Inode: Send + Sync + Any {
         cred.check(&self.attr()?, access)
     }
 
+    /// Whether bytes and attributes stay what they are until loans of the inode end: nobody else changes them.
+    fn is_settled(&self) -> bool {
+        false
+    }
+
     // Directories.
 
     fn cache_policy(&self) -> CachePolicy {

@@ -144,8 +144,8 @@ impl Habit {
     }
 }
 
-/// What a descriptor's slot has while its file is lent; its end is the loan's.
-pub(crate) struct Loan {
+/// What a descriptor's slot has while its file is lent; its end is the loan's. Or who has told something of a settled inode.
+pub struct Loan {
     id: u64,
     lent: Arc<dyn Lent>,
 }
@@ -162,6 +162,8 @@ static ALL: LazyLock<Mutex<Table, lock_order::Loans>> = LazyLock::new(Mutex::def
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 impl Loan {
+    /// Ends when the inode changes; to be looked for reasons against it right after.
+    #[must_use]
     pub fn new(inode: &Arc<dyn Inode>, lent: Arc<dyn Lent>) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
@@ -171,6 +173,8 @@ impl Loan {
         Self { id, lent }
     }
 
+    /// Whether it has ended.
+    #[must_use]
     pub fn is_over(&self) -> bool {
         self.lent.is_over()
     }

@@ -9,7 +9,7 @@ use base::lock::Mutex;
 use crate::dentry::{Dentry, DentryCache, Path};
 use crate::filesystem::FileSystem;
 use crate::fs::nullfs::NullFs;
-use crate::lock_order;
+use crate::{lock_order, names};
 
 bitflags::bitflags! {
     /// Per-mount flags; the values of statfs(2)'s `ST_*`.
@@ -156,6 +156,7 @@ impl Mount {
         point.dentry.mounted.fetch_add(1, Ordering::Relaxed);
         self.state.lock().point = Some(point.clone());
         point.mount.state.lock().children.insert(key(&point.dentry), Arc::clone(self));
+        names::changed();
     }
 
     pub(crate) fn detach(self: &Arc<Self>) {
@@ -163,6 +164,7 @@ impl Mount {
         let removed = point.mount.state.lock().children.remove(&key(&point.dentry));
         point.dentry.mounted.fetch_sub(1, Ordering::Relaxed);
         drop(removed);
+        names::changed();
     }
 }
 

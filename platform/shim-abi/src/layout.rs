@@ -51,6 +51,8 @@ pub const BROUGHT_OFFSET: u64 = 0x800;
 pub const BROUGHT_BYTES_OFFSET: u64 = 0x1000;
 /// Bytes of one file at most.
 pub const BROUGHT_BYTES: u64 = 0x7000;
+/// In the same slot: [`PathStat`]s.
+pub const PATH_STATS_OFFSET: u64 = 0x1_d000;
 
 /// getppid(2) from the shim's text means: look here. The filter turns it into a notification. A call that everybody
 /// allows, because an outer sandbox that answers an unknown number with an errno would have precedence.
@@ -195,7 +197,9 @@ pub struct Global {
     pub spins: AtomicU32,
     pub filter_flags: AtomicU32,
     pub filter_len: AtomicU32,
-    _line_1: [u32; 12],
+    /// Goes up whenever an absolute path may lead elsewhere, or who may follow it is another.
+    pub names: AtomicU64,
+    _line_1: [u32; 10],
     /// The zygote's filter, as `struct sock_filter`.
     pub filter: [AtomicU64; MAX_FILTER],
 }
@@ -511,6 +515,38 @@ impl Brought {
     pub const COUNT: u64 = (Loans::PLACES - Loans::FIRST_BROUGHT) as u64;
 }
 
+/// What stat(2) or lstat(2) of an absolute path has said, for a thread that [knows](Fast::knows) its descriptors. Written by the
+/// sentry while guest code stands still; it also ends it, at any time, by setting `is_valid` to zero.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct PathStat {
+    pub is_valid: AtomicU64,
+    /// [`Global::names`] as of then.
+    pub names: AtomicU64,
+    /// Bytes of the path, and [`PathStat::FOLLOWS`].
+    pub what: AtomicU64,
+    /// Filled up with zeros.
+    pub path: [AtomicU64; PathStat::WORDS],
+    pub stat: [AtomicU64; 18],
+}
+
+impl PathStat {
+    /// In an address space, by [`PathStat::place`].
+    pub const COUNT: usize = 16;
+    /// Words of the longest path.
+    pub const WORDS: usize = 19;
+    pub const FOLLOWS: u64 = 1 << 32;
+
+    /// Where the answer about a path is.
+    pub fn place(what: u64, path: &[u64; Self::WORDS]) -> usize {
+        let mut hash = what;
+        for word in path {
+            hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        }
+        hash as usize % Self::COUNT
+    }
+}
+
 /// Guest memory that a call gives, and its place in the slot.
 #[repr(C)]
 #[derive(Debug)]
@@ -535,7 +571,10 @@ const _: () = assert!(Loans::PLACES == 32 && Loans::FIRST_FD + Loans::PLACES <= 
 const _: () = assert!(size_of::<Loans>() as u64 <= BROUGHT_OFFSET);
 const _: () =
     assert!(BROUGHT_OFFSET + Brought::COUNT * size_of::<Brought>() as u64 <= BROUGHT_BYTES_OFFSET);
-const _: () = assert!(BROUGHT_BYTES_OFFSET + Brought::COUNT * BROUGHT_BYTES <= SLOT_SIZE);
+const _: () = assert!(BROUGHT_BYTES_OFFSET + Brought::COUNT * BROUGHT_BYTES <= PATH_STATS_OFFSET);
+const _: () = assert!(size_of::<PathStat>() == 320);
+const _: () =
+    assert!(PATH_STATS_OFFSET + (PathStat::COUNT * size_of::<PathStat>()) as u64 <= SLOT_SIZE);
 // The rest is the stack.
 const _: () = assert!(FAST_OFFSET + size_of::<Fast>() as u64 + 0x1000 <= FAST_STACK_TOP);
 const _: () = assert!(size_of::<Global>() as u64 <= GLOBAL_SIZE);

@@ -19,7 +19,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::abi::{self, Fast, Global, Slot, kind, state, task};
 use crate::calls;
 use crate::channel::{self, Outcome};
-use crate::{descriptors, futex, loans, marshal, memory_calls, signal_calls, start_calls, vectors};
+use crate::{descriptors, futex, loans, marshal, memory_calls, path_stats, signal_calls, start_calls, vectors};
 
 /// Offset in a slot of register `index` of `gregs`.
 const fn register(index: usize) -> usize {
@@ -405,9 +405,10 @@ extern "C" fn offer(slot: u64) -> u32 {
             .or_else(|| descriptors::answer_transfer(slot, fast(slot))),
         calls::WRITE => descriptors::answer_transfer(slot, fast(slot)),
         calls::PREAD64 => loans::answer(slot, fast(slot)),
-        loans::FSTAT | loans::NEWFSTATAT | loans::LSEEK | loans::IOCTL => {
-            loans::answer_about(slot, fast(slot))
-        }
+        loans::FSTAT | loans::LSEEK | loans::IOCTL => loans::answer_about(slot, fast(slot)),
+        loans::NEWFSTATAT => loans::answer_about(slot, fast(slot))
+            .or_else(|| path_stats::answer(slot, fast(slot))),
+        path_stats::STAT | path_stats::LSTAT => path_stats::answer(slot, fast(slot)),
         calls::CLOSE | descriptors::DUP | descriptors::FCNTL => {
             descriptors::answer(slot, fast(slot))
         }

@@ -27,7 +27,7 @@ const ENOTTY: i64 = -25;
 const SEEK_SET: u64 = 0;
 const SEEK_CUR: u64 = 1;
 /// `sizeof(struct stat)`.
-const STAT_BYTES: u64 = 144;
+pub const STAT_BYTES: u64 = 144;
 
 /// What one call moves at most (`MAX_RW_COUNT`); who asks for more has the sentry cut it.
 const MOST: u64 = 0x7fff_f000;

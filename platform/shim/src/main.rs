@@ -38,6 +38,7 @@ mod loans;
 mod marshal;
 mod memory_calls;
 mod notes;
+mod path_stats;
 mod signal_calls;
 mod signals;
 mod start_calls;

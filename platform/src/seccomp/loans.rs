@@ -86,6 +86,11 @@ impl Loans {
         })
     }
 
+    /// The slot of what is lent.
+    pub fn slot(&self) -> Option<&SlotRef> {
+        self.words.as_ref()
+    }
+
     /// A loan of the file's attributes and its first bytes, its position taken. The oldest of those ends for it.
     pub fn bring(
         self: &Arc<Self>,

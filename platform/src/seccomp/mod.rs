@@ -111,7 +111,7 @@
 //! | `shared` | tables, notifications, deaths |
 //! | `orders`, `pool` | new processes and threads; stubs ahead of demand |
 //! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
-//! | `loans`, `descriptors` | files that the shim reads by itself; what it knows of descriptors |
+//! | `loans`, `descriptors`, `path_stats` | files that the shim reads by itself; what it knows of descriptors and paths |
 //! | `windows` | small inputs and outputs of a call, in its slot |
 //! | `ops` | host operations as the shim's orders |
 //! | `region`, `frame` | channel memory; signal frames in it |
@@ -131,6 +131,7 @@ mod listener;
 mod loans;
 mod ops;
 mod orders;
+mod path_stats;
 mod placement;
 mod pool;
 mod process;
@@ -398,6 +399,12 @@ impl Platform for SeccompPlatform {
     fn hear_transfers(&self) {
         if let Ok(shared) = self.shared() {
             shared.hear_transfers();
+        }
+    }
+
+    fn forget_names(&self, names: u64) {
+        if let Ok(shared) = self.shared() {
+            shared.forget_names(names);
         }
     }
 }

@@ -11,6 +11,7 @@ use rustix::fs::{FileType, OFlags, SealFlags};
 use shim_abi::{LOANS_SLOT, Waits};
 
 use super::loans::Loans;
+use super::path_stats::PathStats;
 use super::region::{Region, SlotRef};
 use super::sys::{self, Transfer};
 use super::thread::{Donation, Thread};
@@ -39,6 +40,7 @@ pub struct Process {
     pidfd: OwnedFd,
     region: Arc<Region>,
     loans: Arc<Loans>,
+    path_stats: PathStats,
     /// Its shim may answer what it knows.
     may_answer: bool,
     /// A thread that lives: process_vm_readv(2) wants one that has not exited.
@@ -74,6 +76,7 @@ impl Process {
             pid,
             pidfd,
             loans: Loans::new(&region),
+            path_stats: PathStats::default(),
             region,
             may_answer,
             live_tid: AtomicI32::new(pid),
@@ -370,6 +373,18 @@ impl AddressSpace for Process {
             return None;
         }
         self.loans.bring(number, file, attr, most)
+    }
+
+    fn tell_stat(
+        &self,
+        names: u64,
+        path: (&[u8], bool),
+        attr: &[u8; STAT_BYTES],
+    ) -> Option<Arc<dyn Lent>> {
+        if !self.may_answer || self.is_dead() {
+            return None;
+        }
+        self.path_stats.tell(self.loans.slot()?, names, path, attr)
     }
 
     fn kill(&self) {

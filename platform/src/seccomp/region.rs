@@ -16,8 +16,8 @@ use abi::Errno;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use shim_abi::{
-    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, SLOT_SIZE,
-    Slot,
+    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, PathStat,
+    SLOT_SIZE, Slot,
 };
 
 /// A shared mapping of a memfd.
@@ -275,6 +275,13 @@ impl SlotRef {
     pub fn loan(&self, descriptor: u32) -> Option<&AtomicU64> {
         let is_inside = (descriptor as usize) < shim_abi::Loans::DESCRIPTORS;
         is_inside.then(|| self.word(8 * u64::from(descriptor)))?
+    }
+
+    /// Of the same slot: an answer about a path.
+    pub fn path_stat(&self, place: usize) -> Option<&PathStat> {
+        let offset = shim_abi::PATH_STATS_OFFSET as usize + place * size_of::<PathStat>();
+        // SAFETY: rules 1 and 2; aligned, and within a slot by `shim_abi`'s assertions.
+        (place < PathStat::COUNT).then(|| unsafe { &*self.base().add(offset).cast::<PathStat>() })
     }
 
     /// Of the same slot: attributes and first bytes (at most `most`) of a file, for [`shim_abi::Brought`] number `index`.

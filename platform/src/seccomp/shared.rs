@@ -118,6 +118,11 @@ impl Shared {
         self.global.get().flags.fetch_or(shim_abi::global_flag::HEARD, SeqCst);
     }
 
+    /// Makes nothing hold that shims were told of paths with a lower number.
+    pub fn forget_names(&self, names: u64) {
+        self.global.get().names.fetch_max(names, SeqCst);
+    }
+
     /// From now on the thread's post is looked for.
     pub fn await_thread(&self, thread: &Arc<Thread>) {
         let mut awaited = self.awaited.lock();

@@ -361,6 +361,7 @@ pub fn chroot(cx: &mut Cx<'_>, path: UserCStr) -> SysResult {
     // What was there is dropped after the lock.
     let old = std::mem::replace(&mut cx.thread.fs().state.lock().root, at);
     drop(old);
+    cx.thread.forget_paths();
     Ok(0)
 }
 

@@ -12,6 +12,7 @@ use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::loose_flags_arg;
 use crate::mm::UserCStr;
+use crate::path_stats;
 use crate::syscalls::args::{DirFd, Out, OutSlice};
 use crate::syscalls::descriptor::PathAt;
 use crate::syscalls::names::AccessMode;
@@ -46,9 +47,15 @@ pub fn newfstatat(
     if !known.contains(flags) {
         return Err(Errno::EINVAL.into());
     }
+    let names = vfs::names::generation();
     let attr = match named_file(cx, dir, path, flags)? {
         Named::File(attr) => attr,
-        Named::Path(at) => ops::stat(&at)?,
+        Named::Path(at, text) => {
+            let attr = ops::stat(&at)?;
+            let follows = !flags.contains(AtFlags::SYMLINK_NOFOLLOW);
+            path_stats::after_stat(cx, names, &text, follows, &at, &attr);
+            attr
+        }
     };
     write_stat(cx, out, &attr)
 }
@@ -62,7 +69,8 @@ fn write_stat(cx: &Cx<'_>, out: Out<Stat>, attr: &Attr) -> SysResult {
 enum Named {
     /// An open file by its descriptor alone.
     File(Attr),
-    Path(Path),
+    /// And the text that led to it.
+    Path(Path, Vec<u8>),
 }
 
 /// Resolves the path of an *at call; `AT_EMPTY_PATH` with an empty (or null) path is the descriptor itself.
@@ -74,7 +82,8 @@ fn named_file(cx: &Cx<'_>, dir: DirFd, path: UserCStr, flags: AtFlags) -> Result
         return cx.path_file(dir.0)?.inode().attr().map(Named::File);
     }
     let start = if text.first() == Some(&b'/') { None } else { cx.start_of(dir)? };
-    resolve_at(cx, &PathAt { start, text }, flags).map(Named::Path)
+    let at = PathAt { start, text };
+    resolve_at(cx, &at, flags).map(|found| Named::Path(found, at.text))
 }
 
 /// Walks a path with the `AT_*` flags that concern the walk.

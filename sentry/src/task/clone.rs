@@ -92,8 +92,10 @@ async fn make(cx: &mut Cx<'_>, flags: CloneFlags, args: &CloneArgs, tid: Tid) ->
     let new = new_context(cx, flags, args)?;
     // A vfork child has a table of its own, and its parent waits.
     let is_vfork = flags.contains(CloneFlags::VFORK);
-    if flags.contains(CloneFlags::FILES) || flags.contains(CloneFlags::VM) && !is_vfork {
+    let shares = CloneFlags::FILES | CloneFlags::FS;
+    if flags.intersects(shares) || flags.contains(CloneFlags::VM) && !is_vfork {
         cx.context.know_descriptors(false);
+        cx.thread.forget_paths();
     }
     let (mm, context) = if flags.contains(CloneFlags::VM) {
         let mm = cx.mm();

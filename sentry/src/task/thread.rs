@@ -17,6 +17,7 @@ use vfs::{Caller, FsContext, VfsCx};
 use crate::loans::FIRST_BROUGHT;
 use crate::lock_order;
 use crate::mm::Mm;
+use crate::path_stats::PathHabit;
 use crate::signal::ThreadSignals;
 use crate::task::ThreadGroup;
 use crate::task::run_state::RunState;
@@ -40,6 +41,7 @@ pub struct Thread {
     /// Its last change of the layout goes to the host with its way back to guest code, see `mm::layout`. Its own affair.
     changes_layout: AtomicBool,
     brings: AtomicU32,
+    pub(crate) path_habit: Mutex<PathHabit, lock_order::Leaf>,
     /// Time in the sentry on this thread's behalf, in nanoseconds; its own counter, nothing depends on its order.
     pub system_ns: AtomicU64,
 }
@@ -153,6 +155,7 @@ impl Thread {
             is_released: AtomicBool::new(false),
             changes_layout: AtomicBool::new(false),
             brings: AtomicU32::new(FIRST_BROUGHT),
+            path_habit: Mutex::default(),
             system_ns: AtomicU64::new(0),
         })
     }
@@ -182,7 +185,14 @@ impl Thread {
         let cred = Arc::new(cred);
         let old = std::mem::replace(&mut self.parts.lock().cred, cred);
         drop(old);
+        self.forget_paths();
         self.publish_identity();
+    }
+
+    /// What guest code was told of paths does not hold for it any more.
+    pub fn forget_paths(&self) {
+        let told = self.path_habit.lock().take_told();
+        drop(told);
     }
 
     /// Tells the platform who the thread is, so that it needs no call to find out. After every change of that.

@@ -12,7 +12,7 @@ use crate::inode::{Inode, SetAttr, SetTime, StatFs};
 use crate::mount::MountFlags;
 use crate::notify::{self, Events};
 use crate::path::want_write;
-use crate::text_busy;
+use crate::{names, text_busy};
 
 use std::sync::Arc;
 
@@ -96,6 +96,10 @@ pub fn check_exec(cx: &VfsCx<'_>, path: &Path) -> Result<()> {
 
 fn apply(path: &Path, change: &SetAttr) -> Result<()> {
     path.inode().set_attr(change)?;
+    if path.inode().file_type() == FileType::Directory {
+        // Others may go through it now, or not any more.
+        names::changed();
+    }
     notify::object(path, Events::ATTRIB);
     Ok(())
 }

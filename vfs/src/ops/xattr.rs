@@ -7,6 +7,7 @@ use base::cred::{Access, Caps};
 
 use crate::context::VfsCx;
 use crate::dentry::Path;
+use crate::names;
 use crate::notify::{self, Events};
 use crate::path::want_write;
 
@@ -70,6 +71,8 @@ pub fn set_xattr(cx: &VfsCx<'_>, path: &Path, name: &[u8], value: &[u8], flags: 
     }
     check(cx, path, name, Access::WRITE)?;
     path.inode().set_xattr(name, value, flags)?;
+    // Perhaps an access control list of a directory.
+    names::changed();
     notify::object(path, Events::ATTRIB);
     Ok(())
 }
@@ -96,6 +99,8 @@ pub fn remove_xattr(cx: &VfsCx<'_>, path: &Path, name: &[u8]) -> Result<()> {
     check_name(name)?;
     check(cx, path, name, Access::WRITE)?;
     path.inode().remove_xattr(name)?;
+    // Perhaps an access control list of a directory.
+    names::changed();
     notify::object(path, Events::ATTRIB);
     Ok(())
 }

@@ -16,7 +16,6 @@ use super::errno;
 use super::inode::GoferInode;
 use crate::context::VfsCx;
 use crate::file::{File, FileOps, MapSource, Whence};
-use crate::inode::{CachePolicy, Inode};
 
 /// Bytes moved per host call; on the stack, and never cleared.
 const PIECE: usize = 64 * 1024;
@@ -176,11 +175,6 @@ impl FileOps for GoferFile {
 
     fn lendable(&self) -> Option<Arc<OwnedFd>> {
         Some(Arc::clone(&self.fd))
-    }
-
-    fn is_settled(&self) -> bool {
-        // The tree is ours alone then.
-        self.inode.cache_policy() == CachePolicy::Forever
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -297,6 +297,11 @@ impl Inode for GoferInode {
         Ok(())
     }
 
+    fn is_settled(&self) -> bool {
+        // The tree is ours alone then.
+        !self.shared.is_writable
+    }
+
     fn cache_policy(&self) -> CachePolicy {
         if self.shared.is_writable { CachePolicy::Revalidate } else { CachePolicy::Forever }
     }

@@ -79,10 +79,6 @@ impl FileOps for OverlayFile {
         if self.node.data().is_some() { None } else { self.lower.ops().lendable() }
     }
 
-    fn is_settled(&self) -> bool {
-        self.node.upper.get().is_none() && self.lower.ops().is_settled()
-    }
-
     fn as_any(&self) -> &dyn Any {
         self
     }

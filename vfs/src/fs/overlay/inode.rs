@@ -188,6 +188,11 @@ impl OverlayInode {
 }
 
 impl Inode for OverlayInode {
+    fn is_settled(&self) -> bool {
+        self.upper.get().is_none()
+            && self.lower.as_ref().is_some_and(|lower| lower.inode.is_settled())
+    }
+
     fn attr(&self) -> Result<Attr> {
         let mut attr = match (self.upper.get(), &self.lower) {
             (Some(upper), _) => self.merged_attr(upper)?,

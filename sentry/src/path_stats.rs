@@ -1,0 +1,86 @@
+//! What guest code is told of paths that it asks for again and again: it answers stat(2) of them by itself, until something changes.
+//!
+//! Only of absolute paths that are what they say (no symbolic link, no dots) and lead to what nobody but us changes. A name or a mount
+//! that goes ends all answers (`vfs::names`), a change of the file its own (`vfs::Loan`), other credentials or another root those of
+//! their thread.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use abi::stat::{Attr, FileType};
+use abi::statbuf::Stat;
+use base::Lent;
+use vfs::dentry::path_string;
+use vfs::{Loan, Path};
+use zerocopy::IntoBytes;
+
+use crate::cx::Cx;
+
+/// Longer ones are not told, nor looked at here.
+const LONGEST: usize = 150;
+/// As many as guest code can know.
+const MOST: usize = 16;
+const REMEMBERED: usize = 32;
+
+/// What a thread has asked for, and was told.
+#[derive(Default)]
+pub struct PathHabit {
+    /// Hashes of paths, each in its place.
+    asked: [u32; REMEMBERED],
+    told: VecDeque<Loan>,
+}
+
+impl PathHabit {
+    /// Whether that was asked for before, and not much since.
+    fn is_known(&mut self, text: &[u8], follows: bool) -> bool {
+        let seed = 0x811c_9dc5 ^ u32::from(follows);
+        let hash = text
+            .iter()
+            .fold(seed, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+        let Some(place) = self.asked.get_mut(hash as usize % REMEMBERED) else { return false };
+        std::mem::replace(place, hash) == hash
+    }
+
+    /// Takes one up; who has to go for it, to be dropped without a lock.
+    fn keep(&mut self, loan: Loan) -> Option<Loan> {
+        self.told.push_back(loan);
+        if self.told.len() > MOST { self.told.pop_front() } else { None }
+    }
+
+    /// All that was told, to be dropped without a lock.
+    pub fn take_told(&mut self) -> VecDeque<Loan> {
+        std::mem::take(&mut self.told)
+    }
+}
+
+/// To be called when `text` was found to be `at`; `names` as of before it was looked for.
+pub fn after_stat(cx: &Cx<'_>, names: u64, text: &[u8], follows: bool, at: &Path, attr: &Attr) {
+    let is_candidate = text.first() == Some(&b'/')
+        && text.len() <= LONGEST
+        && !cx.context.has_trapped()
+        && cx.context.knows_descriptors();
+    if !is_candidate || !cx.thread.path_habit.lock().is_known(text, follows) {
+        return;
+    }
+    let kind = attr.file_type();
+    let is_plain = matches!(kind, FileType::Regular | FileType::Directory | FileType::Symlink);
+    let fs = cx.thread.fs();
+    // One reference is the thread's, one is ours: nobody else changes the root.
+    let is_own_root = Arc::strong_count(&fs) == 2;
+    let root = fs.state.lock().root.clone();
+    if !is_plain || !is_own_root || !at.inode().is_settled() || path_string(&root, at) != text {
+        return;
+    }
+    let stat = Stat::from(attr);
+    let Ok(stat) = stat.as_bytes().try_into() else { return };
+    // Again: the first changes came before there was anybody to tell.
+    cx.kernel.platform.forget_names(names);
+    let Some(told) = cx.mm().space().tell_stat(names, (text, follows), stat) else { return };
+    let lent: Arc<dyn Lent> = told;
+    let loan = Loan::new(at.inode(), lent);
+    // Now, for who changes it looks for loans then.
+    if at.inode().is_settled() && at.inode().attr().is_ok_and(|now| now == *attr) {
+        let former = cx.thread.path_habit.lock().keep(loan);
+        drop(former);
+    }
+}
