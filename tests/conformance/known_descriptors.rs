@@ -521,7 +521,7 @@ fn a_watch_hears_of_devices() {
 
 /// fstat(2) says what chmod(2) has set meanwhile, through other calls and from other processes.
 fn attributes_are_those_of_now() {
-    let path = subject();
+    let path = subject("mode");
     let mode = std::fs::metadata(&path).expect("it is there").permissions().mode() & 0o7777;
     let name = c(&path);
     let seen = |fd| {

@@ -9,7 +9,7 @@ use crate::support::{
 };
 
 tests! {
-    changes_of_a_file_are_seen, names_that_go_and_move_are_seen, folders_that_close_are_seen,
+    changes_of_a_file_are_seen, names_that_go_and_move_are_seen, folders_that_move_are_seen, folders_that_close_are_seen,
     another_root_is_seen, of_threads_and_children, a_short_buffer_is_refused,
 }
 
@@ -32,7 +32,7 @@ fn known(path: &str) -> Result<(u64, u32, u64, i64), i32> {
 }
 
 fn changes_of_a_file_are_seen() {
-    let path = subject();
+    let path = subject("link");
     let before = known(&path).expect("it is there");
     let mode = before.1 & 0o7777;
     for round in 0..8 {
@@ -55,7 +55,7 @@ fn changes_of_a_file_are_seen() {
 }
 
 fn names_that_go_and_move_are_seen() {
-    let path = subject();
+    let path = subject("name");
     let aside = format!("{path}-aside-{}", sys!(getpid()));
     for _ in 0..6 {
         let before = known(&path);
@@ -73,9 +73,26 @@ fn names_that_go_and_move_are_seen() {
     }
 }
 
+fn folders_that_move_are_seen() {
+    let path = subject("moved");
+    let folder = PathBuf::from(&path).parent().expect("a folder").to_owned();
+    let aside = folder.with_file_name("aside");
+    let there = format!("{}/subject", aside.display());
+    for _ in 0..6 {
+        let before = known(&path);
+        std::fs::rename(&folder, &aside).expect("both are ours");
+        assert_eq!(identity(&path), Err(libc::ENOENT));
+        assert_eq!(known(&there), before);
+        let child = in_child(|| i32::from(std::fs::rename(&aside, &folder).is_err()));
+        assert_eq!(exit_code(wait_for(child)), 0);
+        assert_eq!(identity(&there), Err(libc::ENOENT));
+        assert_eq!(known(&path), before);
+    }
+}
+
 /// Whose mode says who may go through, and whose credentials.
 fn folders_that_close_are_seen() {
-    let path = subject();
+    let path = subject("folder");
     let folder = PathBuf::from(&path).parent().expect("a folder").to_owned();
     if sys!(geteuid()) != 0 {
         return;
@@ -84,12 +101,19 @@ fn folders_that_close_are_seen() {
     let child = in_child(|| {
         let before = known(&path);
         // Others may not go there any more, root may.
-        ok!(chmod(c(folder.to_str().expect("a plain name")).as_ptr(), 0o700));
-        assert_eq!(known(&path), before);
         ok!(setresuid(65534, 65534, 0));
-        assert_eq!(known(&path), Err(libc::EACCES));
+        assert_eq!(known(&path), before);
+        let by_root = in_child(|| {
+            ok!(setresuid(0, 0, 0));
+            sys!(chmod(c(folder.to_str().expect("a plain name")).as_ptr(), 0o700))
+        });
+        assert_eq!(exit_code(wait_for(by_root)), 0);
+        assert_eq!(identity(&path), Err(libc::EACCES));
         ok!(setresuid(0, 0, 0));
         assert_eq!(known(&path), before);
+        ok!(setresuid(65534, 65534, 0));
+        assert_eq!(identity(&path), Err(libc::EACCES));
+        ok!(setresuid(0, 0, 0));
         0
     });
     let status = wait_for(child);

@@ -165,9 +165,12 @@ pub fn open(path: &str, flags: i32) -> i32 {
 }
 
 /// A file that was there before this program began, where that was arranged: in the sandbox it is one of the host's.
-pub fn subject() -> String {
-    let path = std::env::current_dir().expect("it is there").join("subject");
+/// `name` is the folder's, for one test only.
+pub fn subject(name: &str) -> String {
+    let folder = std::env::current_dir().expect("it is there").join(name);
+    let path = folder.join("subject");
     if !path.exists() {
+        std::fs::create_dir_all(folder).expect("the directory is ours");
         std::fs::write(&path, "a file\n").expect("the directory is ours");
     }
     path.to_str().expect("a plain name").to_owned()

@@ -43,8 +43,11 @@ const FAMILIES: &[&str] = &[
 
 fn run(family: &str, who: Who, native: bool) -> Output {
     let binary = binaries::conformance().to_str().expect("a plain path").to_owned();
-    // A file that was there before, for those who change one.
-    let case = program(&[&binary, family]).by(who).limit(60).file("subject", "a file\n");
+    let mut case = program(&[&binary, family]).by(who).limit(60);
+    // Files that were there before, for those who change one: of the host, in the sandbox.
+    for name in ["mode", "link", "name", "folder", "moved"] {
+        case = case.file(&format!("{name}/subject"), "a file\n");
+    }
     if native { case.run_natively() } else { case.run_in_sandbox() }
 }
 
