@@ -127,6 +127,7 @@ mod context;
 mod descriptors;
 mod filter;
 mod frame;
+mod holdable;
 mod listener;
 mod loans;
 mod ops;

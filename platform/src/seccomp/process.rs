@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, f
 use abi::{Errno, UserAddr};
 use base::Lent;
 use parking_lot::Mutex;
-use rustix::fs::{FileType, OFlags, SealFlags};
+use rustix::fs::{FileType, OFlags};
 use shim_abi::{LOANS_SLOT, Waits};
 
+use super::holdable::{self, EVERYBODY};
 use super::loans::Loans;
 use super::path_stats::PathStats;
 use super::region::{Region, SlotRef};
@@ -18,8 +19,6 @@ use super::thread::{Donation, Thread};
 use super::windows;
 use crate::{AddressSpace, Futexes, Kicker, Loan, PlatformError, STAT_BYTES, Usage};
 
-/// Mode bits of a file that everybody may read.
-const EVERYBODY: u32 = 0o444;
 /// Host threads of one process that wait for another guest thread.
 const MOST_RESTING: usize = 8;
 /// Descriptors that stay in one guest process.
@@ -188,16 +187,8 @@ impl Process {
 
     /// Whether a descriptor may stay in the guest once it is there: when all that it is good for there is to map the
     /// file again to read it, which everybody may (the process's rights may shrink later), and there are not many.
-    pub fn may_hold(&self, file: &OwnedFd) -> bool {
-        if self.members.lock().held.len() >= MOST_HELD {
-            return false;
-        }
-        let access = rustix::fs::fcntl_getfl(file).map(|flags| flags & OFlags::ACCMODE);
-        let is_sealed = || {
-            rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
-        };
-        (access == Ok(OFlags::RDONLY) || is_sealed())
-            && rustix::fs::fstat(file).is_ok_and(|stat| stat.st_mode & EVERYBODY == EVERYBODY)
+    pub fn may_hold(&self, file: &Arc<OwnedFd>) -> bool {
+        self.members.lock().held.len() < MOST_HELD && holdable::is_holdable(file)
     }
 
     /// The descriptor was installed.
