@@ -420,6 +420,8 @@ impl Drop for SeccompContext {
         self.end_outside_wait();
         self.shared.clear_abandoned();
         self.shared.unawait(&self.thread);
+        let answered = self.thread.slot().fast().answered_calls.swap(0, Relaxed);
+        self.shared.answered_calls.fetch_add(answered, Relaxed);
         let is_last = self.process.remove_thread(&self.thread);
         if !is_last && !self.process.is_dead() && self.rest() {
             return;
