@@ -83,6 +83,12 @@ pub trait Platform: Send + Sync {
     /// Facts about every address space of this platform; those about the vDSO are there once it is ready.
     fn layout(&self) -> &Layout;
 
+    /// Calls that were answered in guest processes, without an event, by contexts that are gone: for statistics. It is the
+    /// guests' word.
+    fn answered_calls(&self) -> u64 {
+        0
+    }
+
     /// An empty address space with one execution context in it: what execve needs.
     fn spawn(&self) -> BoxFuture<'_, Result<Box<dyn Context>, PlatformError>>;
 

@@ -20,7 +20,7 @@ use crate::rewrite;
 use crate::signal::frame::Trap;
 use crate::signal::{ExitStatus, Flow, Interrupted, deliver, end_group, send};
 use crate::syscalls::arch_prctl;
-use crate::syscalls::dispatch::{ARCH_PRCTL, EXECVE, EXECVEAT, RT_SIGRETURN, dispatch};
+use crate::syscalls::dispatch::{ARCH_PRCTL, EXECVE, EXECVEAT, dispatch};
 use crate::task::{Thread, exit};
 
 /// Starts a guest thread that was entered into the pid table and has its context ([`Thread::set_context`]).
@@ -128,13 +128,8 @@ async fn syscall(
     let number = context.call().number;
     // A new image's old host process dies in the middle of the call, as it should.
     let may_die = matches!(number, EXECVE | EXECVEAT);
-    let looks_deeper = match number {
-        RT_SIGRETURN => true,
-        ARCH_PRCTL => arch_prctl::reads(context.call().args[0]),
-        _ => false,
-    };
-    if looks_deeper {
-        // These look at more than general registers; when the guest is dead, the next resume says so.
+    if number == ARCH_PRCTL && arch_prctl::needs_settling(context.call().args[0]) {
+        // It looks at more than general registers; when the guest is dead, the next resume says so.
         let _ = context.settle().await;
     }
     let space = Arc::clone(context.space());

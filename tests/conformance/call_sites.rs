@@ -113,6 +113,10 @@ fn users_of_gs_keep_it() {
         ok!(syscall(libc::SYS_arch_prctl, ARCH_GET_GS, &raw mut base));
         assert_eq!(base, 0);
     }
+    for _ in 0..OFTEN {
+        ok!(syscall(libc::SYS_arch_prctl, ARCH_SET_GS, words.as_ptr()));
+        ok!(syscall(libc::SYS_arch_prctl, ARCH_SET_GS, 0));
+    }
 }
 
 /// Two pages, of which the second one is then gone.

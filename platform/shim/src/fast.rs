@@ -100,6 +100,7 @@ static PLACES: [u8; marshal::NUMBERS] = {
 #[unsafe(naked)]
 unsafe extern "C" fn answer() {
     naked_asm!(
+        "inc qword ptr gs:[{count}]",
         "cmp ecx, {yields}",
         "je 2f",
         "mov rax, gs:[{answers} + rcx * 8]",
@@ -119,6 +120,7 @@ unsafe extern "C" fn answer() {
         "2:",
         "syscall",
         "jmp shim_light",
+        count = const abi::FAST_OFFSET as usize + offset_of!(Fast, answered_calls),
         yields = const abi::answer::YIELD,
         answers = const abi::FAST_OFFSET as usize + offset_of!(Fast, answers),
         stack = const abi::FAST_STACK_TOP,
@@ -418,6 +420,8 @@ extern "C" fn offer(slot: u64) -> u32 {
     };
     if let Some(result) = result {
         slot.call[0].store(result, Relaxed);
+        let count = &fast(slot).answered_calls;
+        count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
         return ANSWERED;
     }
     if abi::keeps_state(slot.number()) {

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::chains::may_begin;
-use super::code::{Code, Length, branch_target, is_indirect_jump};
+use super::code::Code;
+use super::step::Kind;
 use super::window::Window;
 use super::{Refusal, Site};
 
@@ -77,14 +78,14 @@ impl Inside {
 fn check_function(code: &Code<'_>, function: &Range<u64>, inside: &Inside) -> Result<(), Refusal> {
     let mut at = function.start;
     while at < function.end {
-        let instruction = code.decode(at).ok_or(Refusal::Undecodable(at))?;
-        if is_indirect_jump(&instruction) {
+        let step = code.step(at).ok_or(Refusal::Undecodable(at))?;
+        if step.kind == Kind::IndirectJump {
             return Err(Refusal::IndirectJump(at));
         }
-        if branch_target(&instruction).is_some_and(|target| inside.contains(target)) {
+        if step.target().is_some_and(|target| inside.contains(target)) {
             return Err(Refusal::BranchInside(at));
         }
-        at = at.checked_add(instruction.length()).ok_or(Refusal::Undecodable(at))?;
+        at = at.checked_add(step.length()).ok_or(Refusal::Undecodable(at))?;
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! Instruction boundaries without a start to count from: chains of instructions from all bytes before a place fall
 //! into step soon, and then with the true ones.
 
-use super::code::{Code, Length};
+use super::code::Code;
 use super::{INT3, JUMP_LEN};
 
 /// Chains are followed from up to so many bytes before a place; fits a bit each in `u128`.
-const REACH: u64 = 120;
+pub const REACH: u64 = 120;
 /// Chains that begin here or farther away have a say: nearer ones have had no time to fall into step.
 const VOTE_FROM: u64 = 24;
 const VOTE_TO: u64 = 96;
@@ -21,7 +21,7 @@ impl Chains {
         let mut chains = vec![Some(Starts::default())];
         let from = syscall.saturating_sub(REACH).max(code.start());
         // Nearest first.
-        let lengths = code.lengths(from..syscall).unwrap_or_default().into_iter().rev();
+        let lengths = code.lengths(from..syscall).into_iter().rev();
         for (back, length) in (1..=REACH).zip(lengths.chain(std::iter::repeat(0))) {
             let next = back.checked_sub(length.into()).filter(|next| *next < back);
             let chain = next.and_then(|next| {
@@ -109,8 +109,8 @@ impl Starts {
 pub fn may_begin(code: &Code<'_>, addr: u64) -> bool {
     let arrivals = |addr: u64| Chains::follow(code, addr).votes(JUMP_LEN).count();
     let around = (1..15).filter_map(|back| addr.checked_sub(back)).filter(|start| {
-        let instruction = code.decode(*start);
-        instruction.and_then(|i| start.checked_add(i.length())).is_some_and(|end| end > addr)
+        let step = code.step(*start);
+        step.and_then(|step| start.checked_add(step.length())).is_some_and(|end| end > addr)
     });
     let others = around.map(arrivals).max().unwrap_or(0);
     others < CLEAR_MAJORITY || others / CLEAR_MAJORITY < arrivals(addr)

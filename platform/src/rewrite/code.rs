@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
-use iced_x86::{ConstantOffsets, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{ConstantOffsets, Decoder, DecoderOptions, Instruction};
 
-/// No instruction is longer. See Intel SDM volume 2, 2.3.11.
-const INSTRUCTION_MAX: usize = 15;
+use super::step::Step;
 
 /// A piece of guest text whose end is an address, too.
 #[derive(Debug, Clone, Copy)]
@@ -48,32 +47,14 @@ impl<'a> Code<'a> {
     }
 
     /// The instruction at an address, if there is a valid one that ends within the text.
-    pub fn decode(&self, addr: u64) -> Option<Instruction> {
+    pub fn step(&self, addr: u64) -> Option<Step> {
         let from = usize::try_from(addr.checked_sub(self.start)?).ok()?;
-        let rest = self.bytes.get(from..)?;
-        let bytes = rest.get(..INSTRUCTION_MAX).unwrap_or(rest);
-        let instruction =
-            Decoder::try_with_ip(64, bytes, addr, DecoderOptions::NONE).ok()?.decode();
-        (!instruction.is_invalid()).then_some(instruction)
+        Step::decode(self.bytes.get(from..)?, addr)
     }
 
-    /// Length of the instruction at each of the addresses, 0 where there is no valid one. Quicker than one by one.
-    pub fn lengths(&self, addrs: Range<u64>) -> Option<Vec<u8>> {
-        let from = usize::try_from(addrs.start.checked_sub(self.start)?).ok()?;
-        let count = usize::try_from(addrs.end.checked_sub(addrs.start)?).ok()?;
-        let rest = self.bytes.get(from..)?;
-        let bytes = rest.get(..count.checked_add(INSTRUCTION_MAX)?).unwrap_or(rest);
-        let mut decoder =
-            Decoder::try_with_ip(64, bytes, addrs.start, DecoderOptions::NONE).ok()?;
-        let mut instruction = Instruction::default();
-        let mut lengths = Vec::with_capacity(count);
-        for position in 0..count {
-            decoder.set_position(position).ok()?;
-            decoder.decode_out(&mut instruction);
-            let is_valid = !instruction.is_invalid();
-            lengths.push(if is_valid { u8::try_from(instruction.len()).ok()? } else { 0 });
-        }
-        Some(lengths)
+    /// Length of the instruction at each of the addresses, 0 where there is no valid one.
+    pub fn lengths(&self, addrs: Range<u64>) -> Vec<u8> {
+        addrs.map(|addr| self.step(addr).map_or(0, |step| step.len)).collect()
     }
 }
 
@@ -96,22 +77,4 @@ impl Length for Instruction {
     fn length(&self) -> u64 {
         self.len().try_into().unwrap_or(u64::MAX)
     }
-}
-
-/// Where a direct branch of any kind leads: jumps, calls, loops, transactions.
-pub fn branch_target(instruction: &Instruction) -> Option<u64> {
-    match instruction.op0_kind() {
-        OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
-            Some(instruction.near_branch_target())
-        }
-        _ => None,
-    }
-}
-
-/// Whether it jumps to where a register or memory says. One place relative to rip is no table (but a linkage
-/// table's slot, for one).
-pub fn is_indirect_jump(instruction: &Instruction) -> bool {
-    instruction.mnemonic() == Mnemonic::Jmp
-        && branch_target(instruction).is_none()
-        && instruction.memory_base() != Register::RIP
 }

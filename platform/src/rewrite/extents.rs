@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use super::signal_return::LOAD_LEN;
+
 /// A longer function is not looked through.
 pub const FUNCTION_MAX: u64 = 1 << 20;
 
@@ -57,6 +59,28 @@ pub fn extents_around(
     Some(Extents { function, before, next })
 }
 
+/// Whether the unwind table describes a return from a signal whose system call is at `syscall`: the function begins one
+/// byte before the instruction in front of that.
+pub fn is_signal_return(
+    eh_frame_hdr: &[u8],
+    eh_frame_hdr_addr: u64,
+    syscall: u64,
+    read: &dyn Fn(u64, usize) -> Option<Vec<u8>>,
+) -> bool {
+    let record = || {
+        let table = Table::parse(eh_frame_hdr, eh_frame_hdr_addr)?;
+        let (start, fde) = table.entry(table.find(syscall)?)?;
+        let (function, is_signal) = read_fde(fde, read)?;
+        Some(
+            is_signal
+                && function.start == start
+                && function.contains(&syscall)
+                && start.checked_add(1 + LOAD_LEN) == Some(syscall),
+        )
+    };
+    record().unwrap_or(false)
+}
+
 /// The sorted table of `.eh_frame_hdr`: pairs of 4-byte distances from the section's start.
 struct Table<'a> {
     entries: &'a [[u8; 8]],
@@ -93,7 +117,10 @@ impl<'a> Table<'a> {
         read: &dyn Fn(u64, usize) -> Option<Vec<u8>>,
     ) -> Option<Range<u64>> {
         let (start, fde) = self.entry(index)?;
-        read_fde(fde, read).filter(|function| function.start == start)
+        let (function, is_signal) = read_fde(fde, read)?;
+        // Those are described from one byte before their first instruction, because unwinders look up return addresses
+        // less one.
+        (function.start == start && !is_signal).then_some(function)
     }
 
     fn decode(&self, entry: &[u8; 8]) -> (u64, u64) {
@@ -103,12 +130,13 @@ impl<'a> Table<'a> {
     }
 }
 
-fn read_fde(fde: u64, read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Option<Range<u64>> {
+/// What a record describes, and whether that is what signal handlers return to.
+fn read_fde(fde: u64, read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Option<(Range<u64>, bool)> {
     let bytes = read_record(fde, FDE_READ, read)?;
     let mut cursor = Cursor { rest: &bytes };
     let to_cie = u32::from_le_bytes(cursor.take()?);
     let pointer_at = fde.checked_add(4)?;
-    let encoding = read_cie(pointer_at.checked_sub(to_cie.into())?, read)?;
+    let (encoding, is_signal) = read_cie(pointer_at.checked_sub(to_cie.into())?, read)?;
     let start_at = pointer_at.checked_add(4)?;
     let start = match encoding & 0xf0 {
         0 => cursor.encoded(encoding)?,
@@ -122,11 +150,11 @@ fn read_fde(fde: u64, read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Option<Ra
         _ => return None,
     };
     let end = start.checked_add(len)?;
-    (len <= FUNCTION_MAX).then_some(start..end)
+    (len <= FUNCTION_MAX).then_some((start..end, is_signal))
 }
 
-/// How the records of a CIE encode addresses.
-fn read_cie(cie: u64, read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Option<u8> {
+/// How the records of a CIE encode addresses, and whether they describe what signal handlers return to.
+fn read_cie(cie: u64, read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Option<(u8, bool)> {
     let bytes = read_record(cie, CIE_READ, read)?;
     let mut cursor = Cursor { rest: &bytes };
     if u32::from_le_bytes(cursor.take()?) != 0 {
@@ -145,10 +173,10 @@ fn read_cie(cie: u64, read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Option<u8
     }
     let Some(letters) = augmentation.strip_prefix(b"z") else {
         // Without a description, addresses are plain.
-        return augmentation.is_empty().then_some(0);
+        return augmentation.is_empty().then_some((0, false));
     };
     cursor.skip_leb128()?;
-    let mut encoding = 0;
+    let (mut encoding, mut is_signal) = (0, false);
     for letter in letters {
         match letter {
             b'R' => [encoding] = cursor.take()?,
@@ -158,12 +186,11 @@ fn read_cie(cie: u64, read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Option<u8
                 cursor.skip(encoded_size(pointer)?)?;
             }
             b'B' => {}
-            // Not so `S`: what signal handlers return to is described from one byte before its first instruction,
-            // because unwinders look up return addresses less one.
+            b'S' => is_signal = true,
             _ => return None,
         }
     }
-    Some(encoding)
+    Some((encoding, is_signal))
 }
 
 /// A record without its length, cut off at `max` bytes.

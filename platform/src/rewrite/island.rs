@@ -14,9 +14,8 @@
 
 use std::ops::Range;
 
-use iced_x86::{Code as Opcode, Instruction, Mnemonic, OpKind};
-
-use super::code::{Code, Length};
+use super::code::Code;
+use super::step::{Kind, Step};
 use super::{FUNCTION_MAX, JUMP_LEN, Site};
 
 /// A short jump reaches so far behind its end, and before it.
@@ -61,18 +60,19 @@ fn walk(
     let mut at = function.start;
     let mut run = Run::default();
     while at < function.end {
-        let instruction = code.decode(at)?;
-        let end = at.checked_add(instruction.length())?;
-        run.step(&instruction, at..end, window, found);
+        let step = code.step(at)?;
+        let end = at.checked_add(step.length())?;
+        run.step(step, at..end, window, found);
         at = end;
     }
     if at != function.end {
         return None;
     }
     while at < next {
-        let Some(instruction) = code.decode(at).filter(is_padding) else { return Some(()) };
-        let end = at.checked_add(instruction.length())?;
-        run.step(&instruction, at..end, window, found);
+        let padding = code.step(at).filter(|step| step.kind == Kind::Padding);
+        let Some(step) = padding else { return Some(()) };
+        let end = at.checked_add(step.length())?;
+        run.step(step, at..end, window, found);
         at = end;
     }
     if at == next {
@@ -91,19 +91,13 @@ struct Run {
 }
 
 impl Run {
-    fn step(
-        &mut self,
-        instruction: &Instruction,
-        range: Range<u64>,
-        window: u64,
-        found: &mut Vec<Range<u64>>,
-    ) {
-        if is_padding(instruction) && self.is_cut {
+    fn step(&mut self, step: Step, range: Range<u64>, window: u64, found: &mut Vec<Range<u64>>) {
+        if step.kind == Kind::Padding && self.is_cut {
             self.padding.push(range);
             return;
         }
         self.finish(range.start, window, found);
-        self.is_cut = never_goes_on(instruction);
+        self.is_cut = step.never_goes_on();
     }
 
     /// The run ends at `end`: an island, if it ends where compilers align to and is of any use.
@@ -126,28 +120,5 @@ fn is_near(from: u64, to: u64) -> bool {
     match to.checked_sub(end) {
         Some(on) => on <= REACH_ON,
         None => end.saturating_sub(to) <= REACH_BACK,
-    }
-}
-
-/// What compilers and assemblers fill with.
-fn is_padding(instruction: &Instruction) -> bool {
-    matches!(
-        instruction.code(),
-        Opcode::Nopd
-            | Opcode::Nopw
-            | Opcode::Nopq
-            | Opcode::Nop_rm16
-            | Opcode::Nop_rm32
-            | Opcode::Nop_rm64
-            | Opcode::Int3
-    )
-}
-
-/// Returns and unconditional jumps.
-fn never_goes_on(instruction: &Instruction) -> bool {
-    match instruction.mnemonic() {
-        Mnemonic::Ret => true,
-        Mnemonic::Jmp => instruction.op0_kind() != OpKind::NearBranch16,
-        _ => false,
     }
 }

@@ -22,7 +22,8 @@
 //! A site that cannot be shown to be safe is left alone ([`Refusal`]); it works by trapping.
 //!
 //! 1. Where instructions begin is known from the start of the function, or from padding, or because decoding from
-//!    all bytes before comes to the same answer. Nothing is believed against most of these.
+//!    all bytes before comes to the same answer. Nothing is believed against most of these, but a function's instruction
+//!    right before the site that loads just the number that was found in rax.
 //! 2. No branch may lead between `W` and `S`. A window of one instruction has no inside. For others the
 //!    function is decoded (no unknown instruction, no jump through a table), and *every* offset of the text given
 //!    is looked at as if a branch began there, unless nearly all chains of instructions from before agree that it
@@ -35,18 +36,20 @@
 //!    trampoline may lead into the next window.
 //!
 //! What this cannot see: addresses of the window's inside that only data knows, outside of jump tables (no compiler
-//! makes such; dynamic symbols could be in the middle of a window written by hand), and code that is read. Of the latter there is one that matters: unwinders compare what a signal handler
-//! returns to with `mov $15,%rax; syscall`.
+//! makes such; dynamic symbols could be in the middle of a window written by hand), and code that is read. Of the latter there is
+//! one that matters: see `signal_return`.
 //!
 //! All bytes come from guests: nothing here panics, indexes unchecked or overflows.
 //!
 //! | module | what |
 //! | --- | --- |
 //! | `code` | bytes of guest text by address; decoding |
+//! | `step` | how long instructions are and whether they lead elsewhere, mostly from tables |
 //! | `chains` | where instructions begin when nobody says so |
 //! | `window` | which instructions make room |
 //! | `island` | room for a jump in padding nearby |
 //! | `branches` | who might jump into the window or the padding |
+//! | `signal_return` | the one site that others know by its bytes |
 //! | `relocate` | which instructions may move, and how |
 //! | `extents` | where a function begins and ends, from `.eh_frame` |
 
@@ -59,6 +62,8 @@ mod code;
 mod extents;
 mod island;
 mod relocate;
+mod signal_return;
+mod step;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -66,17 +71,21 @@ mod window;
 use std::ops::Range;
 
 use self::code::Code;
-pub use self::extents::{Extents, FUNCTION_MAX, extents_around, function_extents};
+pub use self::extents::{
+    Extents, FUNCTION_MAX, extents_around, function_extents, is_signal_return,
+};
 use self::relocate::Moved;
+pub use self::signal_return::NUMBER as SIGRETURN;
 use self::window::Window;
 
 /// No trampoline is longer: two short jumps and an instruction of 15 bytes, moved, then the way to the entry.
 pub const TRAMPOLINE_MAX: usize = 2 * 6 + 15 + relocate::TAIL_LEN;
 
+/// So much text before a site has a say in where its window begins.
+pub const CONTEXT: u64 = chains::REACH + step::INSTRUCTION_MAX as u64;
+
 /// `jmp rel32`.
 const JUMP_LEN: u64 = 5;
-/// rt_sigreturn(2).
-const SIGRETURN: u64 = 15;
 /// `syscall`.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 const INT3: u8 = 0xcc;
@@ -95,6 +104,8 @@ pub struct Site<'a> {
     pub number: u64,
     /// The function around it, if known; see [`function_extents`].
     pub function: Option<Range<u64>>,
+    /// The unwind table describes it as the return from a signal; see [`is_signal_return`].
+    pub is_signal_return: bool,
     /// The function before that one and the start of the next, if known: between them may be padding.
     pub before: Option<Range<u64>>,
     pub next: Option<u64>,
@@ -177,7 +188,7 @@ impl Patch {
 pub enum Refusal {
     #[error("the text given has no system call at {0:#x}")]
     NoSite(u64),
-    #[error("unwinders know the return from a signal by its bytes")]
+    #[error("unwinders know the return from a signal by its bytes, here at least")]
     SignalReturn,
     #[error("it cannot be told where the instructions before the system call begin")]
     NoBoundary,
@@ -204,16 +215,10 @@ pub enum Refusal {
 /// # Errors
 /// Says why the site is to be left alone.
 pub fn plan(site: &Site<'_>, trampoline: u64, entry: u64) -> Result<Patch, Refusal> {
-    let syscall = site.syscall;
-    let code = Code::new(site.text, site.text_addr).ok_or(Refusal::NoSite(syscall))?;
-    let after = syscall.checked_add(2).ok_or(Refusal::NoSite(syscall))?;
-    if code.slice(syscall..after) != Some(&SYSCALL) {
-        return Err(Refusal::NoSite(syscall));
+    let (code, ends) = begin(site, trampoline, entry)?;
+    if let Some(window) = signal_return::window(&code, site)? {
+        return jump_from(&code, &window, &ends);
     }
-    if site.number == SIGRETURN || is_signal_return(&code, syscall) {
-        return Err(Refusal::SignalReturn);
-    }
-    let ends = Ends { trampoline, entry, after };
     let refusal = match plan_jump(&code, site, &ends) {
         Err(
             refusal @ (Refusal::TooShort
@@ -224,6 +229,29 @@ pub fn plan(site: &Site<'_>, trampoline: u64, entry: u64) -> Result<Patch, Refus
         planned => return planned,
     };
     plan_by_island(&code, site, &ends).map_err(|_| refusal)
+}
+
+/// The same for a site whose window is one instruction: none other is planned. Nobody can come to its inside, so that
+/// little text is needed: the function, and some [`CONTEXT`] before the site.
+#[must_use]
+pub fn plan_alone(site: &Site<'_>, trampoline: u64, entry: u64) -> Option<Patch> {
+    let (code, ends) = begin(site, trampoline, entry).ok()?;
+    if let Some(window) = signal_return::window(&code, site).ok()? {
+        return jump_from(&code, &window, &ends).ok();
+    }
+    let window = window::find(&code, site).ok().filter(Window::is_single)?;
+    jump_from(&code, &window, &ends).ok()
+}
+
+/// What there is to know before anything is looked at.
+fn begin<'a>(site: &Site<'a>, trampoline: u64, entry: u64) -> Result<(Code<'a>, Ends), Refusal> {
+    let syscall = site.syscall;
+    let code = Code::new(site.text, site.text_addr).ok_or(Refusal::NoSite(syscall))?;
+    let after = syscall.checked_add(2).ok_or(Refusal::NoSite(syscall))?;
+    if code.slice(syscall..after) != Some(&SYSCALL) {
+        return Err(Refusal::NoSite(syscall));
+    }
+    Ok((code, Ends { trampoline, entry, after }))
 }
 
 /// Where a trampoline is, where it leads, and what follows the system call.
@@ -237,10 +265,16 @@ struct Ends {
 fn plan_jump(code: &Code<'_>, site: &Site<'_>, ends: &Ends) -> Result<Patch, Refusal> {
     let window = window::find(code, site)?;
     // First what costs little.
-    let patch = assemble(code, &window, ends)?;
+    let patch = jump_from(code, &window, ends)?;
     if !window.is_single() {
         branches::check(code, site, &window)?;
     }
+    Ok(patch)
+}
+
+/// The patch with a jump as the window's replacement, whoever may lead inside.
+fn jump_from(code: &Code<'_>, window: &Window, ends: &Ends) -> Result<Patch, Refusal> {
+    let patch = assemble(code, window, ends)?;
     let bytes = near_jump(window.start, ends.trampoline, patch.original.len())?;
     Ok(Patch { bytes, ..patch })
 }
@@ -287,11 +321,4 @@ fn near_jump(at: u64, to: u64, len: usize) -> Result<Vec<u8>, Refusal> {
     bytes.extend(relocate::distance(after_jump, to)?);
     bytes.resize(len, INT3);
     Ok(bytes)
-}
-
-/// Whether it is the return from a signal by its bytes, whatever number was seen: `mov $15,%eax` in any form, and the
-/// number of that call for programs with short pointers.
-fn is_signal_return(code: &Code<'_>, syscall: u64) -> bool {
-    let before = syscall.checked_sub(4).and_then(|start| code.slice(start..syscall));
-    before == Some(&[15, 0, 0, 0]) || before == Some(&[1, 2, 0, 0x40])
 }

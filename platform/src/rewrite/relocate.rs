@@ -3,7 +3,8 @@
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::Refusal;
-use super::code::{Code, Length, branch_target, decode};
+use super::code::{Code, Length, decode};
+use super::step::{branch_target, movable_length};
 use super::window::Window;
 
 /// `lea rcx, [rip + rel32]`.
@@ -63,6 +64,9 @@ pub fn distance(from: u64, to: u64) -> Result<[u8; 4], Refusal> {
 fn move_one(code: &Code<'_>, window: &Window, from: u64, to: u64) -> Result<Vec<u8>, Refusal> {
     let refusal = Refusal::NotRelocatable(from);
     let bytes = code.slice(from..window.syscall).ok_or(refusal)?;
+    if let Some(len) = movable_length(bytes) {
+        return Ok(bytes.get(..len.into()).ok_or(refusal)?.to_vec());
+    }
     let (instruction, constants) = decode(bytes, from).ok_or(refusal)?;
     let bytes = bytes.get(..instruction.len()).ok_or(refusal)?;
     if branch_target(&instruction).is_some() {
@@ -116,7 +120,7 @@ fn move_jump(
 }
 
 /// Whether an instruction does the same at any address, once a displacement relative to rip is corrected.
-fn is_movable(instruction: &Instruction) -> bool {
+pub(super) fn is_movable(instruction: &Instruction) -> bool {
     // Some code jumps over the prefix of a locked instruction: it has an inside.
     !instruction.has_lock_prefix()
         && LISTED.contains(&instruction.mnemonic())

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod nearby;
+mod signal_return;
 
 const TEXT: u64 = 0x7f00_0000_1000;
 const TRAMPOLINE: u64 = 0x7f00_0100_0000;
@@ -44,6 +45,7 @@ impl Sample {
             function,
             before: None,
             next: None,
+            is_signal_return: false,
             taken: &[],
         }
     }
@@ -391,11 +393,6 @@ fn extents_in_another_form_are_unknown() {
     assert_eq!(find(&(header, section), FUNCTION), None);
 }
 
-#[test]
-fn what_signal_handlers_return_to_has_no_extents() {
-    assert_eq!(find(&frames(*b"zS\0", 0x1b), FUNCTION), None);
-}
-
 /// A patch, wherever it comes from, keeps to its form.
 fn check_form(site: &Site<'_>, patch: &Patch) {
     assert_eq!(patch.at + patch.bytes.len() as u64, site.syscall);
@@ -422,6 +419,7 @@ proptest! {
         neighbours in prop::option::of((0u64..300, 0u64..300, 0u64..300)),
         function in prop::option::of((0u64..300, 0u64..300)),
         trampoline in prop_oneof![Just(TRAMPOLINE), Just(0), Just(u64::MAX), any::<u64>()],
+        is_signal_return in any::<bool>(),
     ) {
         let at = at.index(text.len() + 1);
         if let Some(bytes) = text.get_mut(at..at + 2) {
@@ -436,7 +434,7 @@ proptest! {
         });
         let next = neighbours.map(|(_, _, next)| text_addr.wrapping_add(next));
         let site =
-            Site { text: &text, text_addr, syscall, number, function, before, next, taken: &[] };
+            Site { text: &text, text_addr, syscall, number, function, is_signal_return, before, next, taken: &[] };
         if let Ok(patch) = plan(&site, trampoline, ENTRY) {
             check_form(&site, &patch);
         }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::chains::{CLEAR_MAJORITY, Chains, Starts};
-use super::code::{Code, Length};
+use super::code::Code;
 use super::island::SHORT_JUMP_LEN;
 use super::{FUNCTION_MAX, JUMP_LEN, Refusal, Site};
 
@@ -28,12 +28,19 @@ impl Window {
 
 /// The shortest run of whole instructions before the site that a jump fits into.
 pub fn find(code: &Code<'_>, site: &Site<'_>) -> Result<Window, Refusal> {
-    let chains = Chains::follow(code, site.syscall);
-    let starts = match &site.function {
-        Some(function) => from_function(code, function, site.syscall)?,
-        None => agree(&chains, code, site)?,
+    let Some(function) = &site.function else {
+        let chains = Chains::follow(code, site.syscall);
+        let starts = agree(&chains, code, site)?;
+        return cut(&chains, starts, site.syscall, JUMP_LEN);
     };
-    cut(&chains, starts, site.syscall, JUMP_LEN)
+    let starts = from_function(code, function, site.syscall)?;
+    if let Some(load) = number_load(code, site)
+        && load.window_start(JUMP_LEN) == starts.window_start(JUMP_LEN)
+    {
+        // The function has an instruction there that loads what was found in rax: no need to ask others, which takes time.
+        return run(starts, site.syscall, JUMP_LEN);
+    }
+    cut(&Chains::follow(code, site.syscall), starts, site.syscall, JUMP_LEN)
 }
 
 /// The instruction right before the site, if it is one of a known function and a short jump fits into it.
@@ -45,12 +52,15 @@ pub fn find_short(code: &Code<'_>, site: &Site<'_>) -> Result<Window, Refusal> {
     if window.is_single() { Ok(window) } else { Err(Refusal::TooShort) }
 }
 
-/// The shortest window of at least `least` bytes.
+/// The shortest window of at least `least` bytes, if most chains see it, too.
 fn cut(chains: &Chains, starts: Starts, syscall: u64, least: u64) -> Result<Window, Refusal> {
+    let window = run(starts, syscall, least)?;
+    if chains.oppose(starts, least) { Err(Refusal::NoBoundary) } else { Ok(window) }
+}
+
+/// The shortest window of at least `least` bytes.
+fn run(starts: Starts, syscall: u64, least: u64) -> Result<Window, Refusal> {
     let start = starts.window_start(least).ok_or(Refusal::TooShort)?;
-    if chains.oppose(starts, least) {
-        return Err(Refusal::NoBoundary);
-    }
     let nearer = (1..=start).rev().filter(|back| starts.has(*back));
     let instructions: Option<Vec<u64>> = nearer.map(|back| syscall.checked_sub(back)).collect();
     let instructions = instructions.ok_or(Refusal::TooShort)?;
@@ -70,10 +80,10 @@ fn from_function(code: &Code<'_>, function: &Range<u64>, syscall: u64) -> Result
     let mut starts = Starts::default();
     let mut at = function.start;
     while at < syscall {
-        let instruction = code.decode(at).ok_or(Refusal::Undecodable(at))?;
+        let step = code.step(at).ok_or(Refusal::Undecodable(at))?;
         let back = syscall.checked_sub(at).ok_or(Refusal::NoBoundary)?;
         starts = starts.add(back);
-        at = at.checked_add(instruction.length()).ok_or(Refusal::NoBoundary)?;
+        at = at.checked_add(step.length()).ok_or(Refusal::NoBoundary)?;
     }
     if at == syscall { Ok(starts) } else { Err(Refusal::NoBoundary) }
 }

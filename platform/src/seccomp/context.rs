@@ -103,6 +103,16 @@ pub struct SeccompContext {
     told: Option<Box<Told>>,
     /// Places of loans that the guest was told to close before it goes on.
     closing: u32,
+    /// For when guest code runs again.
+    new_vectors: NewVectors,
+}
+
+/// Vector and floating point state that was set since the last event.
+#[derive(Debug)]
+enum NewVectors {
+    None,
+    Initial,
+    These(Vec<u8>),
 }
 
 impl SeccompContext {
@@ -149,6 +159,7 @@ impl SeccompContext {
             notes: Vec::new(),
             told: None,
             closing: 0,
+            new_vectors: NewVectors::None,
         }
     }
 
@@ -300,29 +311,23 @@ impl Context for SeccompContext {
     }
 
     fn xstate(&self) -> Vec<u8> {
-        self.xstate_or_initial()
+        match &self.new_vectors {
+            NewVectors::None => self.xstate_or_initial(),
+            NewVectors::Initial => self.shared.template.initial_xstate().to_vec(),
+            NewVectors::These(bytes) => bytes.clone(),
+        }
     }
 
     fn set_xstate(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         if !self.shared.template.accepts(bytes) {
             return Err(frame::MALFORMED);
         }
-        self.shared
-            .template
-            .write_xstate(self.thread.slot(), self.frame, bytes)
-            .ok_or(frame::MALFORMED)
+        self.new_vectors = NewVectors::These(bytes.to_vec());
+        Ok(())
     }
 
     fn reset_xstate(&mut self) {
-        if self.is_fast {
-            self.deferred.push_back(HostOp::ResetVectors);
-            return;
-        }
-        let initial = self.shared.template.initial_xstate();
-        let written = self.shared.template.write_xstate(self.thread.slot(), self.frame, initial);
-        if written.is_none() {
-            self.process.fail("broke its channel: vector state outside of its slot");
-        }
+        self.new_vectors = NewVectors::Initial;
     }
 
     fn resume(&mut self) {
@@ -336,6 +341,11 @@ impl Context for SeccompContext {
             self.owes_resume = true;
             return;
         }
+        if self.needs_frame() {
+            self.settle_first();
+            return;
+        }
+        self.give_vectors();
         let answer = self.give_registers();
         self.deferred_done = 0;
         self.send_deferred(answer);
@@ -442,6 +452,8 @@ impl Drop for SeccompContext {
         self.end_outside_wait();
         self.shared.clear_abandoned();
         self.shared.unawait(&self.thread);
+        let answered = self.thread.slot().fast().answered_calls.swap(0, Relaxed);
+        self.shared.answered_calls.fetch_add(answered, Relaxed);
         let is_last = self.process.remove_thread(&self.thread);
         if !is_last && !self.process.is_dead() && self.rest() {
             return;

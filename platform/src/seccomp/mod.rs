@@ -344,6 +344,10 @@ impl Platform for SeccompPlatform {
         self.ready.get().map_or(&self.early_layout, |ready| &ready.layout)
     }
 
+    fn answered_calls(&self) -> u64 {
+        self.shared().map_or(0, |shared| shared.answered_calls.load(Relaxed))
+    }
+
     fn spawn(&self) -> BoxFuture<'_, Result<Box<dyn Context>, PlatformError>> {
         Box::pin(self.take_stub())
     }

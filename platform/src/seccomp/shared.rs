@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize};
 
 use abi::Errno;
 use parking_lot::Mutex;
@@ -68,6 +68,8 @@ pub struct Shared {
     pub chain: Chain,
     /// Shims may answer what they know.
     may_answer: bool,
+    /// Calls that shims of contexts which are gone have answered.
+    pub answered_calls: AtomicU64,
 }
 
 impl Shared {
@@ -105,6 +107,7 @@ impl Shared {
             spin: Spin::new(config.spin),
             chain,
             may_answer: config.answer,
+            answered_calls: AtomicU64::new(0),
         }))
     }
 
@@ -228,8 +231,7 @@ impl Shared {
         }
     }
 
-    /// Somebody asks for a new thread or process: only who was ordered to make one gets it. True when somebody may
-    /// have been woken.
+    /// Somebody asks for a new thread or process: only who was ordered to make one gets it. True when somebody may have been woken.
     fn on_clone(&self, tid: i32, notification: u64, flags: u64) -> bool {
         if tid == self.pool.zygote_pid() {
             self.listener.permit(notification);
@@ -466,8 +468,7 @@ impl Shared {
         }
     }
 
-    /// A process's last context is gone. Its end is put off: to take down an address space takes the host long, and
-    /// somebody may wait for what this thread does next.
+    /// A process's last context is gone. Its end is put off: the host takes long for an address space, and somebody may wait for this thread.
     pub fn doom(&self, process: &Arc<Process>) {
         self.doomed.lock().push(Arc::clone(process));
     }

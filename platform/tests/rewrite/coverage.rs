@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, OpKind};
-use platform::rewrite::{Patch, Refusal, Site, plan};
+use platform::rewrite::{CONTEXT, Patch, Refusal, Site, plan, plan_alone};
 
 use crate::binary::Binary;
 
@@ -101,10 +101,12 @@ fn survey(path: &Path) -> Option<(Tally, Tally)> {
                 before: functions.iter().rev().find(|f| f.end <= function.start).cloned(),
                 next: functions.iter().map(|f| f.start).find(|next| *next >= function.end),
                 function: Some(function),
+                is_signal_return: false,
                 taken: &[],
             };
             check_island(&site, &starts);
             let informed = plan(&site, trampoline, 0x1000);
+            check_alone(&site, &informed);
             site.function = None;
             let near = syscall.saturating_sub(GUESSED_TEXT).max(text_addr);
             site.text = &text[(near - text_addr) as usize..];
@@ -135,6 +137,21 @@ fn check_island(site: &Site<'_>, starts: &[u64]) {
         let code = decode_from(site, island.at, island.bytes.len());
         assert!(code.iter().all(|i| i.mnemonic() == iced_x86::Mnemonic::Nop), "{code:?}");
         assert!(!starts.iter().filter(|s| inside(s)).any(|s| !code.iter().any(|i| i.ip() == *s)));
+    }
+}
+
+/// Little text is enough for windows of one instruction, and for no others.
+fn check_alone(site: &Site<'_>, planned: &Result<Patch, Refusal>) {
+    let trampoline = site.text_addr + site.text.len() as u64 + (1 << 20);
+    let Some(function) = &site.function else { return };
+    let start = site.syscall.saturating_sub(CONTEXT).max(site.text_addr).min(function.start);
+    let cut = (start - site.text_addr) as usize..(function.end - site.text_addr) as usize;
+    let little = Site { text: &site.text[cut], text_addr: start, ..site.clone() };
+    let whole = planned.as_ref().ok().filter(|patch| patch.is_single && patch.island.is_none());
+    let moved = plan(site, trampoline, 0x1000).ok();
+    assert_eq!(plan_alone(&little, trampoline, 0x1000).is_some(), whole.is_some());
+    if let Some(alone) = plan_alone(&little, trampoline, 0x1000) {
+        assert_eq!(Some(alone), moved);
     }
 }
 
@@ -248,6 +265,7 @@ fn plan_planted(text: &[u8], text_addr: u64, syscall: u64) -> Result<Patch, Refu
         function: None,
         before: None,
         next: None,
+        is_signal_return: false,
         taken: &[],
     };
     plan(&site, syscall + (1 << 20), 0x1000)

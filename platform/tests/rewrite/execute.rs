@@ -76,6 +76,7 @@ fn check(arena: &mut Arena, case: &Case, counts: &Counts) {
             function: function_known,
             before: None,
             next: Some(code + function.next as u64),
+            is_signal_return: false,
             taken: &[],
         };
         let Ok(patch) = plan(&site, arena.addr(place), entry()) else {

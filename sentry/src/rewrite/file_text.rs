@@ -3,14 +3,18 @@
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use abi::addr::PAGE_SIZE;
 use base::lock::Mutex;
-use platform::rewrite::{Extents, FUNCTION_MAX, Patch, Refusal, Site, TRAMPOLINE_MAX, plan};
+use platform::rewrite::{
+    CONTEXT, Extents, FUNCTION_MAX, Patch, Refusal, SIGRETURN, Site, TRAMPOLINE_MAX, plan,
+    plan_alone,
+};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::functions::{Functions, Read};
@@ -21,8 +25,12 @@ use crate::lock_order;
 const AROUND: u64 = 0x4000;
 /// Text beyond this size is not copied for later processes.
 const MOST_COPIED: u64 = 64 << 20;
-/// Mappings between two copies of one text: each costs as much as reading all of it.
-const COPY_AGAIN_AFTER: u32 = 8;
+/// A copy costs as much as reading all of the text, and is made when so many bytes of it have met one trap that it spares.
+const COPIED_PER_TRAP: u64 = 64 << 10;
+/// How much is copied at once.
+const COPY_BYTES: usize = 128 << 10;
+/// Small pieces of a file, as of its unwind table, are read in blocks of so many bytes.
+const BLOCK: u64 = 4096;
 
 /// A file that some process has mapped executable.
 #[derive(Debug)]
@@ -30,6 +38,7 @@ pub struct FileText {
     fd: Arc<OwnedFd>,
     /// Where the file begins in the descriptor.
     base: u64,
+    functions: OnceLock<Option<Functions>>,
     known: Mutex<Known, lock_order::Leaf>,
 }
 
@@ -45,7 +54,8 @@ struct Known {
     shared: Option<Arc<SharedText>>,
     /// What of `learned` is in it.
     in_shared: usize,
-    mappings: u32,
+    /// Sites that were learned since the copy was made, and processes that met a learned one, each site counted.
+    missed: u64,
     /// Padding that is made use of, by file offsets.
     islands: Vec<Range<u64>>,
 }
@@ -113,7 +123,12 @@ impl Source<'_> {
 
 impl FileText {
     pub(super) fn new(fd: &Arc<OwnedFd>, base: u64) -> Arc<Self> {
-        Arc::new(Self { fd: Arc::clone(fd), base, known: Mutex::default() })
+        Arc::new(Self {
+            fd: Arc::clone(fd),
+            base,
+            functions: OnceLock::new(),
+            known: Mutex::default(),
+        })
     }
 
     /// The area for a file that is mapped at `place`.
@@ -131,7 +146,11 @@ impl FileText {
                 *count += 1;
                 *count == LEARN_AFTER
             }
-            _ => false,
+            State::Learned(_) => {
+                known.missed = known.missed.saturating_add(1);
+                false
+            }
+            State::Refused => false,
         }
     }
 
@@ -154,8 +173,9 @@ impl FileText {
         number: u64,
         entry: u64,
     ) -> Result<Arc<Learned>, Option<Refusal>> {
-        let read = |range| self.read(range);
-        let functions = Functions::parse(&read);
+        let blocks = Blocks { file: self, read: RefCell::default() };
+        let read = |range| blocks.read(range);
+        let functions = self.functions.get_or_init(|| Functions::parse(&|range| self.read(range)));
         let from = Source { functions: functions.as_ref(), read: &read };
         let learned = self.learn_from(&from, place, (offset, number), entry);
         if let Err(Some(_)) = &learned {
@@ -183,29 +203,13 @@ impl FileText {
         if trampoline + TRAMPOLINE_MAX as u64 > AREA_LEN {
             return Err(None);
         }
-        let around = from.extents(place, offset);
-        let mut span = offset.saturating_sub(AROUND).max(place.text.start)
-            ..offset.saturating_add(AROUND).min(place.text.end);
-        let known_functions =
-            around.iter().flat_map(|around| around.before.iter().chain([&around.function]));
-        for function in known_functions {
-            span = span.start.min(function.start)..span.end.max(function.end);
-        }
-        let text = (from.read)(span.clone()).ok_or(None)?;
-        let address = |offset: u64| place.origin.wrapping_add(offset);
-        let addresses = |range: &Range<u64>| address(range.start)..address(range.end);
-        let taken: Vec<Range<u64>> = islands.iter().map(addresses).collect();
-        let site = Site {
-            text: &text,
-            text_addr: address(span.start),
-            syscall: address(offset),
-            number,
-            function: around.as_ref().map(|around| addresses(&around.function)),
-            before: around.as_ref().and_then(|around| around.before.as_ref()).map(addresses),
-            next: around.as_ref().and_then(|around| around.next).map(address),
-            taken: &taken,
-        };
-        let patch = plan(&site, area.wrapping_add(trampoline), entry)?;
+        let patch = Self::plan(
+            from,
+            place,
+            (offset, number),
+            &islands,
+            (area.wrapping_add(trampoline), entry),
+        )?;
         let mut known = self.known.lock();
         // Somebody else took the place meanwhile: next time.
         if known.used != trampoline {
@@ -220,16 +224,73 @@ impl FileText {
         let learned = Arc::new(Learned { patch, offset: window, trampoline });
         known.sites.insert(offset, State::Learned(Arc::clone(&learned)));
         known.learned.push(Arc::clone(&learned));
+        known.missed = known.missed.saturating_add(1);
         Ok(learned)
+    }
+
+    /// How the site is rewritten with a trampoline at the first of `ways`, that leads to the second.
+    fn plan(
+        from: &Source<'_>,
+        place: &Place,
+        (offset, number): (u64, u64),
+        islands: &[Range<u64>],
+        (trampoline, entry): (u64, u64),
+    ) -> Result<Patch, Option<Refusal>> {
+        let around = from.extents(place, offset);
+        let address = |offset: u64| place.origin.wrapping_add(offset);
+        let addresses = |range: &Range<u64>| address(range.start)..address(range.end);
+        let taken: Vec<Range<u64>> = islands.iter().map(addresses).collect();
+        let site = Site {
+            text: &[],
+            text_addr: 0,
+            syscall: address(offset),
+            number,
+            function: around.as_ref().map(|around| addresses(&around.function)),
+            before: around.as_ref().and_then(|around| around.before.as_ref()).map(addresses),
+            next: around.as_ref().and_then(|around| around.next).map(address),
+            is_signal_return: number == SIGRETURN
+                && from.functions.is_some_and(|known| known.is_signal_return(offset, from.read)),
+            taken: &taken,
+        };
+        // Most sites are alike, and little is to be read for them.
+        if around.is_some() || site.is_signal_return {
+            let (first, end) =
+                around.as_ref().map_or((offset, offset.saturating_add(2)), |around| {
+                    (around.function.start, around.function.end)
+                });
+            let start = offset.saturating_sub(CONTEXT).max(place.text.start).min(first);
+            let text = (from.read)(start..end).ok_or(None)?;
+            let site = Site { text: &text, text_addr: address(start), ..site.clone() };
+            if let Some(patch) = plan_alone(&site, trampoline, entry) {
+                return Ok(patch);
+            }
+        }
+        let mut span = offset.saturating_sub(AROUND).max(place.text.start)
+            ..offset.saturating_add(AROUND).min(place.text.end);
+        let known_functions =
+            around.iter().flat_map(|around| around.before.iter().chain([&around.function]));
+        for function in known_functions {
+            span = span.start.min(function.start)..span.end.max(function.end);
+        }
+        let text = (from.read)(span.clone()).ok_or(None)?;
+        let site = Site { text: &text, text_addr: address(span.start), ..site };
+        Ok(plan(&site, trampoline, entry)?)
     }
 
     /// The file's bytes, as far as there are any.
     fn read(&self, range: Range<u64>) -> Option<Vec<u8>> {
         let len = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
         let mut bytes = vec![0; len];
+        let done = self.read_into(&mut bytes, range.start)?;
+        bytes.truncate(done);
+        Some(bytes)
+    }
+
+    /// How many bytes there are at `offset`, at most as many as there is room for.
+    fn read_into(&self, bytes: &mut [u8], offset: u64) -> Option<usize> {
         let mut done = 0;
-        while done < len {
-            let at = self.base.checked_add(range.start)?.checked_add(done as u64)?;
+        while done < bytes.len() {
+            let at = self.base.checked_add(offset)?.checked_add(done as u64)?;
             match rustix::io::pread(&self.fd, bytes.get_mut(done..)?, at) {
                 Ok(0) => break,
                 Ok(count) => done += count,
@@ -237,8 +298,7 @@ impl FileText {
                 Err(_) => return None,
             }
         }
-        bytes.truncate(done);
-        Some(bytes)
+        Some(done)
     }
 
     /// The copy of the text at `offset` for one more mapping, made anew when enough was learned since.
@@ -247,12 +307,11 @@ impl FileText {
         let text = offset..end;
         let stale = {
             let mut known = self.known.lock();
-            known.mappings = known.mappings.saturating_add(1);
             let is_stale = known.in_shared < known.learned.len()
-                && (known.shared.is_none() || known.mappings >= COPY_AGAIN_AFTER);
+                && known.missed.saturating_mul(COPIED_PER_TRAP) >= end - offset;
             if is_stale {
                 known.in_shared = known.learned.len();
-                known.mappings = 0;
+                known.missed = 0;
             }
             is_stale.then(|| (known.learned.clone(), known.distance))
         };
@@ -273,40 +332,91 @@ impl FileText {
         if text.end - text.start > MOST_COPIED {
             return None;
         }
-        let mut bytes = self.read(text.clone())?;
-        let area = usize::try_from(text.end - text.start).ok()?;
-        bytes.resize(area, 0);
-        bytes.resize(area + AREA_LEN as usize, 0xcc);
+        let area = text.end - text.start;
+        let fd = self.copy_bytes(&text)?;
+        let mut trampolines = vec![0xcc; AREA_LEN as usize];
         for learned in learned {
             let Learned { patch, offset, trampoline } = &**learned;
             for (addr, original, new) in patch.edits() {
-                let offset = offset.wrapping_add(addr.wrapping_sub(patch.at));
-                let at = usize::try_from(offset.checked_sub(text.start)?).ok()?;
-                let place = bytes.get_mut(at..at + new.len()).filter(|_| at < area)?;
-                if *place != *original {
+                let at =
+                    offset.wrapping_add(addr.wrapping_sub(patch.at)).checked_sub(text.start)?;
+                let is_inside = at.checked_add(new.len() as u64).is_some_and(|end| end <= area);
+                let mut now = vec![0; original.len()];
+                let count = rustix::io::pread(&fd, &mut now, at).ok()?;
+                if !is_inside || count != now.len() || now != *original {
                     return None;
                 }
-                place.copy_from_slice(new);
+                write_at(&fd, new, at)?;
             }
-            let at = area + usize::try_from(*trampoline).ok()?;
-            bytes.get_mut(at..at + patch.trampoline.len())?.copy_from_slice(&patch.trampoline);
+            let at = usize::try_from(*trampoline).ok()?;
+            let place = trampolines.get_mut(at..at.checked_add(patch.trampoline.len())?)?;
+            place.copy_from_slice(&patch.trampoline);
         }
-        let fd = sealed_memory(&bytes)?;
-        let (fd, area) = (Arc::new(fd), area as u64);
+        write_at(&fd, &trampolines, area)?;
+        // Guests that attack their shim get the descriptor: nobody can change these bytes any more.
+        let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&fd, seals).ok()?;
+        let fd = Arc::new(fd);
         Some(Arc::new(SharedText { fd, text, distance: distance?, area }))
+    }
+
+    /// Memory with the text's bytes, and room for trampolines behind it. In pieces, which the processor's cache holds.
+    fn copy_bytes(&self, text: &Range<u64>) -> Option<OwnedFd> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let fd = rustix::fs::memfd_create("text", flags).ok()?;
+        let len = text.end - text.start;
+        rustix::fs::ftruncate(&fd, len.checked_add(AREA_LEN)?).ok()?;
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut at = 0;
+        while at < len {
+            let want = usize::try_from(len - at).map_or(COPY_BYTES, |rest| rest.min(COPY_BYTES));
+            let bytes = buffer.get_mut(..want)?;
+            let count = self.read_into(bytes, text.start.checked_add(at)?)?;
+            write_at(&fd, bytes.get(..count)?, at)?;
+            at += count as u64;
+            if count < want {
+                // The file ends in the middle of its last page.
+                break;
+            }
+        }
+        Some(fd)
     }
 }
 
-/// Memory with these bytes that nobody can change any more: guests that attack their shim get the descriptor.
-fn sealed_memory(bytes: &[u8]) -> Option<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let fd = rustix::fs::memfd_create("text", flags).ok()?;
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let count = rustix::io::write(&fd, rest).ok().filter(|count| *count > 0)?;
-        rest = rest.get(count..)?;
+fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Option<()> {
+    while !bytes.is_empty() {
+        let count = rustix::io::pwrite(fd, bytes, at).ok().filter(|count| *count > 0)?;
+        bytes = bytes.get(count..)?;
+        at = at.checked_add(count as u64)?;
     }
-    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&fd, seals).ok()?;
-    Some(fd)
+    Some(())
+}
+
+/// Reads small pieces of a file that lie close together, each block once.
+struct Blocks<'a> {
+    file: &'a FileText,
+    read: RefCell<Vec<(u64, Vec<u8>)>>,
+}
+
+impl Blocks<'_> {
+    fn read(&self, range: Range<u64>) -> Option<Vec<u8>> {
+        let start = range.start - range.start % BLOCK;
+        let end = start.checked_add(BLOCK)?;
+        if range.end > end || range.start > range.end {
+            return self.file.read(range);
+        }
+        let mut blocks = self.read.borrow_mut();
+        let found = blocks.iter().position(|(at, _)| *at == start);
+        let index = match found {
+            Some(index) => index,
+            None => {
+                blocks.push((start, self.file.read(start..end)?));
+                blocks.len() - 1
+            }
+        };
+        let (_, bytes) = blocks.get(index)?;
+        // As of the file: what is behind its end is not there.
+        let place = |at: u64| usize::try_from(at - start).map(|at| at.min(bytes.len()));
+        Some(bytes.get(place(range.start).ok()?..place(range.end).ok()?)?.to_vec())
+    }
 }

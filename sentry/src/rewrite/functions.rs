@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use platform::rewrite::{Extents, extents_around};
+use platform::rewrite::{Extents, extents_around, is_signal_return};
 
 const HEADER_LEN: u64 = 64;
 const PROGRAM_HEADER_LEN: u64 = 56;
@@ -80,16 +80,31 @@ impl Functions {
         self.parts.iter().filter(|part| part.kind == PT_LOAD)
     }
 
-    /// File offsets of the function around file offset `at` and its neighbours.
-    pub fn around(&self, at: u64, read: &Read<'_>) -> Option<Extents> {
+    /// The part that the file offset `at` is in, and the address.
+    fn locate(&self, at: u64) -> Option<(&Part, u64)> {
         let is_here =
             |part: &&Part| at.checked_sub(part.offset).is_some_and(|inside| inside < part.len);
         let text = self.loads().find(is_here)?;
-        let by_addr = |addr: u64, len: usize| {
-            let len = u64::try_from(len).ok()?;
-            read(self.loads().find_map(|part| part.offsets(addr, len))?)
-        };
-        let pc = text.addr.checked_add(at - text.offset)?;
+        Some((text, text.addr.checked_add(at - text.offset)?))
+    }
+
+    /// Bytes by their address.
+    fn read(&self, read: &Read<'_>, addr: u64, len: usize) -> Option<Vec<u8>> {
+        let len = u64::try_from(len).ok()?;
+        read(self.loads().find_map(|part| part.offsets(addr, len))?)
+    }
+
+    /// Whether what is at file offset `at` is described as the call of a return from a signal.
+    pub fn is_signal_return(&self, at: u64, read: &Read<'_>) -> bool {
+        let by_addr = |addr: u64, len: usize| self.read(read, addr, len);
+        self.locate(at)
+            .is_some_and(|(_, pc)| is_signal_return(&self.hints, self.hints_addr, pc, &by_addr))
+    }
+
+    /// File offsets of the function around file offset `at` and its neighbours.
+    pub fn around(&self, at: u64, read: &Read<'_>) -> Option<Extents> {
+        let (text, pc) = self.locate(at)?;
+        let by_addr = |addr: u64, len: usize| self.read(read, addr, len);
         let found = extents_around(&self.hints, self.hints_addr, pc, &by_addr)?;
         let offsets = |function: Range<u64>| {
             text.offsets(function.start, function.end.checked_sub(function.start)?)

@@ -8,9 +8,11 @@
 //! 2. What is learned about a site of a file is kept with the file ([`FileText`]), for every process that maps it. The
 //!    trampolines of a file lie in an *area* at a constant distance below its lowest mapping, for which mmap leaves room.
 //! 3. A process whose site has trapped [`PATCH_AFTER`] times gets its own copy of the page rewritten, while all its other
-//!    threads stand still ([`hold`]); who stands in the window goes on in the trampoline.
+//!    threads stand still ([`hold`]); who stands in the window goes on in the trampoline. So do, at the same time, all its sites
+//!    that are known or trapped [`LEARN_HERE_AFTER`] times.
 //! 4. A site that trapped in [`LEARN_AFTER`] processes is learned. From then on, who maps the file's text gets a copy
-//!    of it with all that is learned in it, from a sealed memfd shared by all: rewriting costs them nothing. What
+//!    of it with all that is learned in it, from a sealed memfd shared by all: rewriting costs them nothing. The copy
+//!    is made anew once it spares traps enough for the text's size. What
 //!    forked children met is rewritten in their parent when it forks again.
 //! 5. /proc and the file itself show none of this but the area; a guest that reads its own text sees the jumps.
 //!
@@ -53,6 +55,8 @@ pub const AREA_LEN: u64 = 0x4000;
 /// Traps of one site in one process before it is rewritten there: below that it does not pay. What is known of others that
 /// trapped more than once is then made use of at once, or when these together have trapped so often.
 const PATCH_AFTER: u32 = 12;
+/// Traps of one site in one process before it is looked into together with others that are due.
+const LEARN_HERE_AFTER: u32 = 3;
 /// Processes in which a site trapped before it is rewritten for those to come, by exec or by fork.
 const LEARN_AFTER: u32 = 4;
 /// clone(2), fork(2), clone3(2).

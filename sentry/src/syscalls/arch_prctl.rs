@@ -14,10 +14,11 @@ const ARCH_GET_FS: i32 = 0x1003;
 const ARCH_GET_GS: i32 = 0x1004;
 const ARCH_GET_CPUID: i32 = 0x1011;
 
-/// Whether arch_prctl(2) with this code looks at a thread pointer, which the guest may have changed itself.
+/// Whether arch_prctl(2) with this code looks at a thread pointer, which the guest may have changed itself, or sets the one
+/// by which a thread that came without a signal finds its way back.
 #[must_use]
-pub fn reads(code: u64) -> bool {
-    matches!(code as i32, ARCH_GET_FS | ARCH_GET_GS)
+pub fn needs_settling(code: u64) -> bool {
+    matches!(code as i32, ARCH_GET_FS | ARCH_GET_GS | ARCH_SET_GS)
 }
 
 /// arch_prctl: thread pointers. See [arch_prctl(2)](https://man7.org/linux/man-pages/man2/arch_prctl.2.html).

@@ -10,7 +10,6 @@ use crate::syscalls::table::{self, Attempt, Call};
 /// Number of restart_syscall(2).
 pub const RESTART_SYSCALL: u64 = 219;
 /// rt_sigreturn(2) and arch_prctl(2).
-pub const RT_SIGRETURN: u64 = 15;
 pub const ARCH_PRCTL: u64 = 158;
 /// execve(2) and execveat(2).
 pub const EXECVE: u64 = 59;

@@ -29,6 +29,7 @@ impl Short {
 
     fn site<'a>(&'a self, gap_before: u64, taken: &'a [Range<u64>]) -> Site<'a> {
         Site {
+            is_signal_return: false,
             text: &self.text,
             text_addr: TEXT,
             syscall: START + 2,
@@ -135,19 +136,6 @@ fn padding_that_somebody_may_come_to_is_left_alone() {
     away.extend([0xc3, 0x90, 0x90, 0x90, 0x90, 0xc3]);
     let away = Short::new(&[0xc3], &[], &away, &[0x90; 16]);
     assert_eq!(away.plan(0), Err(Refusal::TooShort));
-}
-
-#[test]
-fn a_return_from_a_signal_is_known_without_its_number() {
-    for bytes in [[0x48, 0xc7, 0xc0, 15, 0, 0, 0], [0x48, 0xc7, 0xc0, 1, 2, 0, 0x40]] {
-        assert_eq!(Sample::new(&bytes, 39).known(), Err(Refusal::SignalReturn));
-    }
-}
-
-#[test]
-fn a_return_from_a_signal_stays() {
-    let sample = Sample::new(&[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0], 15);
-    assert_eq!(sample.known(), Err(Refusal::SignalReturn));
 }
 
 #[test]

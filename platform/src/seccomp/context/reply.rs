@@ -6,14 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use abi::Errno;
+use abi::arch::Registers;
 use shim_abi::{op, state};
 
 use super::super::frame;
 use super::super::loans::Lending;
 use super::super::ops::{RawOp, split_batch};
 use super::super::thread::{Donation, Reply};
-use super::{Dirty, SeccompContext};
+use super::{Dirty, NewVectors, SeccompContext};
 use crate::{Context, HostOp, PlatformError};
+
+/// First address beyond what user code can have.
+const CANONICAL: u64 = 1 << 47;
 
 /// What goes with the reply to a call.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,6 +41,52 @@ impl SeccompContext {
                 HostOp::SetGsBase(self.thread.slot().guest_address())
             }
             op => op,
+        }
+    }
+
+    /// Whether registers were set that only a frame can load: a step flag is to count from the first instruction of guest code,
+    /// and a jump to where no code can be would fault in the shim.
+    pub(in super::super) fn needs_frame(&mut self) -> bool {
+        const TRAP_FLAG: u64 = 1 << 8;
+        if !self.is_fast || self.dirty != Dirty::All {
+            return false;
+        }
+        let Registers { rip, rflags, .. } = *self.regs();
+        rip >= CANONICAL || rflags & TRAP_FLAG != 0
+    }
+
+    /// Lets the thread go on once its state is in a frame.
+    pub(in super::super) fn settle_first(&mut self) {
+        self.flush_windows();
+        self.is_settling = true;
+        self.owes_resume = true;
+        self.send(&[], state::SETTLE, Answer::default());
+        // Its answer is to be looked for.
+        self.is_sent = false;
+    }
+
+    /// Puts new vector state where the guest will load it from.
+    pub(in super::super) fn give_vectors(&mut self) {
+        let new = std::mem::replace(&mut self.new_vectors, NewVectors::None);
+        let slot = self.thread.slot();
+        let template = &self.shared.template;
+        let is_given = match (new, self.is_fast) {
+            (NewVectors::None, _) => return,
+            (NewVectors::Initial, true) => {
+                self.deferred.push_front(HostOp::ResetVectors);
+                return;
+            }
+            (NewVectors::These(bytes), true) => {
+                self.deferred.push_front(HostOp::LoadVectors);
+                slot.copy_in(shim_abi::STATE_OFFSET, &bytes)
+            }
+            (NewVectors::Initial, false) => {
+                template.write_xstate(slot, self.frame, template.initial_xstate())
+            }
+            (NewVectors::These(bytes), false) => template.write_xstate(slot, self.frame, &bytes),
+        };
+        if is_given.is_none() {
+            self.process.fail("broke its channel: vector state outside of its slot");
         }
     }
 

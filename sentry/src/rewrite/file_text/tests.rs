@@ -39,6 +39,37 @@ fn a_learned_site_is_in_the_copy_and_nobody_can_change_that() {
 }
 
 #[test]
+fn a_large_text_is_copied_when_that_spares_traps_enough() {
+    let pages = 3 * COPIED_PER_TRAP / PAGE_SIZE;
+    let len = pages * PAGE_SIZE;
+    let text = text();
+    text.learn(&place(), 0x1015, 39, ENTRY).unwrap();
+    assert!(text.shared(0x1000, len).is_none(), "one of three");
+    for _ in 0..2 {
+        assert!(!text.note(0x1015), "it is known");
+    }
+    let shared = text.shared(0x1000, len).unwrap();
+    // The file ends before: there is nothing behind that end, as in a mapping of the file.
+    let mut bytes = [1; 8];
+    rustix::io::pread(&shared.fd, &mut bytes, 0x1000).unwrap();
+    assert_eq!(bytes, [0; 8]);
+    rustix::io::pread(&shared.fd, &mut bytes, shared.area).unwrap();
+    assert_eq!(bytes[..5], [0xb8, 39, 0, 0, 0]);
+    text.note(0x1015);
+    assert!(Arc::ptr_eq(&shared, &text.shared(0x1000, len).unwrap()), "nothing new was learned");
+}
+
+#[test]
+fn small_pieces_are_read_as_they_are() {
+    let text = text();
+    let blocks = Blocks { file: &text, read: RefCell::default() };
+    for range in [0x1010..0x1018, 0xfff..0x1011, 0x1ff8..0x2000, 0x1ff8..0x2008, 0x2000..0x2001] {
+        assert_eq!(blocks.read(range.clone()), text.read(range));
+    }
+    assert_eq!(blocks.read(Range { start: 0x1018, end: 0x1010 }), None);
+}
+
+#[test]
 fn a_refused_site_is_not_looked_at_again() {
     let text = text();
     assert!(matches!(text.learn(&place(), 0x1013, 39, ENTRY), Err(Some(_))));
