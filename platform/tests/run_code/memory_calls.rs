@@ -15,6 +15,7 @@ const PROT_READ_WRITE: u64 = 3;
 /// In the first slot, as the guest sees it.
 const FAST: u64 = shim_abi::CHANNEL_ADDR + shim_abi::FAST_OFFSET;
 const NOTE_COUNT: u64 = FAST + std::mem::offset_of!(shim_abi::Fast, note_count) as u64;
+const NOTES: u64 = FAST + std::mem::offset_of!(shim_abi::Fast, notes) as u64;
 const NOTED: u64 = FAST + std::mem::offset_of!(shim_abi::Fast, noted) as u64;
 
 /// With 16 pages at [`PAGES`].
@@ -69,18 +70,31 @@ fn all_else_is_the_sentrys() {
 fn a_full_list_goes_the_ordinary_way() {
     let Some(mut context) = caller_with_pages() else { return };
     let context = &mut *context;
-    context.space().write(UserAddr(NOTE_COUNT), &8_u64.to_le_bytes());
+    context.space().write(UserAddr(NOTE_COUNT), &(shim_abi::MAX_NOTES as u64).to_le_bytes());
     assert_eq!(protect(context, PAGES, PAGE, PROT_READ), None);
     assert!(is_writable(context, PAGES));
 }
 
 #[test]
 fn impossible_notes_end_the_process() {
-    for (count, number) in [(9_u64, MUNMAP), (u64::MAX, MUNMAP), (1, 9)] {
+    const TOO_MANY: u64 = shim_abi::MAX_NOTES as u64 + 1;
+    const CLOSE: u64 = 3;
+    const FCNTL: u64 = 72;
+    for (count, number, fd) in [
+        (TOO_MANY, MUNMAP, 0),
+        (u64::MAX, MUNMAP, 0),
+        (1, 9, 0),
+        (1, CLOSE, 64),
+        (1, CLOSE, u64::MAX),
+        (1, FCNTL, 64),
+        (1, FCNTL | 3 << 32, 0),
+        (1, CLOSE | 1 << 32, 0),
+    ] {
         let Some(mut context) = caller_with_pages() else { return };
         let bits = shim_abi::kind::NOTED.to_le_bytes();
         context.space().write(UserAddr(NOTE_COUNT), &count.to_le_bytes());
-        context.space().write(UserAddr(NOTE_COUNT + 8), &number.to_le_bytes());
+        context.space().write(UserAddr(NOTES), &number.to_le_bytes());
+        context.space().write(UserAddr(NOTES + 8), &fd.to_le_bytes());
         context.space().write(UserAddr(NOTED), &bits);
         context.resume();
         assert!(next(&mut *context).is_err(), "{count} notes, call {number}");
