@@ -8,9 +8,11 @@
 //! | --- | --- |
 //! | `seccomp` | the user-notify platform: zygote, stubs, channels, doorbell |
 //! | `rewrite` | system-call sites turned into jumps: analysis and encoding only |
+//! | `linger` | whether who polls a task has time to wait in it |
 //! | `capabilities` | what this host offers; feeds `sandbox doctor` |
 
 pub mod capabilities;
+pub mod linger;
 pub mod rewrite;
 pub mod seccomp;
 mod traits;

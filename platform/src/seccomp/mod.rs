@@ -104,7 +104,7 @@
 //! | `filter` | the filter |
 //! | `listener`, `spin`, `placement` | waiting for rings; when to look instead; which CPUs guests then have |
 //! | `chain` | which CPU guests have that take turns, while nobody looks |
-//! | `shared` | tables, notifications, deaths |
+//! | `shared`, `awaited` | tables, notifications, deaths; whose posts are looked for |
 //! | `orders`, `pool` | new processes and threads; stubs ahead of demand |
 //! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
 //! | `loans` | files that the shim reads by itself |
@@ -116,6 +116,7 @@
 //! Locks are leaves: none is taken while another of this module is held (but `Link`'s, which covers an atomic store
 //! only), no host call that can sleep is made and no waker is called under one.
 
+mod awaited;
 mod birth;
 mod blob;
 mod chain;
@@ -359,7 +360,7 @@ impl Platform for SeccompPlatform {
             match shared.listener.wait() {
                 Ok(Wait::Rang(notification)) => {
                     let has_woken = shared.on_notification(&notification);
-                    if shared.awaited_count.load(SeqCst) > 0 {
+                    if shared.awaited.len() > 0 {
                         shared.listener.hand_over();
                     }
                     if has_woken {

@@ -11,6 +11,7 @@ use abi::Errno;
 use parking_lot::Mutex;
 use shim_abi::{answer, kind, sleep, state, task};
 
+use super::awaited::NOWHERE;
 use super::chain;
 use super::listener::Listener;
 use super::loans::Lending;
@@ -44,7 +45,7 @@ pub struct Thread {
     pub may_clone: AtomicU64,
     /// How many operations went with the last resume that had any; [`UNSENT`] while some wait to be sent.
     expected_ops: AtomicU32,
-    /// Place in the list of awaited threads; only that list's lock holder touches it.
+    /// Place in the list of awaited threads; only that list's lock holder changes it.
     pub position: AtomicUsize,
     /// What its current call brought along.
     pub windows: Windows,
@@ -107,7 +108,7 @@ impl Thread {
             place: AtomicU32::new(chain::ROAMS),
             may_clone: AtomicU64::new(0),
             expected_ops: AtomicU32::new(UNSENT),
-            position: AtomicUsize::new(usize::MAX),
+            position: AtomicUsize::new(NOWHERE),
             windows: Windows::default(),
             actions_version: AtomicU32::new(0),
             link: Mutex::default(),
@@ -197,7 +198,22 @@ impl Thread {
 
     /// What it posted is about to be looked at.
     pub fn take(&self) {
-        self.is_taken.store(true, Ordering::Relaxed);
+        self.is_taken.store(true, Ordering::Release);
+    }
+
+    /// It is about to be answered: see `awaited`.
+    pub fn give_up(&self) {
+        self.is_taken.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether what it posted was taken and it was given no reply yet.
+    pub fn is_taken(&self) -> bool {
+        self.is_taken.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is awaited, being in the list, and does not sleep in a futex of the host.
+    pub fn is_awake(&self) -> bool {
+        !self.is_taken() && !self.is_asleep()
     }
 
     /// The thread rang. Its owner is to be woken when that was for an event.
@@ -220,7 +236,6 @@ impl Thread {
 
     /// Gives the slot back to the guest. The operations were written.
     pub fn reply(&self, listener: &Listener, reply: Reply) {
-        self.is_taken.store(false, Ordering::Relaxed);
         let mut link = self.link.lock();
         let notification = link.notification.take();
         if let Some(notification) = notification.filter(|_| !link.wants_channel) {

@@ -20,6 +20,7 @@ impl SeccompContext {
         if std::mem::take(&mut self.is_sent)
             && self.thread.has_waker(cx.waker())
             && !self.process.is_dead()
+            && !self.shared.linger(&self.thread)
         {
             // Whoever finds a post, or the process dead, wakes us from now on. Not looked at: the guest is about to write to
             // that line.
@@ -36,8 +37,9 @@ impl SeccompContext {
                 return Poll::Pending;
             }
         }
-        self.shared.unawait(&self.thread);
+        self.shared.note_taken(&self.thread);
         if self.process.is_dead() {
+            self.shared.unawait(&self.thread);
             return Poll::Ready(Err(self.process.death()));
         }
         Poll::Ready(self.take_post())
@@ -45,7 +47,6 @@ impl SeccompContext {
 
     /// Copies out once and checks.
     fn take_post(&mut self) -> Result<Post, PlatformError> {
-        self.thread.take();
         if self.closing != 0 {
             self.process.loans().closed(std::mem::take(&mut self.closing));
         }
