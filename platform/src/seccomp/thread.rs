@@ -160,11 +160,6 @@ impl Thread {
         }
     }
 
-    /// Whether [`Thread::wake`] wakes this one already.
-    pub fn has_waker(&self, waker: &Waker) -> bool {
-        self.waker.lock().as_ref().is_some_and(|known| known.will_wake(waker))
-    }
-
     pub fn set_waker(&self, waker: &Waker) {
         let mut place = self.waker.lock();
         match &mut *place {

@@ -91,7 +91,7 @@ struct Child {
 async fn make(cx: &mut Cx<'_>, flags: CloneFlags, args: &CloneArgs, tid: Tid) -> Result<Child> {
     let new = new_context(cx, flags, args)?;
     let (mm, context) = if flags.contains(CloneFlags::VM) {
-        let mm = cx.mm();
+        let mm = Arc::clone(&cx.mm());
         mm.add_user();
         // The new one may move it.
         cx.thread.run.tell_brk(0);
