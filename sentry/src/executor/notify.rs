@@ -31,6 +31,11 @@ impl Notified {
 
     /// See [`Notified::wait`].
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // Before a waker is left behind: a task that goes on is not to be woken by what it does itself, such as to tell others who
+        // wait at the same queue.
+        if self.told.swap(false, Ordering::AcqRel) {
+            return Poll::Ready(());
+        }
         {
             let mut waker = self.waker.lock();
             match &mut *waker {
