@@ -1,12 +1,15 @@
 //! Which arguments of which calls point to memory that goes with the call in its slot. Shim and sentry both know this table, so
 //! a post says no more than which of a call's pointers it offers; the shim includes this file as a module.
 
-use super::layout::{BOUNCE_END, BOUNCE_OFFSET};
+use super::layout::{BOUNCE_END, BOUNCE_OFFSET, argument_offset};
 
 /// Longest input or output that goes through the slot. More touches pages of a large buffer that the call may not use.
 pub const MOST: u64 = 0x4000;
 /// Longest path, with its end.
 pub const MOST_STRING: u64 = 256;
+
+/// As much of a list of `epoll_event`s as goes through the slot. Programs often have room for thousands and get a few.
+pub const MOST_EVENTS: u64 = 64 * EPOLL_EVENT as u64;
 
 /// Pointers of one call.
 pub const MOST_POINTERS: usize = 4;
@@ -117,9 +120,27 @@ impl Pointer {
             InCount(at, count, size) => (Kind::Input, argument(at), bytes(argument(count), size)),
             // Of a large buffer mostly no more than the front is filled.
             OutCount(at, count, 1) => (Kind::Output, argument(at), argument(count).min(MOST)),
+            OutCount(at, count, EPOLL_EVENT) => {
+                (Kind::Output, argument(at), bytes(argument(count), EPOLL_EVENT).min(MOST_EVENTS))
+            }
             OutCount(at, count, size) => (Kind::Output, argument(at), bytes(argument(count), size)),
         })
     }
+}
+
+/// Where in the line of the call itself its input goes: in place of arguments that it does not have. `None`: to the next of
+/// [`Places`], where there is more room.
+pub const fn inline_place(number: u64, kind: Kind, len: u64) -> Option<u64> {
+    // How many arguments these have, which have one pointer.
+    let arguments = match number {
+        // write
+        1 => 3,
+        // pwrite64, epoll_ctl
+        18 | 233 => 4,
+        _ => return Option::None,
+    };
+    let fits = matches!(kind, Kind::Input) && len <= 8 * (6 - arguments);
+    if fits { Some(argument_offset(arguments as usize)) } else { Option::None }
 }
 
 /// Saturates: too much is not offered anyway.

@@ -33,6 +33,16 @@ const fn register(index: usize) -> usize {
     abi::FAST_OFFSET as usize + offset_of!(Fast, registers) + index * 8
 }
 
+/// Where it is loaded from on the way back to guest code: rax, which is the result, from [`Slot::call`], all others from [`Fast`], for
+/// what is in the call's line may be inputs and outputs by then.
+const fn saved(index: usize) -> usize {
+    const RAX: usize = 13;
+    if index == RAX {
+        return register(index);
+    }
+    abi::FAST_OFFSET as usize + offset_of!(Fast, registers) + index * 8
+}
+
 const VECTORS: usize = abi::FAST_OFFSET as usize + offset_of!(Fast, vectors);
 const KICKED: usize = abi::FAST_OFFSET as usize + offset_of!(Fast, kicked);
 /// Looks before the first pause.
@@ -138,17 +148,23 @@ unsafe extern "C" fn save() {
         "mov r11, gs:[{eflags}]",
         "mov gs:[{r11}], r11",
         "mov gs:[{r8}], r8",
+        "mov gs:[{r8_too}], r8",
         "mov gs:[{r9}], r9",
+        "mov gs:[{r9_too}], r9",
         "mov gs:[{r10}], r10",
+        "mov gs:[{r10_too}], r10",
         "mov gs:[{r12}], r12",
         "mov gs:[{r13}], r13",
         "mov gs:[{r14}], r14",
         "mov gs:[{r15}], r15",
         "mov gs:[{rdi}], rdi",
+        "mov gs:[{rdi_too}], rdi",
         "mov gs:[{rsi}], rsi",
+        "mov gs:[{rsi_too}], rsi",
         "mov gs:[{rbp}], rbp",
         "mov gs:[{rbx}], rbx",
         "mov gs:[{rdx}], rdx",
+        "mov gs:[{rdx_too}], rdx",
         "mov gs:[{rax}], rax",
         "cld",
         "mov edx, ecx",
@@ -181,6 +197,8 @@ unsafe extern "C" fn save() {
         rsi = const register(9), rbp = const register(10), rbx = const register(11),
         rdx = const register(12), rax = const register(13), rcx = const register(14),
         rip = const register(16), eflags = const register(17),
+        r8_too = const saved(0), r9_too = const saved(1), r10_too = const saved(2),
+        rdi_too = const saved(8), rsi_too = const saved(9), rdx_too = const saved(12),
     )
 }
 
@@ -277,12 +295,12 @@ unsafe extern "C" fn out() {
         kicked = const KICKED,
         kick = const kind::KICKED,
         post = sym post,
-        r8 = const register(0), r9 = const register(1), r10 = const register(2),
-        r11 = const register(3), r12 = const register(4), r13 = const register(5),
-        r14 = const register(6), r15 = const register(7), rdi = const register(8),
-        rsi = const register(9), rbp = const register(10), rbx = const register(11),
-        rdx = const register(12), rax = const register(13), rcx = const register(14),
-        rsp = const register(15), rip = const register(16), eflags = const register(17),
+        r8 = const saved(0), r9 = const saved(1), r10 = const saved(2),
+        r11 = const saved(3), r12 = const saved(4), r13 = const saved(5),
+        r14 = const saved(6), r15 = const saved(7), rdi = const saved(8),
+        rsi = const saved(9), rbp = const saved(10), rbx = const saved(11),
+        rdx = const saved(12), rax = const saved(13), rcx = const saved(14),
+        rsp = const saved(15), rip = const saved(16), eflags = const saved(17),
     )
 }
 
@@ -309,12 +327,12 @@ unsafe extern "C" fn settle() {
         "mov rcx, gs:[{rcx}]",
         "mov rsp, gs:[{rsp}]",
         "ud2",
-        r8 = const register(0), r9 = const register(1), r10 = const register(2),
-        r11 = const register(3), r12 = const register(4), r13 = const register(5),
-        r14 = const register(6), r15 = const register(7), rdi = const register(8),
-        rsi = const register(9), rbp = const register(10), rbx = const register(11),
-        rdx = const register(12), rax = const register(13), rcx = const register(14),
-        rsp = const register(15), eflags = const register(17),
+        r8 = const saved(0), r9 = const saved(1), r10 = const saved(2),
+        r11 = const saved(3), r12 = const saved(4), r13 = const saved(5),
+        r14 = const saved(6), r15 = const saved(7), rdi = const saved(8),
+        rsi = const saved(9), rbp = const saved(10), rbx = const saved(11),
+        rdx = const saved(12), rax = const saved(13), rcx = const saved(14),
+        rsp = const saved(15), eflags = const saved(17),
     )
 }
 
@@ -418,7 +436,7 @@ extern "C" fn offer(slot: u64) -> u32 {
 pub fn copy_out(slot: &Slot, word: u32) -> bool {
     let count = word >> task::COPIES_SHIFT & task::COPIES;
     let front = word >> task::OUTPUT_SHIFT;
-    (front == 0 || marshal::copy_front(slot, u64::from(front)))
+    (front == 0 || marshal::copy_front(slot, u64::from(front), word & task::INLINE != 0))
         && (count == 0 || marshal::copy_out(slot, fast(slot), count))
 }
 

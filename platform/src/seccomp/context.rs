@@ -189,7 +189,7 @@ impl SeccompContext {
         if std::mem::take(&mut self.lacks_rest) {
             // This frame lies within every slot.
             let saved = frame::read_registers(self.thread.slot(), FAST_CONTEXT).unwrap_or_default();
-            self.regs = frame::with_call(saved, frame::call_of(&self.regs));
+            self.regs = Registers { rax: self.regs.rax, ..saved };
         }
     }
 

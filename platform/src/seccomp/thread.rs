@@ -9,6 +9,7 @@ use std::task::Waker;
 
 use abi::Errno;
 use parking_lot::Mutex;
+use shim_abi::pointers::{inline_place, pointers};
 use shim_abi::{answer, kind, sleep, state, task};
 
 use super::awaited::NOWHERE;
@@ -18,7 +19,7 @@ use super::loans::Lending;
 use super::process::Process;
 use super::region::SlotRef;
 use super::sys::{self, AfterAddFd};
-use super::windows::Windows;
+use super::windows::{Inline, Windows};
 use crate::{Answers, Kicker, SharedSignals};
 
 /// As a count of operations: not known yet.
@@ -74,6 +75,8 @@ pub struct Reply {
     pub word: u32,
     /// The result of a call that came without a signal, when no other register is new.
     pub returned: Option<u64>,
+    /// With [`task::INLINE`]: outputs, which go behind the result.
+    pub inline: Inline,
     pub files: Vec<Donation>,
     pub loans: Vec<Lending>,
 }
@@ -141,7 +144,14 @@ impl Thread {
 
     /// Its post was found: asks for what goes with it, if anything does.
     pub fn prefetch_post(&self) {
-        if self.slot.head().word.load(Ordering::Relaxed) >> kind::POINTERS_SHIFT != 0 {
+        let head = self.slot.head();
+        if head.word.load(Ordering::Relaxed) >> kind::POINTERS_SHIFT == 0 {
+            return;
+        }
+        let [first, ..] = pointers(head.number());
+        if let Some((kind, _, len)) = first.resolve(|index| head.argument(index))
+            && inline_place(head.number(), kind, len).is_none()
+        {
             self.slot.prefetch(shim_abi::BOUNCE_OFFSET);
         }
     }
@@ -258,6 +268,11 @@ impl Thread {
         let head = self.slot.head();
         if let Some(value) = reply.returned {
             head.call[0].store(value, Ordering::Relaxed);
+        }
+        if reply.word & task::INLINE != 0 {
+            for (to, word) in head.call.iter().skip(1).zip(reply.inline) {
+                to.store(word, Ordering::Relaxed);
+            }
         }
         head.word.store(reply.word | bits, Ordering::Relaxed);
         self.give_back(reply.state);
