@@ -241,20 +241,27 @@ pub struct Slot {
     pub host_futexes: AtomicU32,
     /// In the first slot: who waits for private futexes.
     pub waits: Waits,
-    _room: [u64; 16],
+    /// What goes into `call` with the next post: until then that line is left alone, for the sentry looks at it. The guest's side only.
+    pub given: [AtomicU64; 7],
+    _room: [u64; 9],
     pub ops: [Op; MAX_OPS],
 }
 
 impl Slot {
-    /// The number of a call.
+    /// The number of a call that is to be posted.
     pub fn number(&self) -> u64 {
-        self.call[0].load(core::sync::atomic::Ordering::Relaxed)
+        self.given[0].load(core::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Argument `index` of a call.
+    /// Argument `index` of that call.
     pub fn argument(&self, index: u8) -> u64 {
-        self.call[1 + index as usize % 6].load(core::sync::atomic::Ordering::Relaxed)
+        self.given[1 + index as usize % 6].load(core::sync::atomic::Ordering::Relaxed)
     }
+}
+
+/// Offset in a slot of an argument of [`Slot::given`].
+pub const fn given_offset(index: usize) -> u64 {
+    (offset_of!(Slot, given) + 8 * (1 + index)) as u64
 }
 
 /// Offset in a slot of an argument.
@@ -264,9 +271,6 @@ pub const fn argument_offset(index: usize) -> u64 {
 
 /// So many bytes fit behind the result.
 pub const MOST_INLINE: usize = 48;
-
-/// Where the registers of [`Slot::call`] are in [`Fast::registers`].
-pub const CALL_REGISTERS: [usize; 7] = [13, 8, 9, 12, 2, 0, 1];
 
 /// Counts of threads that wait for private futexes of the address space, by [`Waits::bucket`].
 #[repr(C, align(64))]

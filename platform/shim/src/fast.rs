@@ -21,24 +21,12 @@ use crate::calls;
 use crate::channel::{self, Outcome};
 use crate::{futex, loans, marshal, memory_calls, signal_calls, start_calls, vectors};
 
-/// Offset in a slot of register `index` of `gregs`.
-const fn register(index: usize) -> usize {
-    let mut place = 0;
-    while place < abi::CALL_REGISTERS.len() {
-        if abi::CALL_REGISTERS[place] == index {
-            return offset_of!(Slot, call) + place * 8;
-        }
-        place += 1;
-    }
-    abi::FAST_OFFSET as usize + offset_of!(Fast, registers) + index * 8
-}
-
-/// Where it is loaded from on the way back to guest code: rax, which is the result, from [`Slot::call`], all others from [`Fast`], for
-/// what is in the call's line may be inputs and outputs by then.
+/// Offset in a slot of register `index` of `gregs`: rax, which is the result in the end, is in [`Slot::call`], all others are in
+/// [`Fast`], for what else is in the call's line may be inputs and outputs.
 const fn saved(index: usize) -> usize {
     const RAX: usize = 13;
     if index == RAX {
-        return register(index);
+        return offset_of!(Slot, call);
     }
     abi::FAST_OFFSET as usize + offset_of!(Fast, registers) + index * 8
 }
@@ -90,7 +78,7 @@ pub unsafe extern "C" fn enter() {
         answer = sym answer,
         call = const kind::CALL,
         save = sym save,
-        rsp = const register(15), rip = const register(16), eflags = const register(17),
+        rsp = const saved(15), rip = const saved(16), eflags = const saved(17),
     )
 }
 
@@ -135,7 +123,7 @@ unsafe extern "C" fn answer() {
         kick = const kind::KICKED,
         kicked = const KICKED,
         save = sym save,
-        rsp = const register(15), rip = const register(16), eflags = const register(17),
+        rsp = const saved(15), rip = const saved(16), eflags = const saved(17),
     )
 }
 
@@ -148,57 +136,73 @@ unsafe extern "C" fn save() {
         "mov r11, gs:[{eflags}]",
         "mov gs:[{r11}], r11",
         "mov gs:[{r8}], r8",
-        "mov gs:[{r8_too}], r8",
         "mov gs:[{r9}], r9",
-        "mov gs:[{r9_too}], r9",
         "mov gs:[{r10}], r10",
-        "mov gs:[{r10_too}], r10",
         "mov gs:[{r12}], r12",
         "mov gs:[{r13}], r13",
         "mov gs:[{r14}], r14",
         "mov gs:[{r15}], r15",
         "mov gs:[{rdi}], rdi",
-        "mov gs:[{rdi_too}], rdi",
         "mov gs:[{rsi}], rsi",
-        "mov gs:[{rsi_too}], rsi",
         "mov gs:[{rbp}], rbp",
         "mov gs:[{rbx}], rbx",
         "mov gs:[{rdx}], rdx",
-        "mov gs:[{rdx_too}], rdx",
-        "mov gs:[{rax}], rax",
         "cld",
-        "mov edx, ecx",
-        "cmp edx, {call}",
-        "jne {post}",
+        "cmp ecx, {call}",
+        "jne 2f",
         "cmp rax, {numbers}",
-        "jae {post}",
+        "jae 2f",
         "lea r11, [rip + {wanted}]",
         "cmp byte ptr [r11 + rax], 0",
-        "je {post}",
+        "je 2f",
+        // The line of the call is written in one go, for the sentry looks at it.
+        "mov gs:[{given}], rax",
+        "mov gs:[{given} + 8], rdi",
+        "mov gs:[{given} + 16], rsi",
+        "mov gs:[{given} + 24], rdx",
+        "mov gs:[{given} + 32], r10",
+        "mov gs:[{given} + 40], r8",
+        "mov gs:[{given} + 48], r9",
         "lea r11, [rip + {offer}]",
         "call {with_vectors}",
         "cmp eax, {answered}",
         "je {out}",
         "shl eax, {pointers}",
-        "lea edx, [rax + {call}]",
+        "lea ecx, [rax + {call}]",
+        "mov rax, gs:[{given}]",
+        "mov rdi, gs:[{given} + 8]",
+        "mov rsi, gs:[{given} + 16]",
+        "mov rdx, gs:[{given} + 24]",
+        "mov r10, gs:[{given} + 32]",
+        "mov r8, gs:[{given} + 40]",
+        "mov r9, gs:[{given} + 48]",
+        "2:",
+        "mov gs:[{words}], rax",
+        "mov gs:[{words} + 8], rdi",
+        "mov gs:[{words} + 16], rsi",
+        "mov gs:[{words} + 24], rdx",
+        "mov gs:[{words} + 32], r10",
+        "mov gs:[{words} + 40], r8",
+        "mov gs:[{words} + 48], r9",
+        "mov edx, ecx",
         "jmp {post}",
         answered = const ANSWERED.cast_signed(),
         pointers = const kind::POINTERS_SHIFT,
         numbers = const marshal::NUMBERS,
         wanted = sym marshal::IS_WANTED,
+        given = const offset_of!(Slot, given),
+        words = const offset_of!(Slot, call),
         offer = sym offer,
         with_vectors = sym with_vectors,
         call = const kind::CALL,
         post = sym post,
         out = sym out,
-        r8 = const register(0), r9 = const register(1), r10 = const register(2),
-        r11 = const register(3), r12 = const register(4), r13 = const register(5),
-        r14 = const register(6), r15 = const register(7), rdi = const register(8),
-        rsi = const register(9), rbp = const register(10), rbx = const register(11),
-        rdx = const register(12), rax = const register(13), rcx = const register(14),
-        rip = const register(16), eflags = const register(17),
-        r8_too = const saved(0), r9_too = const saved(1), r10_too = const saved(2),
-        rdi_too = const saved(8), rsi_too = const saved(9), rdx_too = const saved(12),
+        r8 = const saved(0), r9 = const saved(1), r10 = const saved(2),
+        r11 = const saved(3), r12 = const saved(4), r13 = const saved(5),
+        r14 = const saved(6), r15 = const saved(7), rdi = const saved(8),
+        rsi = const saved(9), rbp = const saved(10), rbx = const saved(11),
+        rdx = const saved(12), rcx = const saved(14),
+        rip = const saved(16), eflags = const saved(17),
     )
 }
 

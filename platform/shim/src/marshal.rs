@@ -9,7 +9,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use crate::abi::{Fast, Slot, argument_offset, keeps_state, task};
+use crate::abi::{Fast, Slot, argument_offset, given_offset, keeps_state, task};
 use crate::calls::{ARCH_PRCTL, FUTEX, MUNMAP, SIGALTSTACK};
 use crate::fast;
 use crate::guest_memory::{self, PAGE};
@@ -50,7 +50,8 @@ pub fn offer(slot: &Slot) -> u32 {
         let inline = inline_place(slot.number(), kind, len);
         // Arguments that the call does not have are lost by this: guest code gets its registers from elsewhere.
         place = inline.unwrap_or(place);
-        let to = slot as *const Slot as u64 + place;
+        // That is copied with the arguments when the call is posted.
+        let to = slot as *const Slot as u64 + inline.map_or(place, |at| at - argument_offset(0) + given_offset(0));
         let is_there = match kind {
             Kind::String => guest_memory::copy_string(to, addr, len),
             Kind::Input => guest_memory::copy(to, addr, len) == 0,

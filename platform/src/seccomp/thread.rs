@@ -148,9 +148,14 @@ impl Thread {
         if head.word.load(Ordering::Relaxed) >> kind::POINTERS_SHIFT == 0 {
             return;
         }
-        let [first, ..] = pointers(head.number());
-        if let Some((kind, _, len)) = first.resolve(|index| head.argument(index))
-            && inline_place(head.number(), kind, len).is_none()
+        let [number, arguments @ ..] = &head.call;
+        let number = number.load(Ordering::Relaxed);
+        let argument = |index: u8| {
+            arguments.get(usize::from(index)).map_or(0, |word| word.load(Ordering::Relaxed))
+        };
+        let [first, ..] = pointers(number);
+        if let Some((kind, _, len)) = first.resolve(argument)
+            && inline_place(number, kind, len).is_none()
         {
             self.slot.prefetch(shim_abi::BOUNCE_OFFSET);
         }

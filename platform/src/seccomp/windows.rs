@@ -281,7 +281,9 @@ impl State {
     /// Puts what is kept here into the slot, where more of it is.
     fn spill(&mut self, slot: &SlotRef) {
         let len = std::mem::take(&mut self.small_len);
-        if let (Some(output), Some(bytes)) = (self.outputs.as_slice().first(), self.small.get(..len)) {
+        if let (Some(output), Some(bytes)) =
+            (self.outputs.as_slice().first(), self.small.get(..len))
+        {
             // A window lies in the slot.
             let _ = slot.copy_in(output.place, bytes);
         }

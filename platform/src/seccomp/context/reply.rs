@@ -123,7 +123,8 @@ impl SeccompContext {
         self.shared.await_thread(&self.thread);
         self.is_sent = true;
         let Answer { word, returned, inline } = answer;
-        let reply = Reply { state: order, word: word | count as u32, returned, inline, files, loans };
+        let reply =
+            Reply { state: order, word: word | count as u32, returned, inline, files, loans };
         self.thread.reply(&self.shared.listener, reply);
     }
 
