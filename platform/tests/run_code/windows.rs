@@ -196,9 +196,8 @@ fn call_with_all(context: &mut dyn Context, number: u64, args: [u64; 3]) -> [u64
     registers(context)
 }
 
-const OTHERS: [u64; 9] = [
-    0xa0a0_a0a0_1010, 0x0808_0808_8888, 0x9999_0909_0909, 0xb, 0xbb, 0xc12, 0xc13, 0xc14, 0xc15,
-];
+const OTHERS: [u64; 9] =
+    [0xa0a0_a0a0_1010, 0x0808_0808_8888, 0x9999_0909_0909, 0xb, 0xbb, 0xc12, 0xc13, 0xc14, 0xc15];
 
 #[test]
 fn small_inputs_leave_registers_alone() {
@@ -303,7 +302,8 @@ fn a_lock_comes_along_with_the_commands_that_have_one() {
     let platform = platform();
     let Some(mut context) = load_caller(&platform) else { return };
     context.space().write(UserAddr(BUFFER), &[7; 32]);
-    for (command, comes) in [(6, true), (7, true), (37, true), (5, true), (2, false), (1030, false)] {
+    for (command, comes) in [(6, true), (7, true), (37, true), (5, true), (2, false), (1030, false)]
+    {
         call(&mut *context, 72, [3, command, BUFFER]);
         assert_eq!(context.call_memory().is_some(), comes, "{command}");
     }
