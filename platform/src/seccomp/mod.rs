@@ -34,10 +34,10 @@
 //!
 //! | `state` | owner | meaning | leaves by |
 //! | --- | --- | --- | --- |
-//! | RUNNING | guest | guest code or the shim runs | shim writes an event, then POSTED |
+//! | RUNNING | guest | guest code (at first) or the shim runs | shim writes an event, then POSTED |
 //! | POSTED | sentry | event (or, in a fresh slot, nothing) to be looked at | sentry writes operations, then a reply |
 //! | LONG | sentry | the event was taken; its answer is not worth being looked for | sentry, as from POSTED |
-//! | RESUME | guest | execute the operations, return to guest code | shim: RUNNING; a failure: POSTED |
+//! | RESUME | guest | execute the operations, return to guest code, which then runs | shim: as from RUNNING |
 //! | EXECUTE | guest | execute the operations, report | shim: RUNNING, then POSTED |
 //! | RING | guest | ring: the true reply needs a notification (descriptors) | sentry, when it rang |
 //! | SETTLE | guest | raise a signal, whose frame holds the whole state | shim: RUNNING, then POSTED |
