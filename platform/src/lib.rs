@@ -8,10 +8,12 @@
 //! | --- | --- |
 //! | `seccomp` | the user-notify platform: zygote, stubs, channels, doorbell |
 //! | `rewrite` | system-call sites turned into jumps: analysis and encoding only |
+//! | `linger` | whether who polls a task has time to wait in it |
 //! | `capabilities` | what this host offers; feeds `sandbox doctor` |
 
 pub mod capabilities;
 mod host_op;
+pub mod linger;
 mod notes;
 pub mod rewrite;
 pub mod seccomp;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use base::clock::Nanos;
 use base::cred::Credentials;
 use platform::Context;
-use vfs::VfsCx;
+use vfs::{FdTable, FsContext, VfsCx};
 
 use crate::error::{Restart, SysError};
 use crate::kernel::Kernel;
 use crate::mm::Mm;
 use crate::syscalls::args::Render;
 use crate::syscalls::strace::Trace;
-use crate::task::{Blocked, RestartBlock, Thread};
+use crate::task::{Blocked, OwnParts, Part, Parts, RestartBlock, Thread};
 
 /// The calling thread, its kernel and its registers.
 pub struct Cx<'a> {
@@ -21,6 +21,8 @@ pub struct Cx<'a> {
     pub thread: &'a Arc<Thread>,
     /// Replaced as a whole by execve.
     pub context: &'a mut Box<dyn Context>,
+    /// What the thread holds; not in execve(2), which counts how many hold it.
+    pub own: Option<&'a OwnParts>,
     /// Number of the call that runs.
     pub number: u64,
     /// See [`Cx::deadline_after`].
@@ -67,20 +69,45 @@ impl Cx<'_> {
         }
     }
 
+    /// Runs `f` with the caller as the filesystems see it.
+    pub fn with_vfs<R>(&self, f: impl FnOnce(&VfsCx<'_>) -> R) -> R {
+        match self.own_parts() {
+            Some(parts) => self.thread.with_parts(&parts.cred, &parts.fs, f),
+            None => self.thread.with_vfs(f),
+        }
+    }
+}
+
+impl<'a> Cx<'a> {
+    /// The caller's parts, where they are at hand and still are its own.
+    fn own_parts(&self) -> Option<&'a Parts> {
+        self.own.filter(|own| own.is_current(self.thread)).map(|own| &own.parts)
+    }
+
     /// The caller's memory.
     #[must_use]
-    pub fn mm(&self) -> Arc<Mm> {
-        self.thread.mm()
+    pub fn mm(&self) -> Part<'a, Mm> {
+        self.own_parts()
+            .map_or_else(|| Part::Taken(self.thread.mm()), |parts| Part::Kept(&parts.mm))
+    }
+
+    /// The caller's descriptor table.
+    #[must_use]
+    pub fn files(&self) -> Part<'a, FdTable> {
+        self.own_parts()
+            .map_or_else(|| Part::Taken(self.thread.files()), |parts| Part::Kept(&parts.files))
+    }
+
+    /// The caller's root, current directory and umask.
+    #[must_use]
+    pub fn fs(&self) -> Part<'a, FsContext> {
+        self.own_parts()
+            .map_or_else(|| Part::Taken(self.thread.fs()), |parts| Part::Kept(&parts.fs))
     }
 
     /// The caller's credentials as of now.
     #[must_use]
     pub fn cred(&self) -> Arc<Credentials> {
-        self.thread.cred()
-    }
-
-    /// Runs `f` with the caller as the filesystems see it.
-    pub fn with_vfs<R>(&self, f: impl FnOnce(&VfsCx<'_>) -> R) -> R {
-        self.thread.with_vfs(f)
+        self.own_parts().map_or_else(|| self.thread.cred(), |parts| Arc::clone(&parts.cred))
     }
 }

@@ -11,45 +11,48 @@ use platform::{Context, Descriptor, Device, KNOWN_DESCRIPTORS, Note};
 use vfs::fs::devfs::MemDevice;
 use vfs::{FdTable, Seen, record_lock};
 
+use crate::cx::Cx;
 use crate::loans;
 use crate::task::Thread;
 
 /// To be called after a system call, before its thread goes on.
-pub fn after_call(thread: &Thread, context: &mut dyn Context, number: u64) {
-    if !context.knows_descriptors() {
-        if begins(number) && !context.has_trapped() {
-            begin(thread, context);
+pub fn after_call(cx: &mut Cx<'_>) {
+    let number = cx.number;
+    if !cx.context.knows_descriptors() {
+        if begins(number) && !cx.context.has_trapped() {
+            begin(cx);
         }
         return;
     }
     if leaves_alone(number) {
         return;
     }
-    let files = thread.files();
-    if !has_room(thread) {
-        context.know_descriptors(false);
+    if !has_room(cx.thread) {
+        cx.context.know_descriptors(false);
         return;
     }
+    let files = cx.files();
     let mut changed = files.take_changed();
     while changed != 0 {
-        tell(&files, context, changed.trailing_zeros() as usize);
+        tell(&files, &mut **cx.context, changed.trailing_zeros() as usize);
         changed &= changed - 1;
     }
 }
 
 /// Tells what there is, when nobody else can change it.
-fn begin(thread: &Thread, context: &mut dyn Context) {
-    if !thread.mm().is_alone() {
+fn begin(cx: &mut Cx<'_>) {
+    if !cx.mm().is_alone() {
         return;
     }
-    let files = thread.files();
-    // One reference is the thread's, one is ours.
-    if Arc::strong_count(&files) != 2 || !has_room(thread) || !context.know_descriptors(true) {
+    let files = cx.files();
+    // One reference is the thread's, one its task's: what `files` is, or has just taken.
+    let is_own = Arc::strong_count(&files) == 2;
+    if !is_own || !has_room(cx.thread) || !cx.context.know_descriptors(true) {
         return;
     }
     let _ = files.take_changed();
     for number in 0..KNOWN_DESCRIPTORS {
-        tell(&files, context, number);
+        tell(&files, &mut **cx.context, number);
     }
 }
 

@@ -64,8 +64,8 @@ pub fn after_stat(cx: &Cx<'_>, names: u64, text: &[u8], follows: bool, at: &Path
     }
     let kind = attr.file_type();
     let is_plain = matches!(kind, FileType::Regular | FileType::Directory | FileType::Symlink);
-    let fs = cx.thread.fs();
-    // One reference is the thread's, one is ours: nobody else changes the root.
+    let fs = cx.fs();
+    // One reference is the thread's, one its task's: nobody else changes the root.
     let is_own_root = Arc::strong_count(&fs) == 2;
     let root = fs.state.lock().root.clone();
     if !is_plain || !is_own_root || !at.inode().is_settled() || path_string(&root, at) != text {

@@ -21,7 +21,7 @@ use crate::signal::frame::Trap;
 use crate::signal::{ExitStatus, Flow, Interrupted, deliver, end_group, send};
 use crate::syscalls::arch_prctl;
 use crate::syscalls::dispatch::{ARCH_PRCTL, EXECVE, EXECVEAT, dispatch};
-use crate::task::{Thread, exit};
+use crate::task::{OwnParts, Thread, exit};
 
 /// Starts a guest thread that was entered into the pid table and has its context ([`Thread::set_context`]).
 pub fn spawn(kernel: &Arc<Kernel>, thread: &Arc<Thread>, context: Box<dyn Context>) {
@@ -35,6 +35,7 @@ pub fn spawn(kernel: &Arc<Kernel>, thread: &Arc<Thread>, context: Box<dyn Contex
 async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Context>) {
     let mut interrupted = None;
     let mut is_dead = false;
+    let mut own = None;
     loop {
         if interrupted.is_some() || thread.run.has_attention() {
             finish_change(&thread, &mut *context).await;
@@ -50,7 +51,7 @@ async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Cont
         match event {
             Ok(Event::Syscall) => {
                 rewrite::on_call(&kernel, &thread, &mut *context).await;
-                match syscall(&kernel, &thread, &mut context).await {
+                match syscall(&kernel, &thread, &mut context, &mut own).await {
                     Ok(call) => interrupted = call,
                     Err(Ended) => break,
                 }
@@ -67,6 +68,7 @@ async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Cont
             }
         }
     }
+    drop(own);
     exit::exit_thread(&kernel, &thread, context, is_dead).await;
 }
 
@@ -124,6 +126,7 @@ async fn syscall(
     kernel: &Arc<Kernel>,
     thread: &Arc<Thread>,
     context: &mut Box<dyn Context>,
+    own: &mut Option<OwnParts>,
 ) -> Result<Option<Interrupted>, Ended> {
     let number = context.call().number;
     // A new image's old host process dies in the middle of the call, as it should.
@@ -132,15 +135,28 @@ async fn syscall(
         // It looks at more than general registers; when the guest is dead, the next resume says so.
         let _ = context.settle().await;
     }
-    let space = Arc::clone(context.space());
+    if may_die {
+        *own = None;
+    } else if own.as_ref().is_none_or(|own| !own.is_current(thread)) {
+        *own = Some(OwnParts::of(thread, &**context));
+    }
     let memory = context.call_memory();
-    let mut cx =
-        Cx { kernel, thread, context, number, restart_deadline: None, begun: 0, trace: None };
+    let mut cx = Cx {
+        kernel,
+        thread,
+        context,
+        own: own.as_ref(),
+        number,
+        restart_deadline: None,
+        begun: 0,
+        trace: None,
+    };
+    let space = cx.own.map(|own| &own.space);
     let result = {
         let mut call = pin!(dispatch(&mut cx));
         poll_fn(|task| match poll_with(memory.as_ref(), call.as_mut(), task) {
             // Nobody is left to wait for the answer; the next resume says so.
-            Poll::Pending if !may_die && space.is_dead() => Poll::Ready(None),
+            Poll::Pending if space.is_some_and(|space| space.is_dead()) => Poll::Ready(None),
             Poll::Pending => {
                 thread.run.note_blocked();
                 Poll::Pending
@@ -151,10 +167,13 @@ async fn syscall(
     };
     let Some(result) = result else { return Ok(None) };
     if !matches!(result, Err(SysError::Exited)) {
-        descriptors::after_call(thread, &mut **cx.context, cx.number);
+        descriptors::after_call(&mut cx);
     }
     // The number of the interrupted call, not that of restart_syscall(2).
     let number = cx.number;
+    if own.as_ref().is_some_and(|own| !own.is_current(thread)) {
+        *own = None;
+    }
     match result {
         Ok(value) => context.set_return(value),
         // A terminal made its caller stop: the call starts again after that (`vfs::tty::SIGNALLED`).

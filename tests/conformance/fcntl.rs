@@ -10,6 +10,7 @@ use crate::support::{
 
 tests! {
     record_lock_waits, record_lock_deadlock, record_lock_interrupted, description_locks, closing_drops_record_locks,
+    locks_end_with_the_last_process_of_a_table,
     locks_split_and_join, sigio_tells, sigio_owner_is_told_back, status_flags, duplicate_query, sendfile_moves_position,
     copy_file_range_copies, splice_file_to_pipe_and_back, vectors_are_limited, close_range_closes, openat2_resolves,
 }
@@ -115,6 +116,26 @@ fn closing_drops_record_locks() {
     ok!(close(b));
     let child = in_child(|| set(a, libc::F_SETLK, libc::F_WRLCK, 0, 0));
     assert_eq!(exit_code(wait_for(child)), 0);
+    leave(&directory);
+}
+
+/// Who has left a shared descriptor table does not keep its last process from giving up its locks.
+fn locks_end_with_the_last_process_of_a_table() {
+    let directory = enter_new_directory();
+    let fd = open("f", libc::O_RDWR | libc::O_CREAT);
+    let mut args = [0_u64; 11];
+    (args[0], args[4]) = (libc::CLONE_FILES as u64, libc::SIGCHLD as u64);
+    let pid = i32::try_from(ok!(syscall(libc::SYS_clone3, args.as_ptr(), 88))).expect("a pid");
+    if pid == 0 {
+        sleep_ms(30);
+        sys!(_exit(set(fd, libc::F_SETLK, libc::F_WRLCK, 0, 0)));
+    }
+    ok!(close_range(4000, 4001, libc::CLOSE_RANGE_UNSHARE as i32));
+    // Without a call meanwhile.
+    let started = std::time::Instant::now();
+    while started.elapsed().as_millis() < 90 {}
+    assert_eq!(exit_code(wait_for(pid)), 0);
+    assert_eq!(set(fd, libc::F_SETLK, libc::F_WRLCK, 0, 0), 0);
     leave(&directory);
 }
 

@@ -126,6 +126,8 @@ pub mod task {
     pub const COPIES_SHIFT: u32 = 8;
     /// The doorbell returned a descriptor, to be closed after the operations.
     pub const HAS_FD: u32 = 1 << 12;
+    /// With these: they are in [`super::Slot::call`], behind the result.
+    pub const INLINE: u32 = 1 << 13;
     /// So many bytes are to be copied out of the front of the call's first output; not with `copies`.
     pub const OUTPUT_SHIFT: u32 = 16;
     pub const MOST_OUTPUT: u64 = 0xffff;
@@ -225,7 +227,9 @@ pub struct Slot {
     pub state: AtomicU32,
     /// With a post: a [`kind`]; with a reply: what is to be done, see [`task`].
     pub word: AtomicU32,
-    /// With a [`kind::CALL`]: number and arguments. Back in guest code rax, rdi, rsi, rdx, r10, r8 and r9 are what is here.
+    /// With a [`kind::CALL`]: number and arguments; in place of the arguments that it does not have, its input when that is small
+    /// enough. With a reply: the result, and small outputs ([`task::INLINE`]). Back in guest code rax is what is here; all other
+    /// registers are in [`Fast::registers`].
     pub call: [AtomicU64; 7],
     pub signal: AtomicU32,
     /// Offset of the `ucontext` in the slot.
@@ -248,24 +252,36 @@ pub struct Slot {
     pub host_futexes: AtomicU32,
     /// In the first slot: who waits for private futexes.
     pub waits: Waits,
-    _room: [u64; 16],
+    /// What goes into `call` with the next post: until then that line is left alone, for the sentry looks at it. The guest's side only.
+    pub given: [AtomicU64; 7],
+    _room: [u64; 9],
     pub ops: [Op; MAX_OPS],
 }
 
 impl Slot {
-    /// The number of a call.
+    /// The number of a call that is to be posted.
     pub fn number(&self) -> u64 {
-        self.call[0].load(core::sync::atomic::Ordering::Relaxed)
+        self.given[0].load(core::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Argument `index` of a call.
+    /// Argument `index` of that call.
     pub fn argument(&self, index: u8) -> u64 {
-        self.call[1 + index as usize % 6].load(core::sync::atomic::Ordering::Relaxed)
+        self.given[1 + index as usize % 6].load(core::sync::atomic::Ordering::Relaxed)
     }
 }
 
-/// Where the registers of [`Slot::call`] are in [`Fast::registers`], which has others of the same name that nobody uses.
-pub const CALL_REGISTERS: [usize; 7] = [13, 8, 9, 12, 2, 0, 1];
+/// Offset in a slot of an argument of [`Slot::given`].
+pub const fn given_offset(index: usize) -> u64 {
+    (offset_of!(Slot, given) + 8 * (1 + index)) as u64
+}
+
+/// Offset in a slot of an argument.
+pub const fn argument_offset(index: usize) -> u64 {
+    (offset_of!(Slot, call) + 8 * (1 + index)) as u64
+}
+
+/// So many bytes fit behind the result.
+pub const MOST_INLINE: usize = 48;
 
 /// Counts of threads that wait for private futexes of the address space, by [`Waits::bucket`].
 #[repr(C, align(64))]
@@ -564,6 +580,7 @@ pub const MAX_COPIES: usize = 8;
 const _: () = assert!(CHANNEL_ADDR.is_multiple_of(CHANNEL_SIZE) && CHANNEL_SIZE == 1 << 29);
 const _: () = assert!(STATE_OFFSET.is_multiple_of(64) && STATE_OFFSET < BOUNCE_END);
 const _: () = assert!(size_of::<Op>() == 64);
+const _: () = assert!(argument_offset(0) + MOST_INLINE as u64 == offset_of!(Slot, signal) as u64);
 const _: () = assert!(offset_of!(Slot, signal) == 64);
 const _: () = assert!(offset_of!(Slot, ops) == 512);
 const _: () = assert!(MAX_OPS as u32 <= task::OPS && MAX_COPIES as u32 <= task::COPIES);

@@ -1,12 +1,15 @@
 //! Which arguments of which calls point to memory that goes with the call in its slot. Shim and sentry both know this table, so
 //! a post says no more than which of a call's pointers it offers; the shim includes this file as a module.
 
-use super::layout::{BOUNCE_END, BOUNCE_OFFSET};
+use super::layout::{BOUNCE_END, BOUNCE_OFFSET, argument_offset};
 
 /// Longest input or output that goes through the slot. More touches pages of a large buffer that the call may not use.
 pub const MOST: u64 = 0x4000;
 /// Longest path, with its end.
 pub const MOST_STRING: u64 = 256;
+
+/// As much of a list of `epoll_event`s as goes through the slot. Programs often have room for thousands and get a few.
+pub const MOST_EVENTS: u64 = 64 * EPOLL_EVENT as u64;
 
 /// Pointers of one call.
 pub const MOST_POINTERS: usize = 4;
@@ -23,9 +26,12 @@ pub enum Pointer {
     /// As many as another argument says, times a size.
     InCount(u8, u8, u16),
     OutCount(u8, u8, u16),
+    /// The `struct flock` of fcntl(2), when the command takes one, or gives one back; else nothing.
+    LockIn,
+    LockOut,
 }
 
-use Pointer::{In, InCount, None, Out, OutCount, Path};
+use Pointer::{In, InCount, LockIn, LockOut, None, Out, OutCount, Path};
 
 /// Bytes of `struct stat`, `statx`, `pollfd`, `epoll_event`, `timespec`, `msghdr`, `iovec`.
 const STAT: u16 = 144;
@@ -35,6 +41,8 @@ const EPOLL_EVENT: u16 = 12;
 const TIMESPEC: u16 = 16;
 const MSGHDR: u16 = 56;
 const IOVEC: u16 = 16;
+/// Bytes of `struct flock`.
+const FLOCK: u64 = 32;
 
 /// What a call takes and gives; see its page in section 2 of the manual. By value: a table of references would be data
 /// that the linker fills in.
@@ -69,6 +77,8 @@ pub const fn pointers(number: u64) -> [Pointer; MOST_POINTERS] {
         42 | 49 => [InCount(1, 2, 1), None, None, None],
         // sendmsg, recvmsg
         46 | 47 => [In(1, MSGHDR), None, None, None],
+        // fcntl
+        72 => [LockIn, LockOut, None, None],
         // wait4
         61 => [Out(1, 4), None, None, None],
         // getcwd, getrandom
@@ -116,10 +126,41 @@ impl Pointer {
             Out(at, len) => (Kind::Output, argument(at), len as u64),
             InCount(at, count, size) => (Kind::Input, argument(at), bytes(argument(count), size)),
             // Of a large buffer mostly no more than the front is filled.
+            LockIn if is_lock_command(argument(1)) => (Kind::Input, argument(2), FLOCK),
+            LockOut if is_lock_question(argument(1)) => (Kind::Output, argument(2), FLOCK),
+            LockIn | LockOut => return Option::None,
             OutCount(at, count, 1) => (Kind::Output, argument(at), argument(count).min(MOST)),
+            OutCount(at, count, EPOLL_EVENT) => {
+                (Kind::Output, argument(at), bytes(argument(count), EPOLL_EVENT).min(MOST_EVENTS))
+            }
             OutCount(at, count, size) => (Kind::Output, argument(at), bytes(argument(count), size)),
         })
     }
+}
+
+/// Where in the line of the call itself its input goes: in place of arguments that it does not have. `None`: to the next of
+/// [`Places`], where there is more room.
+pub const fn inline_place(number: u64, kind: Kind, len: u64) -> Option<u64> {
+    // How many arguments these have, which have one pointer.
+    let arguments = match number {
+        // write
+        1 => 3,
+        // pwrite64, epoll_ctl
+        18 | 233 => 4,
+        _ => return Option::None,
+    };
+    let fits = matches!(kind, Kind::Input) && len <= 8 * (6 - arguments);
+    if fits { Some(argument_offset(arguments as usize)) } else { Option::None }
+}
+
+/// F_GETLK and F_OFD_GETLK.
+fn is_lock_question(command: u64) -> bool {
+    matches!(command as u32, 5 | 36)
+}
+
+/// These, F_SETLK, F_SETLKW, F_OFD_SETLK and F_OFD_SETLKW.
+fn is_lock_command(command: u64) -> bool {
+    matches!(command as u32, 5..=7 | 36..=38)
 }
 
 /// Saturates: too much is not offered anyway.

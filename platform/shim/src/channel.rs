@@ -58,7 +58,7 @@ pub fn obey(slot: &Slot) -> Outcome {
         match order {
             state::RESUME | state::EXECUTE => {
                 let word = slot.word.load(Relaxed);
-                slot.state.store(state::RUNNING, Relaxed);
+                // Nothing is written to that line now: the sentry looks at it, and would take it away from the next post.
                 if word & task::OPS == 0 && order == state::RESUME {
                     if fast::copy_out(slot, word) {
                         return Outcome::Resume;
@@ -66,6 +66,7 @@ pub fn obey(slot: &Slot) -> Outcome {
                     post(slot, kind::COPY_FAILED);
                     continue;
                 }
+                slot.state.store(state::RUNNING, Relaxed);
                 let ok = execute(slot, word, fd);
                 if order == state::EXECUTE {
                     let has_made = ok && is_birth(slot);

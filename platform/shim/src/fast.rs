@@ -21,14 +21,12 @@ use crate::calls;
 use crate::channel::{self, Outcome};
 use crate::{descriptors, futex, loans, marshal, memory_calls, path_stats, signal_calls, start_calls, vectors};
 
-/// Offset in a slot of register `index` of `gregs`.
-const fn register(index: usize) -> usize {
-    let mut place = 0;
-    while place < abi::CALL_REGISTERS.len() {
-        if abi::CALL_REGISTERS[place] == index {
-            return offset_of!(Slot, call) + place * 8;
-        }
-        place += 1;
+/// Offset in a slot of register `index` of `gregs`: rax, which is the result in the end, is in [`Slot::call`], all others are in
+/// [`Fast`], for what else is in the call's line may be inputs and outputs.
+const fn saved(index: usize) -> usize {
+    const RAX: usize = 13;
+    if index == RAX {
+        return offset_of!(Slot, call);
     }
     abi::FAST_OFFSET as usize + offset_of!(Fast, registers) + index * 8
 }
@@ -80,7 +78,7 @@ pub unsafe extern "C" fn enter() {
         answer = sym answer,
         call = const kind::CALL,
         save = sym save,
-        rsp = const register(15), rip = const register(16), eflags = const register(17),
+        rsp = const saved(15), rip = const saved(16), eflags = const saved(17),
     )
 }
 
@@ -127,7 +125,7 @@ unsafe extern "C" fn answer() {
         kick = const kind::KICKED,
         kicked = const KICKED,
         save = sym save,
-        rsp = const register(15), rip = const register(16), eflags = const register(17),
+        rsp = const saved(15), rip = const saved(16), eflags = const saved(17),
     )
 }
 
@@ -151,38 +149,62 @@ unsafe extern "C" fn save() {
         "mov gs:[{rbp}], rbp",
         "mov gs:[{rbx}], rbx",
         "mov gs:[{rdx}], rdx",
-        "mov gs:[{rax}], rax",
         "cld",
-        "mov edx, ecx",
-        "cmp edx, {call}",
-        "jne {post}",
+        "cmp ecx, {call}",
+        "jne 2f",
         "cmp rax, {numbers}",
-        "jae {post}",
+        "jae 2f",
         "lea r11, [rip + {wanted}]",
         "cmp byte ptr [r11 + rax], 0",
-        "je {post}",
+        "je 2f",
+        // The line of the call is written in one go, for the sentry looks at it.
+        "mov gs:[{given}], rax",
+        "mov gs:[{given} + 8], rdi",
+        "mov gs:[{given} + 16], rsi",
+        "mov gs:[{given} + 24], rdx",
+        "mov gs:[{given} + 32], r10",
+        "mov gs:[{given} + 40], r8",
+        "mov gs:[{given} + 48], r9",
         "lea r11, [rip + {offer}]",
         "call {with_vectors}",
         "cmp eax, {answered}",
         "je {out}",
         "shl eax, {pointers}",
-        "lea edx, [rax + {call}]",
+        "lea ecx, [rax + {call}]",
+        "mov rax, gs:[{given}]",
+        "mov rdi, gs:[{given} + 8]",
+        "mov rsi, gs:[{given} + 16]",
+        "mov rdx, gs:[{given} + 24]",
+        "mov r10, gs:[{given} + 32]",
+        "mov r8, gs:[{given} + 40]",
+        "mov r9, gs:[{given} + 48]",
+        "2:",
+        "mov gs:[{words}], rax",
+        "mov gs:[{words} + 8], rdi",
+        "mov gs:[{words} + 16], rsi",
+        "mov gs:[{words} + 24], rdx",
+        "mov gs:[{words} + 32], r10",
+        "mov gs:[{words} + 40], r8",
+        "mov gs:[{words} + 48], r9",
+        "mov edx, ecx",
         "jmp {post}",
         answered = const ANSWERED.cast_signed(),
         pointers = const kind::POINTERS_SHIFT,
         numbers = const marshal::NUMBERS,
         wanted = sym marshal::IS_WANTED,
+        given = const offset_of!(Slot, given),
+        words = const offset_of!(Slot, call),
         offer = sym offer,
         with_vectors = sym with_vectors,
         call = const kind::CALL,
         post = sym post,
         out = sym out,
-        r8 = const register(0), r9 = const register(1), r10 = const register(2),
-        r11 = const register(3), r12 = const register(4), r13 = const register(5),
-        r14 = const register(6), r15 = const register(7), rdi = const register(8),
-        rsi = const register(9), rbp = const register(10), rbx = const register(11),
-        rdx = const register(12), rax = const register(13), rcx = const register(14),
-        rip = const register(16), eflags = const register(17),
+        r8 = const saved(0), r9 = const saved(1), r10 = const saved(2),
+        r11 = const saved(3), r12 = const saved(4), r13 = const saved(5),
+        r14 = const saved(6), r15 = const saved(7), rdi = const saved(8),
+        rsi = const saved(9), rbp = const saved(10), rbx = const saved(11),
+        rdx = const saved(12), rcx = const saved(14),
+        rip = const saved(16), eflags = const saved(17),
     )
 }
 
@@ -220,7 +242,6 @@ unsafe extern "C" fn post() {
         "jne 5f",
         "test dword ptr gs:[{word}], {tasks}",
         "jnz 5f",
-        "mov dword ptr gs:[{state}], {running}",
         "jmp {out}",
         "5:",
         "lea r11, [rip + {serve}]",
@@ -238,7 +259,6 @@ unsafe extern "C" fn post() {
         spins = const offset_of!(Global, spins),
         posted = const state::POSTED,
         resume = const state::RESUME,
-        running = const state::RUNNING,
         eager = const EAGER_LOOKS,
         serve = sym serve,
         with_vectors = sym with_vectors,
@@ -281,12 +301,12 @@ unsafe extern "C" fn out() {
         kicked = const KICKED,
         kick = const kind::KICKED,
         post = sym post,
-        r8 = const register(0), r9 = const register(1), r10 = const register(2),
-        r11 = const register(3), r12 = const register(4), r13 = const register(5),
-        r14 = const register(6), r15 = const register(7), rdi = const register(8),
-        rsi = const register(9), rbp = const register(10), rbx = const register(11),
-        rdx = const register(12), rax = const register(13), rcx = const register(14),
-        rsp = const register(15), rip = const register(16), eflags = const register(17),
+        r8 = const saved(0), r9 = const saved(1), r10 = const saved(2),
+        r11 = const saved(3), r12 = const saved(4), r13 = const saved(5),
+        r14 = const saved(6), r15 = const saved(7), rdi = const saved(8),
+        rsi = const saved(9), rbp = const saved(10), rbx = const saved(11),
+        rdx = const saved(12), rax = const saved(13), rcx = const saved(14),
+        rsp = const saved(15), rip = const saved(16), eflags = const saved(17),
     )
 }
 
@@ -313,12 +333,12 @@ unsafe extern "C" fn settle() {
         "mov rcx, gs:[{rcx}]",
         "mov rsp, gs:[{rsp}]",
         "ud2",
-        r8 = const register(0), r9 = const register(1), r10 = const register(2),
-        r11 = const register(3), r12 = const register(4), r13 = const register(5),
-        r14 = const register(6), r15 = const register(7), rdi = const register(8),
-        rsi = const register(9), rbp = const register(10), rbx = const register(11),
-        rdx = const register(12), rax = const register(13), rcx = const register(14),
-        rsp = const register(15), eflags = const register(17),
+        r8 = const saved(0), r9 = const saved(1), r10 = const saved(2),
+        r11 = const saved(3), r12 = const saved(4), r13 = const saved(5),
+        r14 = const saved(6), r15 = const saved(7), rdi = const saved(8),
+        rsi = const saved(9), rbp = const saved(10), rbx = const saved(11),
+        rdx = const saved(12), rax = const saved(13), rcx = const saved(14),
+        rsp = const saved(15), eflags = const saved(17),
     )
 }
 
@@ -434,7 +454,7 @@ extern "C" fn offer(slot: u64) -> u32 {
 pub fn copy_out(slot: &Slot, word: u32) -> bool {
     let count = word >> task::COPIES_SHIFT & task::COPIES;
     let front = word >> task::OUTPUT_SHIFT;
-    (front == 0 || marshal::copy_front(slot, u64::from(front)))
+    (front == 0 || marshal::copy_front(slot, u64::from(front), word & task::INLINE != 0))
         && (count == 0 || marshal::copy_out(slot, fast(slot), count))
 }
 

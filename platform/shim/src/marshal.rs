@@ -9,14 +9,14 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use crate::abi::{Fast, Slot, keeps_state, task};
+use crate::abi::{Fast, Slot, argument_offset, given_offset, keeps_state, task};
 use crate::calls::{ARCH_PRCTL, CLOSE, FUTEX, MUNMAP, SIGALTSTACK};
 use crate::descriptors::{DUP, FCNTL};
 use crate::fast;
 use crate::guest_memory::{self, PAGE};
 use crate::loans::{IOCTL, LSEEK};
 use crate::memory_calls::MPROTECT;
-use crate::pointers::{Kind, MOST, Places, Pointer, pointers};
+use crate::pointers::{Kind, MOST, Places, Pointer, inline_place, pointers};
 use crate::start_calls::{BRK, PRLIMIT64, SET_ROBUST_LIST, SET_TID_ADDRESS};
 
 /// Calls beyond have no pointers that are known here.
@@ -50,8 +50,12 @@ pub fn offer(slot: &Slot) -> u32 {
     let mut has_output = false;
     for (index, pointer) in pointers(slot.number()).into_iter().enumerate() {
         let Some((kind, addr, len)) = pointer.resolve(|index| slot.argument(index)) else { break };
-        let Some(place) = places.place(addr, len) else { continue };
-        let to = slot as *const Slot as u64 + place;
+        let Some(mut place) = places.place(addr, len) else { continue };
+        let inline = inline_place(slot.number(), kind, len);
+        // Arguments that the call does not have are lost by this: guest code gets its registers from elsewhere.
+        place = inline.unwrap_or(place);
+        // That is copied with the arguments when the call is posted.
+        let to = slot as *const Slot as u64 + inline.map_or(place, |at| at - argument_offset(0) + given_offset(0));
         let is_there = match kind {
             Kind::String => guest_memory::copy_string(to, addr, len),
             Kind::Input => guest_memory::copy(to, addr, len) == 0,
@@ -65,7 +69,9 @@ pub fn offer(slot: &Slot) -> u32 {
             fast.output_addr.store(addr, Relaxed);
             fast.output_place.store(place, Relaxed);
         }
-        places.take(len);
+        if inline.is_none() {
+            places.take(len);
+        }
         offered |= 1 << index;
     }
     offered
@@ -85,10 +91,12 @@ fn is_writable(addr: u64, len: u64) -> bool {
 
 const _: () = assert!(MOST <= task::MOST_OUTPUT);
 
-/// Copies the front of the call's first output; false when guest memory is not there any more.
-pub fn copy_front(slot: &Slot, len: u64) -> bool {
+/// Copies the front of the call's first output; false when guest memory is not there any more. `is_inline`: it is in the line of
+/// the call.
+pub fn copy_front(slot: &Slot, len: u64, is_inline: bool) -> bool {
     let fast = fast::fast(slot);
-    let from = slot as *const Slot as u64 + fast.output_place.load(Relaxed);
+    let place = if is_inline { argument_offset(0) } else { fast.output_place.load(Relaxed) };
+    let from = slot as *const Slot as u64 + place;
     guest_memory::copy(fast.output_addr.load(Relaxed), from, len) == 0
 }
 

@@ -170,7 +170,7 @@ impl Shared {
         // What it says is known; afterwards it is not readable any more.
         let _ = rustix::io::read(&chain.alarm, &mut [0; 8]);
         chain.is_armed.store(false, SeqCst);
-        if self.listener.home.load(Relaxed) == ROAMS || self.awaited_count.load(SeqCst) == 0 {
+        if self.listener.home.load(Relaxed) == ROAMS || self.awaited.len() == 0 {
             // The next turn sets it again.
             return;
         }

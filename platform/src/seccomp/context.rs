@@ -5,8 +5,8 @@ mod reply;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::task::{Context as TaskContext, Poll};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use std::task::{Context as TaskContext, Poll, Waker};
 
 use abi::arch::{Call, Registers};
 use abi::{Errno, UserAddr};
@@ -74,6 +74,8 @@ pub struct SeccompContext {
     dirty: Dirty,
     /// The thread came without a signal: its vector state is where only it can reach it.
     is_fast: bool,
+    /// Whom the thread wakes, as far as it was told.
+    waker: Option<Waker>,
     /// The slot was given to the guest, and its post not looked for yet.
     is_sent: bool,
     /// The last event is a call that brought something along.
@@ -143,6 +145,7 @@ impl SeccompContext {
             lacks_rest: false,
             dirty: Dirty::All,
             is_fast: false,
+            waker: None,
             is_sent: false,
             has_windows: false,
             fs_base: 0,
@@ -201,7 +204,7 @@ impl SeccompContext {
         if std::mem::take(&mut self.lacks_rest) {
             // This frame lies within every slot.
             let saved = frame::read_registers(self.thread.slot(), FAST_CONTEXT).unwrap_or_default();
-            self.regs = frame::with_call(saved, frame::call_of(&self.regs));
+            self.regs = Registers { rax: self.regs.rax, ..saved };
         }
     }
 
@@ -354,7 +357,8 @@ impl Context for SeccompContext {
     fn poll_event(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Event, PlatformError>> {
         let event = self.poll_any_event(cx);
         if event.is_ready() {
-            self.thread.is_running.store(false, SeqCst);
+            // Late kicks are spurious.
+            self.thread.is_running.store(false, Release);
         }
         event
     }

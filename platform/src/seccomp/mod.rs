@@ -34,10 +34,10 @@
 //!
 //! | `state` | owner | meaning | leaves by |
 //! | --- | --- | --- | --- |
-//! | RUNNING | guest | guest code or the shim runs | shim writes an event, then POSTED |
+//! | RUNNING | guest | guest code (at first) or the shim runs | shim writes an event, then POSTED |
 //! | POSTED | sentry | event (or, in a fresh slot, nothing) to be looked at | sentry writes operations, then a reply |
 //! | LONG | sentry | the event was taken; its answer is not worth being looked for | sentry, as from POSTED |
-//! | RESUME | guest | execute the operations, return to guest code | shim: RUNNING; a failure: POSTED |
+//! | RESUME | guest | execute the operations, return to guest code, which then runs | shim: as from RUNNING |
 //! | EXECUTE | guest | execute the operations, report | shim: RUNNING, then POSTED |
 //! | RING | guest | ring: the true reply needs a notification (descriptors) | sentry, when it rang |
 //! | SETTLE | guest | raise a signal, whose frame holds the whole state | shim: RUNNING, then POSTED |
@@ -108,7 +108,7 @@
 //! | `filter` | the filter |
 //! | `listener`, `spin`, `placement` | waiting for rings; when to look instead; which CPUs guests then have |
 //! | `chain` | which CPU guests have that take turns, while nobody looks |
-//! | `shared` | tables, notifications, deaths |
+//! | `shared`, `awaited` | tables, notifications, deaths; whose posts are looked for |
 //! | `orders`, `pool` | new processes and threads; stubs ahead of demand |
 //! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
 //! | `loans`, `descriptors`, `path_stats` | files that the shim reads by itself; what it knows of descriptors and paths |
@@ -120,6 +120,7 @@
 //! Locks are leaves: none is taken while another of this module is held (but `Link`'s, which covers an atomic store
 //! only), no host call that can sleep is made and no waker is called under one.
 
+mod awaited;
 mod birth;
 mod blob;
 mod chain;
@@ -370,7 +371,7 @@ impl Platform for SeccompPlatform {
             match shared.listener.wait() {
                 Ok(Wait::Rang(notification)) => {
                     let has_woken = shared.on_notification(&notification);
-                    if shared.awaited_count.load(SeqCst) > 0 {
+                    if shared.awaited.len() > 0 {
                         shared.listener.hand_over();
                     }
                     if has_woken {

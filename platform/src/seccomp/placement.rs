@@ -123,6 +123,7 @@ impl Shared {
     }
 
     pub fn let_guests_roam(&self) {
+        self.awaited.tidy();
         self.spin.kept_from.store(usize::MAX, Relaxed);
         let kept_away = std::mem::take(&mut *self.spin.kept_away.lock());
         for thread in kept_away {

@@ -12,6 +12,7 @@ use rustix::event::epoll;
 use shim_abi::{ring, state};
 
 use super::Config;
+use super::awaited::Awaited;
 use super::chain::Chain;
 use super::frame::Template;
 use super::listener::Listener;
@@ -46,9 +47,7 @@ pub struct Shared {
     pub threads: Mutex<HashMap<i32, Arc<Thread>>>,
     pub orders: Arc<Orders>,
     pub pool: Pool,
-    /// Threads that were answered and have not been heard of since.
-    awaited: Mutex<Vec<Arc<Thread>>>,
-    pub awaited_count: AtomicUsize,
+    pub awaited: Awaited,
     processes: Mutex<HashMap<u64, Arc<Process>>>,
     /// Children that a guest claims to have made and that did not say hello yet.
     unborn: Mutex<HashMap<u64, OwnedFd>>,
@@ -57,6 +56,8 @@ pub struct Shared {
     region_maker: Mutex<RegionMaker>,
     /// Processes that nobody needs any more, to be killed when there is nothing better to do.
     doomed: Mutex<Vec<Arc<Process>>>,
+    /// Whether there are any, for a look without the lock.
+    has_doomed: AtomicBool,
     /// How many of them were killed and not collected yet.
     dying: AtomicUsize,
     /// Thread that collects the dead; 0 before it did so for the first time.
@@ -93,13 +94,13 @@ impl Shared {
             threads: Mutex::default(),
             orders: Orders::new(),
             pool,
-            awaited: Mutex::default(),
-            awaited_count: AtomicUsize::new(0),
+            awaited: Awaited::default(),
             processes: Mutex::default(),
             unborn: Mutex::default(),
             regions: Mutex::default(),
             region_maker: Mutex::default(),
             doomed: Mutex::default(),
+            has_doomed: AtomicBool::new(false),
             dying: AtomicUsize::new(0),
             reaper: AtomicI32::new(0),
             deaths,
@@ -124,74 +125,6 @@ impl Shared {
     /// Makes nothing hold that shims were told of paths with a lower number.
     pub fn forget_names(&self, names: u64) {
         self.global.get().names.fetch_max(names, SeqCst);
-    }
-
-    /// From now on the thread's post is looked for.
-    pub fn await_thread(&self, thread: &Arc<Thread>) {
-        let mut awaited = self.awaited.lock();
-        if thread.position.load(Relaxed) == usize::MAX {
-            thread.position.store(awaited.len(), Relaxed);
-            thread.answered_ms.store(self.spin.account_ms(), Relaxed);
-            // While somebody looks, nobody is answered on this CPU anyway.
-            let has_others = !self.spin.is_hot() && awaited.iter().any(|other| !other.is_asleep());
-            // Who sleeps in a futex of the host may be woken without our knowledge.
-            let is_alone = awaited.is_empty();
-            awaited.push(Arc::clone(thread));
-            self.awaited_count.store(awaited.len(), SeqCst);
-            self.listener.before_reply(awaited.len(), has_others);
-            drop(awaited);
-            self.choose_place(thread, is_alone);
-        }
-    }
-
-    pub fn unawait(&self, thread: &Thread) {
-        let mut awaited = self.awaited.lock();
-        let at = thread.position.swap(usize::MAX, Relaxed);
-        if at < awaited.len() {
-            awaited.swap_remove(at);
-            if let Some(moved) = awaited.get(at) {
-                moved.position.store(at, Relaxed);
-            }
-            self.awaited_count.store(awaited.len(), SeqCst);
-        }
-    }
-
-    /// Whether one of those who run has posted nothing since then, by [`Spin::account_ms`].
-    pub fn has_silent(&self, since_ms: u32) -> bool {
-        let awaited = self.awaited.lock();
-        let mut awake = awaited.iter().filter(|thread| !thread.is_asleep());
-        awake.any(|thread| thread.answered_ms.load(Relaxed) < since_ms)
-    }
-
-    /// How many awaited threads may want a CPU: those that do not sleep in a futex of the host, or say so.
-    pub fn awake_count(&self) -> usize {
-        match self.awaited_count.load(SeqCst) {
-            0 => 0,
-            _ => self.awaited.lock().iter().filter(|thread| !thread.is_asleep()).count(),
-        }
-    }
-
-    /// Wakes the owners of posted slots; true when there were any.
-    pub fn scan(&self) -> bool {
-        // Mostly there is none or one: without allocation.
-        let (first, others) = {
-            let awaited = self.awaited.lock();
-            let mut posted = awaited.iter().filter(|thread| thread.is_posted()).cloned();
-            (posted.next(), posted.collect::<Vec<_>>())
-        };
-        for thread in first.iter().chain(&others) {
-            self.on_post(thread);
-        }
-        first.is_some()
-    }
-
-    fn on_post(&self, thread: &Arc<Thread>) {
-        if thread.is_doomed.load(SeqCst) {
-            self.finish_thread(thread);
-        } else {
-            thread.prefetch_post();
-            thread.wake();
-        }
     }
 
     /// A doorbell rang; true when somebody may have been woken: the caller then has tasks to run.
@@ -394,9 +327,20 @@ impl Shared {
         }
     }
 
+    /// A thread's post was found.
+    pub fn on_post(&self, thread: &Arc<Thread>) {
+        if thread.is_doomed.load(SeqCst) {
+            self.finish_thread(thread);
+        } else {
+            thread.prefetch_post();
+            thread.wake();
+        }
+    }
+
     fn finish_thread(&self, thread: &Arc<Thread>) {
         if !thread.is_ended.swap(true, SeqCst) {
             self.unawait(thread);
+            thread.give_up();
             let reply = Reply { state: state::EXIT, ..Reply::default() };
             thread.reply(&self.listener, reply);
         }
@@ -471,10 +415,19 @@ impl Shared {
     /// A process's last context is gone. Its end is put off: the host takes long for an address space, and somebody may wait for this thread.
     pub fn doom(&self, process: &Arc<Process>) {
         self.doomed.lock().push(Arc::clone(process));
+        self.has_doomed.store(true, SeqCst);
+    }
+
+    /// Whether [`Shared::end_doomed`] has something to do.
+    pub fn has_doomed(&self) -> bool {
+        self.has_doomed.load(SeqCst)
     }
 
     /// Kills the doomed, on another CPU if there is one.
     pub fn end_doomed(&self) {
+        if !self.has_doomed() || !self.has_doomed.swap(false, SeqCst) {
+            return;
+        }
         let doomed = std::mem::take(&mut *self.doomed.lock());
         for process in doomed {
             let reaper = self.reaper.load(Relaxed);

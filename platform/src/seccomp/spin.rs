@@ -9,16 +9,18 @@
 //! quick succession: each would cost several times as much by the doorbell.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::thread::CpuSet;
 
+use super::awaited::Found;
 use super::shared::Shared;
 use super::sys;
 use super::thread::Thread;
+use crate::linger;
 
 /// How long a worker looks after the last find: an eighth of the time that it was hot, within these. So what is lost
 /// on a guest that has other things to do stays small beside what was won; and a virtual CPU may pause for long.
@@ -346,7 +348,7 @@ impl Shared {
         }
         // New threads and processes ring, whatever is looked at.
         let worth = spin.is_hot.load(SeqCst) && !self.orders.are_open();
-        let found = worth && self.look_patiently();
+        let found = worth && self.look_patiently(None).is_any();
         if found {
             spin.is_spinning.store(false, SeqCst);
             return true;
@@ -359,7 +361,25 @@ impl Shared {
         was_looking && self.scan()
     }
 
-    fn look_patiently(self: &Arc<Self>) -> bool {
+    /// The same for the task of a thread that was just answered, when it is the only one that this worker has: true when that
+    /// thread's next post is there. The task goes on then, without having been woken, queued and run again. After false the
+    /// worker comes to [`Shared::look`].
+    pub fn linger(self: &Arc<Self>, own: &Arc<Thread>) -> bool {
+        let spin = &self.spin;
+        let may_stay = linger::has_time()
+            && self.is_looking()
+            && spin.is_hot.load(SeqCst)
+            && !self.orders.are_open()
+            && !self.has_doomed();
+        if !may_stay || spin.is_spinning.swap(true, SeqCst) {
+            return false;
+        }
+        let found = self.look_patiently(Some(own));
+        spin.is_spinning.store(false, Release);
+        found.is_own
+    }
+
+    fn look_patiently(self: &Arc<Self>, own: Option<&Arc<Thread>>) -> Found {
         let spin = &self.spin;
         if !self.is_looking() {
             self.set_looking(true);
@@ -376,68 +396,81 @@ impl Shared {
                 0 => spin.finds.load(Relaxed).is_multiple_of(FINDS_PER_RING),
                 _ => glance.is_multiple_of(GLANCES_PER_RING),
             };
-            let guests = self.awake_count();
-            if is_due && !spin.has_room(guests) {
-                // Who rang is one of many: the others are not to ring as well meanwhile.
-                if let Some(notification) = self.listener.take_ring()
-                    && self.on_notification(&notification)
-                {
-                    return true;
-                }
-            } else if is_due && self.listener.has_rung() {
-                // Others do not know that they are looked at; it stays hot.
-                return false;
+            if is_due && let Some(found) = self.ask_for_rings() {
+                return found;
             }
-            if guests == 0 {
+            // Who was just answered does not wait for something else.
+            if (glance > 0 || own.is_none()) && self.awake_count() == 0 {
                 // All wait for something else; it stays hot.
-                return false;
+                return Found::default();
             }
             for _ in 0..16 {
-                if self.scan() {
-                    self.note_find(guests);
-                    return true;
+                let found = self.scan_beside(own);
+                if found.is_any() {
+                    self.note_find();
+                    return found;
                 }
                 std::hint::spin_loop();
             }
             let now = Instant::now();
-            let is_crowded = !spin.has_room(guests);
             let Some(times) = &mut times else {
                 times = Some(Times { begun: now, last: now });
                 continue;
             };
-            if now - times.last > LONG_GLANCE && spin.was_preempted() {
-                self.turn_cold(Ending::Contended);
-                return false;
-            }
-            let patience = match (is_first, is_crowded) {
-                (true, _) => FIRST_PATIENCE,
-                (false, true) => CROWDED_PATIENCE,
-                (false, false) => spin.patience(),
-            };
-            if now - times.begun > patience {
-                self.turn_cold(match (is_first, is_crowded) {
-                    (_, true) => Ending::Crowded,
-                    // A guest that does not even come to its first call has no CPU.
-                    (true, false) => Ending::Late,
-                    (false, false) => Ending::InVain,
-                });
-                return false;
+            if let Some(ending) = self.has_looked_enough(times, now, is_first) {
+                self.turn_cold(ending);
+                return Found::default();
             }
             times.last = now;
         }
-        false
+        Found::default()
     }
 
-    /// One of `guests` had posted.
-    fn note_find(&self, guests: usize) {
+    /// Whether somebody has rung nevertheless; then looking is to be left for it, or it is taken here.
+    fn ask_for_rings(self: &Arc<Self>) -> Option<Found> {
+        if self.spin.has_room(self.awake_count()) {
+            // Others do not know that they are looked at; it stays hot.
+            return self.listener.has_rung().then(Found::default);
+        }
+        // Who rang is one of many: the others are not to ring as well meanwhile.
+        let notification = self.listener.take_ring()?;
+        let has_woken = self.on_notification(&notification);
+        has_woken.then_some(Found { is_own: false, are_others: true })
+    }
+
+    /// Why the look is to end, if it is.
+    fn has_looked_enough(&self, times: &Times, now: Instant, is_first: bool) -> Option<Ending> {
+        let spin = &self.spin;
+        if now - times.last > LONG_GLANCE && spin.was_preempted() {
+            return Some(Ending::Contended);
+        }
+        let is_crowded = !spin.has_room(self.awake_count());
+        let patience = match (is_first, is_crowded) {
+            (true, _) => FIRST_PATIENCE,
+            (false, true) => CROWDED_PATIENCE,
+            (false, false) => spin.patience(),
+        };
+        (now - times.begun > patience).then_some(match (is_first, is_crowded) {
+            (_, true) => Ending::Crowded,
+            // A guest that does not even come to its first call has no CPU.
+            (true, false) => Ending::Late,
+            (false, false) => Ending::InVain,
+        })
+    }
+
+    /// Somebody had posted.
+    fn note_find(&self) {
         let spin = &self.spin;
         spin.vain_rings.store(0, Relaxed);
-        let finds = spin.finds.fetch_add(1, Relaxed) + 1;
+        // Only who looks counts: without a locked operation.
+        let finds = spin.finds.load(Relaxed).wrapping_add(1);
+        spin.finds.store(finds, Relaxed);
         if !finds.is_multiple_of(FINDS_PER_ACCOUNT) {
             return;
         }
         self.follow_looker();
         let took_ns = spin.open_account();
+        let guests = self.awake_count();
         if spin.has_room(guests) {
             return;
         }

@@ -9,15 +9,17 @@ use std::task::Waker;
 
 use abi::Errno;
 use parking_lot::Mutex;
+use shim_abi::pointers::{inline_place, pointers};
 use shim_abi::{answer, kind, sleep, state, task};
 
+use super::awaited::NOWHERE;
 use super::chain;
 use super::listener::Listener;
 use super::loans::Lending;
 use super::process::Process;
 use super::region::SlotRef;
 use super::sys::{self, AfterAddFd};
-use super::windows::Windows;
+use super::windows::{Inline, Windows};
 use crate::{Answers, Kicker, SharedSignals};
 
 /// As a count of operations: not known yet.
@@ -44,7 +46,7 @@ pub struct Thread {
     pub may_clone: AtomicU64,
     /// How many operations went with the last resume that had any; [`UNSENT`] while some wait to be sent.
     expected_ops: AtomicU32,
-    /// Place in the list of awaited threads; only that list's lock holder touches it.
+    /// Place in the list of awaited threads; only that list's lock holder changes it.
     pub position: AtomicUsize,
     /// What its current call brought along.
     pub windows: Windows,
@@ -73,6 +75,8 @@ pub struct Reply {
     pub word: u32,
     /// The result of a call that came without a signal, when no other register is new.
     pub returned: Option<u64>,
+    /// With [`task::INLINE`]: outputs, which go behind the result.
+    pub inline: Inline,
     pub files: Vec<Donation>,
     pub loans: Vec<Lending>,
 }
@@ -107,7 +111,7 @@ impl Thread {
             place: AtomicU32::new(chain::ROAMS),
             may_clone: AtomicU64::new(0),
             expected_ops: AtomicU32::new(UNSENT),
-            position: AtomicUsize::new(usize::MAX),
+            position: AtomicUsize::new(NOWHERE),
             windows: Windows::default(),
             actions_version: AtomicU32::new(0),
             link: Mutex::default(),
@@ -140,7 +144,19 @@ impl Thread {
 
     /// Its post was found: asks for what goes with it, if anything does.
     pub fn prefetch_post(&self) {
-        if self.slot.head().word.load(Ordering::Relaxed) >> kind::POINTERS_SHIFT != 0 {
+        let head = self.slot.head();
+        if head.word.load(Ordering::Relaxed) >> kind::POINTERS_SHIFT == 0 {
+            return;
+        }
+        let [number, arguments @ ..] = &head.call;
+        let number = number.load(Ordering::Relaxed);
+        let argument = |index: u8| {
+            arguments.get(usize::from(index)).map_or(0, |word| word.load(Ordering::Relaxed))
+        };
+        let [first, ..] = pointers(number);
+        if let Some((kind, _, len)) = first.resolve(argument)
+            && inline_place(number, kind, len).is_none()
+        {
             self.slot.prefetch(shim_abi::BOUNCE_OFFSET);
         }
     }
@@ -157,11 +173,6 @@ impl Thread {
         if let Some(waker) = waker {
             waker.wake();
         }
-    }
-
-    /// Whether [`Thread::wake`] wakes this one already.
-    pub fn has_waker(&self, waker: &Waker) -> bool {
-        self.waker.lock().as_ref().is_some_and(|known| known.will_wake(waker))
     }
 
     pub fn set_waker(&self, waker: &Waker) {
@@ -197,7 +208,22 @@ impl Thread {
 
     /// What it posted is about to be looked at.
     pub fn take(&self) {
-        self.is_taken.store(true, Ordering::Relaxed);
+        self.is_taken.store(true, Ordering::Release);
+    }
+
+    /// It is about to be answered: see `awaited`.
+    pub fn give_up(&self) {
+        self.is_taken.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether what it posted was taken and it was given no reply yet.
+    pub fn is_taken(&self) -> bool {
+        self.is_taken.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is awaited, being in the list, and does not sleep in a futex of the host.
+    pub fn is_awake(&self) -> bool {
+        !self.is_taken() && !self.is_asleep()
     }
 
     /// The thread rang. Its owner is to be woken when that was for an event.
@@ -220,7 +246,6 @@ impl Thread {
 
     /// Gives the slot back to the guest. The operations were written.
     pub fn reply(&self, listener: &Listener, reply: Reply) {
-        self.is_taken.store(false, Ordering::Relaxed);
         let mut link = self.link.lock();
         let notification = link.notification.take();
         if let Some(notification) = notification.filter(|_| !link.wants_channel) {
@@ -248,6 +273,11 @@ impl Thread {
         let head = self.slot.head();
         if let Some(value) = reply.returned {
             head.call[0].store(value, Ordering::Relaxed);
+        }
+        if reply.word & task::INLINE != 0 {
+            for (to, word) in head.call.iter().skip(1).zip(reply.inline) {
+                to.store(word, Ordering::Relaxed);
+            }
         }
         head.word.store(reply.word | bits, Ordering::Relaxed);
         self.give_back(reply.state);

@@ -13,8 +13,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use abi::arch::Call;
 use abi::{Errno, UserAddr};
 use parking_lot::Mutex;
-use shim_abi::pointers::{Kind, MOST_POINTERS, Places, pointers};
-use shim_abi::{MAX_COPIES, task};
+use shim_abi::pointers::{Kind, MOST_POINTERS, Places, inline_place, pointers};
+use shim_abi::{MAX_COPIES, MOST_INLINE, task};
 
 use super::process::Process;
 use super::region::SlotRef;
@@ -88,13 +88,19 @@ impl<const N: usize> List<N> {
 #[derive(Debug, Default)]
 pub struct Windows(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     inputs: List<MOST_POINTERS>,
     outputs: List<MOST_POINTERS>,
     /// Written, not yet copied out.
     copies: List<MAX_COPIES>,
+    /// Front of the first output, as far as it is not in the slot but here: it goes with the reply when that is all there is.
+    small: [u8; MOST_INLINE],
+    small_len: usize,
 }
+
+/// Small outputs on their way into [`shim_abi::Slot::call`].
+pub type Inline = [u64; MOST_INLINE / 8];
 
 impl Windows {
     /// Takes over the pointers that the shim `offered` with a call, one bit each; true when they are any.
@@ -109,8 +115,11 @@ impl Windows {
             let argument = |index: u8| call.args.get(usize::from(index)).copied().unwrap_or(0);
             let Some((kind, addr, most)) = pointer.resolve(argument) else { break };
             let is_offered = offered & 1 << index != 0;
-            let Some(place) = places.place(addr, most).filter(|_| is_offered) else { continue };
-            places.take(most);
+            let Some(mut place) = places.place(addr, most).filter(|_| is_offered) else { continue };
+            match inline_place(call.number, kind, most) {
+                Some(inline) => place = inline,
+                None => places.take(most),
+            }
             let len = if kind == Kind::String { slot.string_len(place, most) } else { most };
             let window = Window { addr, len, place };
             if kind == Kind::Output {
@@ -123,9 +132,15 @@ impl Windows {
         true
     }
 
-    /// The call is answered: what the shim is to copy out, as bits of a reply's word ([`task`]).
-    pub fn close(&self, slot: &SlotRef) -> u32 {
+    /// The call is answered: what the shim is to copy out, as bits of a reply's word ([`task`]), and what goes with it.
+    pub fn close(&self, slot: &SlotRef) -> (u32, Inline) {
         let mut state = self.0.lock();
+        if let Some(inline) = state.inline() {
+            let bits = (state.small_len as u32) << task::OUTPUT_SHIFT | task::INLINE;
+            state.clear();
+            return (bits, inline);
+        }
+        state.spill(slot);
         let bits = match (state.copies.as_slice(), state.outputs.as_slice()) {
             ([], _) => 0,
             // What the shim knows itself needs not be told by a line of its own.
@@ -142,12 +157,12 @@ impl Windows {
             }
         };
         state.clear();
-        bits
+        (bits, Inline::default())
     }
 
     /// The call's answer will not go by this way: writes what waits.
     pub fn flush(&self, process: &Process, slot: &SlotRef) {
-        let copies = std::mem::take(&mut self.0.lock().copies);
+        let copies = self.0.lock().take_copies(slot);
         write_all(process, slot, &copies);
     }
 
@@ -155,7 +170,7 @@ impl Windows {
         let len = into.len() as u64;
         let mut state = self.0.lock();
         if state.copies.iter().any(|copy| copy.overlaps(addr, len)) {
-            let copies = std::mem::take(&mut state.copies);
+            let copies = state.take_copies(slot);
             drop(state);
             write_all(process, slot, &copies);
             return false;
@@ -188,10 +203,11 @@ impl Windows {
         let inside = addr - output.addr;
         let place = output.place + inside;
         let asked = most.min((output.len - inside) as usize);
-        // Before something was read that would have no way out.
-        if !state.has_room_for_copy() {
+        // Before something was read that would have no way out; what is small goes with the reply.
+        if !state.has_room_for_copy() || asked <= MOST_INLINE {
             return None;
         }
+        state.spill(slot);
         let read = slot.fill(place, asked, file, pos)?;
         if let Ok(count @ 1..) = read {
             state.note_copy(Window { addr, len: count as u64, place });
@@ -206,14 +222,24 @@ impl Windows {
         if let Some(place) = place
             && state.note_copy(Window { addr, len, place })
         {
-            return slot.copy_in(place, bytes).is_some();
+            return state.put_small(place, bytes) || {
+                state.spill(slot);
+                slot.copy_in(place, bytes).is_some()
+            };
         }
         if state.copies.iter().any(|copy| copy.overlaps(addr, len)) {
-            let copies = std::mem::take(&mut state.copies);
+            let copies = state.take_copies(slot);
             drop(state);
             write_all(process, slot, &copies);
         }
         false
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let (inputs, outputs, copies) = (List::default(), List::default(), List::default());
+        Self { inputs, outputs, copies, small: [0; MOST_INLINE], small_len: 0 }
     }
 }
 
@@ -222,6 +248,50 @@ impl State {
         self.inputs.len = 0;
         self.outputs.len = 0;
         self.copies.len = 0;
+        self.small_len = 0;
+    }
+
+    /// Keeps what is written here, if it goes on at the front of the first output and is small; `note_copy` has noted it.
+    fn put_small(&mut self, place: u64, bytes: &[u8]) -> bool {
+        let Some(output) = self.outputs.as_slice().first() else { return false };
+        let is_first = self.copies.len == 1;
+        if !is_first || place != output.place + self.small_len as u64 {
+            return false;
+        }
+        let end = self.small_len + bytes.len();
+        let Some(room) = self.small.get_mut(self.small_len..end) else { return false };
+        room.copy_from_slice(bytes);
+        self.small_len = end;
+        true
+    }
+
+    /// What is kept here, when that is all that is to be copied out.
+    fn inline(&self) -> Option<Inline> {
+        let [copy] = self.copies.as_slice() else { return None };
+        if self.small_len == 0 || copy.len != self.small_len as u64 {
+            return None;
+        }
+        let mut words = Inline::default();
+        for (word, bytes) in words.iter_mut().zip(self.small.chunks_exact(8)) {
+            *word = bytes.try_into().map_or(0, u64::from_le_bytes);
+        }
+        Some(words)
+    }
+
+    /// Puts what is kept here into the slot, where more of it is.
+    fn spill(&mut self, slot: &SlotRef) {
+        let len = std::mem::take(&mut self.small_len);
+        if let (Some(output), Some(bytes)) =
+            (self.outputs.as_slice().first(), self.small.get(..len))
+        {
+            // A window lies in the slot.
+            let _ = slot.copy_in(output.place, bytes);
+        }
+    }
+
+    fn take_copies(&mut self, slot: &SlotRef) -> List<MAX_COPIES> {
+        self.spill(slot);
+        std::mem::take(&mut self.copies)
     }
 
     fn has_room_for_copy(&self) -> bool {

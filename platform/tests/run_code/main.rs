@@ -9,6 +9,7 @@ mod fast;
 mod faults;
 mod futexes;
 mod hostile;
+mod linger;
 mod loans;
 mod memory;
 mod memory_calls;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use abi::UserAddr;
 use platform::{Context, Event, HostOp, Platform, Prot};
 
-use crate::harness::{CODE, DATA, block_on, load, map, platform, step};
+use crate::harness::{CODE, DATA, block_on, load, map, next, platform, step};
 
 /// Calls with the number and arguments that the sentry puts into the registers, again and again.
 fn load_caller(platform: &Arc<dyn Platform>) -> Option<Box<dyn Context>> {
@@ -175,4 +175,145 @@ fn output_that_vanishes_meanwhile_is_efault() {
     context.set_return(7);
     assert_eq!(step(&mut *context), Event::Syscall);
     assert_eq!(context.regs().rax, abi::Errno::EFAULT.to_return());
+}
+
+/// All registers that a call has beside its number, as they are before and after.
+fn registers(context: &mut dyn Context) -> [u64; 12] {
+    let regs = context.regs();
+    [
+        regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9, regs.rbx, regs.rbp, regs.r12,
+        regs.r13, regs.r14, regs.r15,
+    ]
+}
+
+/// Makes the guest call `number` with values in all registers that the call does not have.
+fn call_with_all(context: &mut dyn Context, number: u64, args: [u64; 3]) -> [u64; 12] {
+    let regs = context.regs_mut();
+    (regs.r10, regs.r8, regs.r9) = (0xa0a0_a0a0_1010, 0x0808_0808_8888, 0x9999_0909_0909);
+    (regs.rbx, regs.rbp, regs.r12) = (0xb, 0xbb, 0xc12);
+    (regs.r13, regs.r14, regs.r15) = (0xc13, 0xc14, 0xc15);
+    call(context, number, args);
+    registers(context)
+}
+
+const OTHERS: [u64; 9] =
+    [0xa0a0_a0a0_1010, 0x0808_0808_8888, 0x9999_0909_0909, 0xb, 0xbb, 0xc12, 0xc13, 0xc14, 0xc15];
+
+#[test]
+fn small_inputs_leave_registers_alone() {
+    let platform = platform();
+    let Some(mut context) = load_caller(&platform) else { return };
+    // write and pwrite64, below, at and above what fits beside their arguments.
+    for (number, len) in
+        [(1, 1), (1, 8), (1, 23), (1, 24), (1, 25), (18, 4), (18, 16), (18, 17), (1, 24)]
+    {
+        let pattern: Vec<u8> = (0..len).map(|i| (i % 251 + 1) as u8).collect();
+        context.space().write(UserAddr(BUFFER + 1), &pattern);
+        let before = call_with_all(&mut *context, number, [1, BUFFER + 1, len]);
+        assert_eq!(before[..3], [1, BUFFER + 1, len]);
+        assert_eq!(before[3..], OTHERS, "{number} {len}");
+        context.space().write(UserAddr(BUFFER + 1), b"!");
+        let seen = within(&*context, || bytes_at(&*context, BUFFER + 1, len as usize));
+        assert_eq!(seen, Some(pattern), "{number} {len}");
+        // Answered with the result alone, and with all registers.
+        for _ in 0..2 {
+            context.set_return(number);
+            assert_eq!(step(&mut *context), Event::Syscall);
+            assert_eq!(registers(&mut *context), before, "{number} {len}");
+            context.regs_mut();
+        }
+    }
+    // Of epoll_ctl the fourth argument, which is not there: nothing of it may be left behind.
+    let regs = context.regs_mut();
+    (regs.rdi, regs.rsi, regs.rdx) = (3, 1, 4);
+    (regs.rax, regs.r10, regs.r8, regs.r9) = (233, CODE + 0x1_0000 - 4, 0x88, 0x99);
+    assert_eq!(step(&mut *context), Event::Syscall);
+    assert!(context.call_memory().is_none());
+    assert_eq!(registers(&mut *context)[..6], [3, 1, 4, CODE + 0x1_0000 - 4, 0x88, 0x99]);
+}
+
+#[test]
+fn small_outputs_leave_registers_alone() {
+    let platform = platform();
+    let Some(mut context) = load_caller(&platform) else { return };
+    // Parts of one output: alone or together below, at and above what goes with the reply.
+    for parts in [&[1][..], &[8, 8], &[48], &[47, 1], &[49], &[48, 1], &[40, 10, 3], &[4, 100]] {
+        let len: u64 = parts.iter().sum();
+        context.space().write(UserAddr(BUFFER), &[0; 256]);
+        let before = call_with_all(&mut *context, 0, [0, BUFFER, 200]);
+        let pattern: Vec<u8> = (0..len).map(|i| (i + 1) as u8).collect();
+        within(&*context, || {
+            let mut at = 0;
+            for part in parts.iter().map(|part| *part as usize) {
+                let bytes = &pattern[at..at + part];
+                assert_eq!(context.space().write(UserAddr(BUFFER + at as u64), bytes), part);
+                at += part;
+            }
+        });
+        context.set_return(len);
+        assert_eq!(step(&mut *context), Event::Syscall);
+        assert_eq!((registers(&mut *context), context.regs().rax), (before, len), "{parts:?}");
+        assert_eq!(bytes_at(&*context, BUFFER, len as usize), pattern, "{parts:?}");
+        assert_eq!(bytes_at(&*context, BUFFER + len, 1), [0]);
+    }
+    // Not from its front, and the front twice.
+    call_with_all(&mut *context, 0, [0, BUFFER, 200]);
+    within(&*context, || {
+        context.space().write(UserAddr(BUFFER + 3), b"defg");
+        context.space().write(UserAddr(BUFFER), b"xyz");
+        context.space().write(UserAddr(BUFFER), b"abc");
+    });
+    context.set_return(7);
+    assert_eq!(step(&mut *context), Event::Syscall);
+    assert_eq!(bytes_at(&*context, BUFFER, 7), b"abcdefg");
+}
+
+#[test]
+fn kicks_find_the_registers_of_calls_with_small_outputs() {
+    let platform = platform();
+    let Some(mut context) = load_caller(&platform) else { return };
+    let kicker = context.kicker();
+    let mut interrupted = 0;
+    for round in 0..2000_u64 {
+        let before = call_with_all(&mut *context, 0, [0, BUFFER, 64]);
+        within(&*context, || context.space().write(UserAddr(BUFFER), &round.to_le_bytes()));
+        // The number of the next call, which is a call again.
+        context.set_return(0);
+        context.resume();
+        kicker.kick();
+        let mut event = next(&mut *context).expect("an event");
+        while event == Event::Interrupted {
+            interrupted += 1;
+            assert_eq!(registers(&mut *context), before);
+            event = step(&mut *context);
+        }
+        assert_eq!(event, Event::Syscall);
+        assert_eq!(registers(&mut *context), before);
+        assert_eq!(bytes_at(&*context, BUFFER, 8), round.to_le_bytes());
+        // A kick that came too late has an event of its own.
+        context.set_return(0);
+        while step(&mut *context) == Event::Interrupted {}
+    }
+    assert!(interrupted > 0);
+}
+
+#[test]
+fn a_lock_comes_along_with_the_commands_that_have_one() {
+    let platform = platform();
+    let Some(mut context) = load_caller(&platform) else { return };
+    context.space().write(UserAddr(BUFFER), &[7; 32]);
+    for (command, comes) in [(6, true), (7, true), (37, true), (5, true), (2, false), (1030, false)]
+    {
+        call(&mut *context, 72, [3, command, BUFFER]);
+        assert_eq!(context.call_memory().is_some(), comes, "{command}");
+    }
+    // F_GETLK gives it back.
+    call(&mut *context, 72, [3, 5, BUFFER]);
+    within(&*context, || {
+        assert_eq!(bytes_at(&*context, BUFFER, 32), [7; 32]);
+        context.space().write(UserAddr(BUFFER), &[9; 32]);
+    });
+    context.set_return(0);
+    assert_eq!(step(&mut *context), Event::Syscall);
+    assert_eq!(bytes_at(&*context, BUFFER, 32), [9; 32]);
 }

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_task::Runnable;
 use parking_lot::Mutex;
-use platform::Platform;
+use platform::{Platform, linger};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::config::Outcome;
@@ -52,6 +52,13 @@ pub struct Executor {
     shared: Arc<Shared>,
     reactor: Arc<Reactor>,
     timers: Arc<Timers>,
+}
+
+/// Which kind of thread runs tasks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Runner {
+    Worker,
+    Reactor,
 }
 
 /// What the schedule function of every task needs.
@@ -127,7 +134,7 @@ impl Executor {
     pub fn run(&self, platform: &Arc<dyn Platform>) -> Outcome {
         RUNS_TASKS.set(true);
         loop {
-            self.shared.drain();
+            self.shared.drain(Runner::Reactor);
             if let Some(outcome) = self.shared.outcome() {
                 return outcome;
             }
@@ -148,7 +155,7 @@ impl Executor {
 fn worker(shared: &Shared, platform: &dyn Platform) {
     RUNS_TASKS.set(true);
     loop {
-        shared.drain();
+        shared.drain(Runner::Worker);
         // Nothing more for guests: the host ends them with us, and whoever tells the outcome needs the CPU.
         if shared.ended.load(Ordering::Relaxed) {
             break;
@@ -172,6 +179,8 @@ impl Shared {
             queue.push_back(runnable);
             queue.len()
         };
+        // If this thread is in the midst of a task, it is to come back from it.
+        linger::set_has_time(false);
         if !RUNS_TASKS.get() || queued > 1 {
             self.ring();
         }
@@ -185,13 +194,16 @@ impl Shared {
         }
     }
 
-    fn drain(&self) {
+    fn drain(&self, runner: Runner) {
         loop {
-            let next = self.queue.lock().pop_front();
-            match next {
-                Some(runnable) => drop(runnable.run()),
-                None => return,
-            }
+            let (next, is_last) = {
+                let mut queue = self.queue.lock();
+                (queue.pop_front(), queue.is_empty())
+            };
+            let Some(runnable) = next else { return };
+            // Who looks at the platform's channels may as well do so in the midst of the last task.
+            linger::set_has_time(is_last && runner == Runner::Worker);
+            runnable.run();
         }
     }
 

@@ -31,6 +31,11 @@ impl Notified {
 
     /// See [`Notified::wait`].
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // Before a waker is left behind: a task that goes on is not to be woken by what it does itself, such as to tell others who
+        // wait at the same queue.
+        if self.told.swap(false, Ordering::AcqRel) {
+            return Poll::Ready(());
+        }
         {
             let mut waker = self.waker.lock();
             match &mut *waker {
@@ -66,5 +71,39 @@ pub async fn wait_until<T>(
             return value;
         }
         notified.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicU32);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_was_told_and_goes_on_is_not_woken_by_what_it_tells_itself() {
+        let (count, notified) = (Arc::new(Count::default()), Notified::new());
+        let waker = Waker::from(Arc::clone(&count));
+        let mut cx = Context::from_waker(&waker);
+        let woken = || count.0.load(Ordering::Relaxed);
+        assert_eq!(notified.poll(&mut cx), Poll::Pending);
+        notified.notify(PollEvents::IN);
+        assert_eq!((woken(), notified.poll(&mut cx)), (1, Poll::Ready(())));
+        // It has it for the next time all the same.
+        notified.notify(PollEvents::IN);
+        assert_eq!((woken(), notified.poll(&mut cx)), (1, Poll::Ready(())));
+        assert_eq!(notified.poll(&mut cx), Poll::Pending);
+        notified.notify(PollEvents::IN);
+        assert_eq!(woken(), 2);
     }
 }

@@ -6,7 +6,7 @@ use abi::Result;
 use abi::ids::Fd;
 use abi::open::OpenFlags;
 use abi::rlimit::Resource;
-use vfs::{FdTable, File, Path};
+use vfs::{File, Path};
 
 use crate::cx::Cx;
 use crate::error::SysResult;
@@ -14,12 +14,6 @@ use crate::mm::UserCStr;
 use crate::syscalls::args::DirFd;
 
 impl Cx<'_> {
-    /// The caller's descriptor table.
-    #[must_use]
-    pub fn files(&self) -> Arc<FdTable> {
-        self.thread.files()
-    }
-
     /// The open file of a descriptor.
     ///
     /// # Errors

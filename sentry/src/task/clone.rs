@@ -98,7 +98,7 @@ async fn make(cx: &mut Cx<'_>, flags: CloneFlags, args: &CloneArgs, tid: Tid) ->
         cx.thread.forget_paths();
     }
     let (mm, context) = if flags.contains(CloneFlags::VM) {
-        let mm = cx.mm();
+        let mm = Arc::clone(&cx.mm());
         mm.add_user();
         // The new one may move it.
         cx.thread.run.tell_brk(0);

@@ -13,6 +13,7 @@
 //! | `job_control` | what terminals ask about sessions and process groups |
 //! | `run_state` | how a thread is interrupted |
 //! | `block` | the one place where a call waits |
+//! | `own_parts` | what a thread's own calls look at without a lock |
 //! | `rlimits` | resource limits |
 
 mod block;
@@ -22,6 +23,7 @@ pub mod exec;
 pub mod exit;
 mod first;
 pub mod job_control;
+mod own_parts;
 mod pid_table;
 pub mod rlimits;
 pub mod run_state;
@@ -34,6 +36,7 @@ pub mod wait;
 
 pub use block::Blocked;
 pub use first::{FirstProcess, make_first, start_first};
+pub use own_parts::{OwnParts, Part};
 pub use pid_table::{Links, PID_MAX, PidTable, Tables};
 pub use rlimits::Rlimits;
 pub use thread::{Attrs, Parts, RestartBlock, Thread};

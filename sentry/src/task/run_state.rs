@@ -190,9 +190,12 @@ impl RunState {
 
     /// Guest code stands still.
     pub fn leave_guest(&self) {
-        self.exits.fetch_add(1, Ordering::SeqCst);
+        // Nobody else writes it: without a locked operation.
+        let exits = self.exits.load(Ordering::Relaxed);
+        self.exits.store(exits.wrapping_add(1), Ordering::Release);
         self.in_guest.store(false, Ordering::SeqCst);
-        if self.exit_wanted.swap(false, Ordering::SeqCst) {
+        if self.exit_wanted.load(Ordering::SeqCst) && self.exit_wanted.swap(false, Ordering::SeqCst)
+        {
             self.left.notify(PollEvents::IN);
         }
     }

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use abi::Errno;
 use abi::ids::Tid;
-use abi::rlimit::Resource;
 use base::WaitQueue;
 use base::clock::Nanos;
 use base::cred::Credentials;
-use base::lock::Mutex;
+use base::lock::{Mutex, MutexGuard};
 use platform::{Answers, Context};
 use vfs::file_table::FdTable;
 use vfs::{Caller, FsContext, VfsCx};
@@ -28,6 +27,8 @@ pub struct Thread {
     tid: AtomicI32,
     pub group: Arc<ThreadGroup>,
     parts: Mutex<Held, lock_order::ThreadParts>,
+    /// Changes whenever these do, under their lock; see `own_parts`.
+    parts_version: AtomicU64,
     pub signals: Mutex<ThreadSignals, lock_order::ThreadSignals>,
     /// How others interrupt it.
     pub run: RunState,
@@ -147,6 +148,7 @@ impl Thread {
             tid: AtomicI32::new(tid.0),
             group,
             parts: Mutex::new(held),
+            parts_version: AtomicU64::new(0),
             signals: Mutex::new(signals),
             run: RunState::default(),
             attrs: Mutex::new(attrs),
@@ -183,7 +185,7 @@ impl Thread {
 
     pub fn set_cred(&self, cred: Credentials) {
         let cred = Arc::new(cred);
-        let old = std::mem::replace(&mut self.parts.lock().cred, cred);
+        let old = std::mem::replace(&mut self.change_parts().cred, cred);
         drop(old);
         self.forget_paths();
         self.publish_identity();
@@ -260,7 +262,7 @@ impl Thread {
 
     /// Takes a new address space (execve); returns the old one.
     pub fn set_mm(&self, mm: Arc<Mm>) -> Option<Arc<Mm>> {
-        let mut parts = self.parts.lock();
+        let mut parts = self.change_parts();
         parts.shares.as_mut().map(|shares| std::mem::replace(&mut shares.mm, mm))
     }
 
@@ -275,7 +277,7 @@ impl Thread {
 
     /// Takes an own copy of root, cwd and umask (CLONE_FS of unshare(2), execve).
     pub fn set_fs(&self, fs: Arc<FsContext>) {
-        let mut parts = self.parts.lock();
+        let mut parts = self.change_parts();
         let old = parts.shares.as_mut().map(|shares| std::mem::replace(&mut shares.fs, fs));
         drop(parts);
         drop(old);
@@ -293,6 +295,17 @@ impl Thread {
         }
     }
 
+    fn change_parts(&self) -> MutexGuard<'_, Held> {
+        let parts = self.parts.lock();
+        self.parts_version.fetch_add(1, Ordering::Release);
+        parts
+    }
+
+    /// Another one after each change of the parts.
+    pub(super) fn parts_version(&self) -> u64 {
+        self.parts_version.load(Ordering::Acquire)
+    }
+
     /// The descriptor table of a thread that has not ended.
     pub fn files(&self) -> Arc<FdTable> {
         self.files_if_alive().expect("only a thread that has not ended asks for its own files")
@@ -306,7 +319,7 @@ impl Thread {
     /// Takes another descriptor table (unshare, execve); the old one is closed when nobody else has it.
     pub fn set_files(&self, files: Arc<FdTable>) {
         self.run.set_lends(false);
-        let mut parts = self.parts.lock();
+        let mut parts = self.change_parts();
         let old = parts.shares.as_mut().map(|shares| std::mem::replace(&mut shares.files, files));
         drop(parts);
         drop(old);
@@ -314,7 +327,7 @@ impl Thread {
 
     /// Lets go of memory, files and directories at the end of the thread.
     pub(super) fn take_shares(&self) -> Option<Shares> {
-        self.parts.lock().shares.take()
+        self.change_parts().shares.take()
     }
 
     /// Tells a parent that waits in vfork(2), and whoever waits for the thread's end.
@@ -330,12 +343,26 @@ impl Thread {
 
     /// Runs `f` with this thread as the filesystems see it.
     pub fn with_vfs<R>(&self, f: impl FnOnce(&VfsCx<'_>) -> R) -> R {
-        let (cred, fs) = (self.cred(), self.fs());
+        let (cred, fs) = {
+            let parts = self.parts.lock();
+            let shares = parts.shares.as_ref().expect("only a thread that has not ended asks");
+            (Arc::clone(&parts.cred), Arc::clone(&shares.fs))
+        };
+        self.with_parts(&cred, &fs, f)
+    }
+
+    /// The same, with these parts of it.
+    pub fn with_parts<R>(
+        &self,
+        cred: &Credentials,
+        fs: &FsContext,
+        f: impl FnOnce(&VfsCx<'_>) -> R,
+    ) -> R {
         let group = &self.group;
         let caller =
             Caller { tid: self.tid(), tgid: group.tgid, pgid: group.pgid(), sid: group.sid() };
-        let file_size_limit = group.limit(Resource::Fsize);
-        f(&VfsCx { cred: &cred, fs: &fs, caller, file_size_limit, will_open: false })
+        let file_size_limit = group.file_size_limit();
+        f(&VfsCx { cred, fs, caller, file_size_limit, will_open: false })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the threads of a process share.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use abi::ids::Tid;
@@ -38,6 +38,8 @@ pub struct ThreadGroup {
     pub signals: Mutex<GroupSignals, lock_order::Signals>,
     /// Shared by CLONE_SIGHAND.
     pub actions: Arc<Mutex<Actions, lock_order::SignalActions>>,
+    /// The soft one of `limits`.
+    file_size_limit: AtomicU64,
     limits: Mutex<Rlimits, lock_order::Leaf>,
     pub image: Mutex<Image, lock_order::Leaf>,
     pub usage: Mutex<Accounts, lock_order::Leaf>,
@@ -138,6 +140,7 @@ impl ThreadGroup {
             start_ns: crate::executor::timer::monotonic(),
             signals: Mutex::default(),
             actions: new.actions,
+            file_size_limit: AtomicU64::new(new.limits.get(Resource::Fsize).cur),
             limits: Mutex::new(new.limits),
             image: Mutex::new(new.image),
             usage: Mutex::default(),
@@ -241,6 +244,11 @@ impl ThreadGroup {
         self.rlimit(resource).cur
     }
 
+    /// RLIMIT_FSIZE, which every write asks for.
+    pub fn file_size_limit(&self) -> u64 {
+        self.file_size_limit.load(Ordering::Relaxed)
+    }
+
     pub fn rlimit(&self, resource: Resource) -> Rlimit {
         self.limits.lock().get(resource)
     }
@@ -250,6 +258,9 @@ impl ThreadGroup {
         // Keeps the order of what threads are told.
         let signals = self.signals.lock();
         self.limits.lock().set(resource, limit);
+        if resource == Resource::Fsize {
+            self.file_size_limit.store(limit.cur, Ordering::Relaxed);
+        }
         if resource == Resource::Stack {
             for thread in &signals.threads {
                 thread.run.tell_stack_limit(limit);

@@ -1,7 +1,7 @@
 //! What the guest says: events and answers, out of its slot.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, Waker};
 
 use abi::Errno;
 use abi::arch::Registers;
@@ -19,15 +19,16 @@ impl SeccompContext {
         cx: &mut TaskContext<'_>,
     ) -> Poll<Result<Post, PlatformError>> {
         if std::mem::take(&mut self.is_sent)
-            && self.thread.has_waker(cx.waker())
+            && self.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker()))
             && !self.process.is_dead()
+            && !self.shared.linger(&self.thread)
         {
             // Whoever finds a post, or the process dead, wakes us from now on. Not looked at: the guest is about to write to
             // that line.
             return Poll::Pending;
         }
         if !self.thread.is_posted() {
-            self.thread.set_waker(cx.waker());
+            self.set_waker(cx.waker());
             // Again: it may have been posted, or died, before the waker was there.
             if !self.thread.is_posted() {
                 if self.process.is_dead() {
@@ -37,16 +38,25 @@ impl SeccompContext {
                 return Poll::Pending;
             }
         }
-        self.shared.unawait(&self.thread);
+        self.shared.note_taken(&self.thread);
         if self.process.is_dead() {
+            self.shared.unawait(&self.thread);
             return Poll::Ready(Err(self.process.death()));
         }
         Poll::Ready(self.take_post())
     }
 
+    /// From now on the thread wakes this one.
+    fn set_waker(&mut self, waker: &Waker) {
+        self.thread.set_waker(waker);
+        match &mut self.waker {
+            Some(known) => known.clone_from(waker),
+            None => self.waker = Some(waker.clone()),
+        }
+    }
+
     /// Copies out once and checks.
     fn take_post(&mut self) -> Result<Post, PlatformError> {
-        self.thread.take();
         if self.closing != 0 {
             self.process.loans().closed(std::mem::take(&mut self.closing));
         }

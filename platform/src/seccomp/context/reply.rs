@@ -13,6 +13,7 @@ use super::super::frame;
 use super::super::loans::Lending;
 use super::super::ops::{RawOp, split_batch};
 use super::super::thread::{Donation, Reply};
+use super::super::windows::Inline;
 use super::{Dirty, NewVectors, SeccompContext};
 use crate::{Context, HostOp, PlatformError};
 
@@ -26,6 +27,8 @@ pub struct Answer {
     word: u32,
     /// The call's result, when no other register is new.
     returned: Option<u64>,
+    /// What is behind it in the slot, with [`shim_abi::task::INLINE`].
+    inline: Inline,
 }
 
 impl SeccompContext {
@@ -94,7 +97,7 @@ impl SeccompContext {
     pub(in super::super) fn give_registers(&mut self) -> Answer {
         let mut answer = Answer::default();
         if std::mem::take(&mut self.has_windows) {
-            answer.word = self.thread.windows.close(self.thread.slot());
+            (answer.word, answer.inline) = self.thread.windows.close(self.thread.slot());
         }
         let (dirty, frame) = (std::mem::replace(&mut self.dirty, Dirty::No), self.frame);
         if dirty == Dirty::No {
@@ -169,8 +172,9 @@ impl SeccompContext {
         self.shared.keep_away(&self.thread);
         self.shared.await_thread(&self.thread);
         self.is_sent = true;
-        let Answer { word, returned } = answer;
-        let reply = Reply { state: order, word: word | count as u32, returned, files, loans };
+        let Answer { word, returned, inline } = answer;
+        let reply =
+            Reply { state: order, word: word | count as u32, returned, inline, files, loans };
         self.thread.reply(&self.shared.listener, reply);
     }
 
