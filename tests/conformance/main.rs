@@ -12,6 +12,7 @@ mod frame;
 mod hostile;
 mod identity;
 mod known_descriptors;
+mod known_effects;
 mod known_paths;
 mod layout;
 mod lent_file;
@@ -45,6 +46,7 @@ use support::Test;
 const FAMILIES: &[(&str, &[Test])] = &[
     ("read_write", read_write::TESTS),
     ("known_descriptors", known_descriptors::TESTS),
+    ("known_effects", known_effects::TESTS),
     ("known_paths", known_paths::TESTS),
     ("lent_reads", lent_reads::TESTS),
     ("lent_sharing", lent_sharing::TESTS),

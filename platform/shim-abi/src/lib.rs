@@ -1,8 +1,9 @@
-//! Layout and state words of the channel between sentry and shim, and what goes with which call; the shim includes the two
+//! Layout and state words of the channel between sentry and shim, and what goes with which call; the shim includes the
 //! files as modules.
 
 #![no_std]
 
+mod files;
 mod layout;
 pub mod pointers;
 

@@ -6,6 +6,9 @@
 #![no_std]
 #![no_main]
 
+#[path = "../../shim-abi/src/files.rs"]
+#[allow(dead_code, reason = "the sentry's side uses the rest")]
+mod files;
 #[path = "../../shim-abi/src/layout.rs"]
 #[allow(dead_code, reason = "the sentry's side uses the rest")]
 mod layout;
