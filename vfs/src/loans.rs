@@ -147,15 +147,12 @@ impl Habit {
 /// What a descriptor's slot has while its file is lent; its end is the loan's. Or who has told something of a settled inode.
 pub struct Loan {
     id: u64,
+    inode: usize,
     lent: Arc<dyn Lent>,
 }
 
-struct Entry {
-    inode: usize,
-    lent: Weak<dyn Lent>,
-}
-
-type Table = HashMap<u64, Entry>;
+/// By inode, for every change of one asks here.
+type Table = HashMap<usize, Vec<(u64, Weak<dyn Lent>)>>;
 
 static ALL: LazyLock<Mutex<Table, lock_order::Loans>> = LazyLock::new(Mutex::default);
 /// How many there are, for a look without the lock.
@@ -169,8 +166,8 @@ impl Loan {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let inode = Arc::as_ptr(inode).cast::<()>() as usize;
         COUNT.fetch_add(1, Ordering::SeqCst);
-        ALL.lock().insert(id, Entry { inode, lent: Arc::downgrade(&lent) });
-        Self { id, lent }
+        ALL.lock().entry(inode).or_default().push((id, Arc::downgrade(&lent)));
+        Self { id, inode, lent }
     }
 
     /// Whether it has ended.
@@ -183,32 +180,36 @@ impl Loan {
 impl Drop for Loan {
     fn drop(&mut self) {
         self.lent.end();
-        ALL.lock().remove(&self.id);
+        let mut all = ALL.lock();
+        if let Some(same) = all.get_mut(&self.inode) {
+            same.retain(|(id, _)| *id != self.id);
+            if same.is_empty() {
+                all.remove(&self.inode);
+            }
+        }
+        drop(all);
         COUNT.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 /// Ends all loans.
 pub(crate) fn end_all() {
-    end_where(|_| true);
+    if COUNT.load(Ordering::SeqCst) != 0 {
+        ALL.lock().values().for_each(|same| end_each(same));
+    }
 }
 
 /// Ends the loans of an inode.
 pub(crate) fn end_of<T: Inode>(inode: &T) {
-    let wanted = std::ptr::from_ref(inode).addr();
-    end_where(|inode| inode == wanted);
+    if COUNT.load(Ordering::SeqCst) != 0
+        && let Some(same) = ALL.lock().get(&std::ptr::from_ref(inode).addr())
+    {
+        end_each(same);
+    }
 }
 
-fn end_where(is_wanted: impl Fn(usize) -> bool) {
-    if COUNT.load(Ordering::SeqCst) == 0 {
-        return;
-    }
-    let table = ALL.lock();
-    for entry in table.values().filter(|entry| is_wanted(entry.inode)) {
-        if let Some(lent) = entry.lent.upgrade() {
-            lent.end();
-        }
-    }
+fn end_each(loans: &[(u64, Weak<dyn Lent>)]) {
+    loans.iter().filter_map(|(_, lent)| lent.upgrade()).for_each(|lent| lent.end());
 }
 
 #[cfg(test)]
