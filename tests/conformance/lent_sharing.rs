@@ -146,9 +146,10 @@ fn numbers_are_not_mixed_up() {
     let start = start();
     let number = file(start);
     let is_over = Arc::new(AtomicBool::new(false));
+    let begun = Arc::new(AtomicUsize::new(0));
     let readers: Vec<_> = (0..2)
         .map(|_| {
-            let is_over = Arc::clone(&is_over);
+            let (is_over, begun) = (Arc::clone(&is_over), Arc::clone(&begun));
             thread::spawn(move || {
                 let (mut good, mut bad) = (0, 0);
                 while !is_over.load(SeqCst) {
@@ -159,6 +160,9 @@ fn numbers_are_not_mixed_up() {
                         bad += 1;
                     } else {
                         assert_eq!(as_words(&bytes), run_of(100, 16));
+                        if good == 0 {
+                            begun.fetch_add(1, SeqCst);
+                        }
                         good += 1;
                     }
                 }
@@ -166,6 +170,10 @@ fn numbers_are_not_mixed_up() {
             })
         })
         .collect();
+    // On a busy host a thread may come late.
+    while begun.load(SeqCst) < 2 {
+        thread::yield_now();
+    }
     for _ in 0..400 {
         let other = open("/bin/bash", libc::O_RDONLY);
         assert_ne!(other, number);
