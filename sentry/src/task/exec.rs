@@ -142,6 +142,8 @@ fn take_identity(cx: &Cx<'_>, prepared: &Prepared) {
 /// Gives the process a descriptor table of its own, without what is marked close-on-exec.
 fn close_files(cx: &mut Cx<'_>) {
     cx.context.know_descriptors(false);
+    // What was told would keep the channel of a host process that is left.
+    cx.thread.forget_paths();
     let shared = cx.thread.files();
     // One reference is the thread's, one is ours.
     let files: Arc<FdTable> =
