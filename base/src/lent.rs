@@ -12,6 +12,11 @@ pub trait Lent: Send + Sync {
     /// Ends the loan for good. What guest code reads from now on it reads by a call.
     fn end(&self);
 
+    /// Guest code has given it up, and stood at `at` as it counts: what [`Lent::take`] says from now on.
+    fn left(&self, at: u64) {
+        let _ = at;
+    }
+
     /// Whether it has ended.
     fn is_over(&self) -> bool;
 }

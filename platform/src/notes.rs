@@ -1,5 +1,7 @@
 //! What guest code may do without a call, as far as the sentry hears of it later.
 
+use std::os::fd::BorrowedFd;
+
 /// Something that the platform did for the guest before an event: the sentry is to do the same. What a hostile guest says may be
 /// wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub enum Note {
     Duplicated { fd: u32, new: u32, cloexec: bool },
     /// fcntl(2) with F_SETFD.
     SetCloexec { fd: u32, cloexec: bool },
+    /// openat(2) of what lay ready at `place`, which gave `fd`.
+    Opened { fd: u32, place: usize, flags: u32 },
 }
 
 /// So many of the lowest descriptors guest code may know.
@@ -34,7 +38,45 @@ pub struct Descriptor {
     pub is_own: bool,
     /// What is read and written there, when nobody else could know.
     pub device: Option<Device>,
+    /// The directory that it is, if files of it lie [ready](Ready), else 0.
+    pub dir: u32,
 }
+
+/// A regular file or directory that guest code may open for reading without a call, as `name` in a directory.
+#[derive(Debug)]
+pub struct Ready<'a> {
+    /// Which of [`READY_FILES`]; nothing that was there before is in use.
+    pub place: usize,
+    /// The number of the directory, see [`Descriptor::dir`].
+    pub dir: u32,
+    /// Shorter than [`MOST_READY_NAME`].
+    pub name: &'a [u8],
+    /// As of when it was looked for, see `Platform::forget_names`.
+    pub names: u64,
+    /// A `struct stat`.
+    pub attr: &'a [u8; STAT_BYTES],
+    /// What F_GETFL says, without the flags of the open itself.
+    pub flags: u32,
+    /// Its own number, if it is a directory, else 0.
+    pub own: u32,
+    pub contents: Contents<'a>,
+}
+
+/// What is in it.
+#[derive(Debug)]
+pub enum Contents<'a> {
+    /// A host's file, of which the first bytes go along, so many at most.
+    File(BorrowedFd<'a>, usize),
+    /// All that getdents64(2) says, at most [`MOST_READY_BYTES`], and after how many bytes the position is what.
+    Listing { records: &'a [u8], ends: Box<[(u64, u64)]> },
+}
+
+/// So many files may lie ready for a process.
+pub const READY_FILES: usize = shim_abi::Ready::COUNT;
+pub const MOST_READY_NAME: usize = 8 * shim_abi::Ready::WORDS;
+pub const MOST_READY_BYTES: usize = shim_abi::Ready::BYTES as usize;
+/// Numbers of directories are from 1 to this.
+pub const MOST_DIR: u32 = shim_abi::Descriptors::MOST_DIR as u32;
 
 /// A device that keeps nothing: guest code reads and writes it without a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

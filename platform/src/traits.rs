@@ -11,7 +11,7 @@ use abi::signal::{SigAction, SigStack, Signal};
 use abi::{Errno, UserAddr};
 use base::Lent;
 
-use crate::{Descriptor, HostOp, Loan, Note, STAT_BYTES};
+use crate::{Descriptor, HostOp, Loan, Note, Ready, STAT_BYTES};
 
 /// A future of a rare operation.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -198,6 +198,18 @@ pub trait AddressSpace: Send + Sync {
         None
     }
 
+    /// Lays a file ready for guest code to open on its own, which [`Note::Opened`] tells then: of neither attributes nor contents can
+    /// change before the loan ends, and everybody may read it. Guest code may run meanwhile. `None`: the platform cannot.
+    fn lay_ready(&self, ready: Ready<'_>) -> Option<Arc<dyn ReadyLoan>> {
+        let _ = ready;
+        None
+    }
+
+    /// How many files lie ready that were not opened, and with how few left the context is to come back as if it had been interrupted.
+    fn tell_ready(&self, left: usize, low: usize) {
+        let _ = (left, low);
+    }
+
     /// Several ranges in one host call, in order; returns the total of bytes.
     fn read_vectored(&self, ranges: &[(UserAddr, usize)], into: &mut [u8]) -> usize;
     fn write_vectored(&self, ranges: &[(UserAddr, usize)], bytes: &[u8]) -> usize;
@@ -232,6 +244,18 @@ pub trait Futexes: Send + Sync {
 
     /// From now on all waits are made by calls, and those that are not end: to be called again until this is true.
     fn end_outside(&self) -> bool;
+}
+
+/// A file that lies ready, later a loan of it.
+pub trait ReadyLoan: Lent {
+    /// Guest code has opened it, or says so, as the descriptor `number`. It may be closed again.
+    fn opened(&self, number: u32);
+
+    /// It has ended, and its place is free: guest code has not opened it before.
+    fn is_gone(&self) -> bool;
+
+    /// Whether guest code says that it has opened it.
+    fn was_opened(&self) -> bool;
 }
 
 /// Host accounting of an address space.
@@ -303,6 +327,9 @@ pub trait Context: Send {
 
     /// Lets the guest run with the current registers. Then poll for the event.
     fn resume(&mut self);
+
+    /// The caller has something to do after the next resume: guest code is to run on another CPU meanwhile, if there is one.
+    fn run_beside(&mut self) {}
 
     /// The next event after a resume. Registers are valid once this is ready.
     fn poll_event(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Event, PlatformError>>;

@@ -7,12 +7,14 @@
 use std::sync::Arc;
 
 use abi::ids::Fd;
+use abi::open::OpenFlags;
+use abi::stat::FileType;
 use platform::{Context, Descriptor, Device, KNOWN_DESCRIPTORS, Note};
 use vfs::fs::devfs::MemDevice;
 use vfs::{FdTable, Seen, record_lock};
 
 use crate::cx::Cx;
-use crate::loans;
+use crate::{loans, ready};
 use crate::task::Thread;
 
 /// To be called after a system call, before its thread goes on.
@@ -34,7 +36,7 @@ pub fn after_call(cx: &mut Cx<'_>) {
     let files = cx.files();
     let mut changed = files.take_changed();
     while changed != 0 {
-        tell(&files, &mut **cx.context, changed.trailing_zeros() as usize);
+        tell(cx.thread, &files, &mut **cx.context, changed.trailing_zeros() as usize);
         changed &= changed - 1;
     }
 }
@@ -52,13 +54,13 @@ fn begin(cx: &mut Cx<'_>) {
     }
     let _ = files.take_changed();
     for number in 0..KNOWN_DESCRIPTORS {
-        tell(&files, &mut **cx.context, number);
+        tell(cx.thread, &files, &mut **cx.context, number);
     }
 }
 
-fn tell(files: &FdTable, context: &mut dyn Context, number: usize) {
+fn tell(thread: &Thread, files: &FdTable, context: &mut dyn Context, number: usize) {
     let Ok(fd) = i32::try_from(number) else { return };
-    let state = files.look(Fd(fd)).map(|Seen { flags, cloexec, is_own, device }| Descriptor {
+    let state = files.look(Fd(fd)).map(|Seen { flags, cloexec, is_own, device, dir }| Descriptor {
         flags: flags.bits(),
         cloexec,
         is_own,
@@ -67,6 +69,7 @@ fn tell(files: &FdTable, context: &mut dyn Context, number: usize) {
             Some(MemDevice::Zero) => Some(Device::Zero),
             _ => None,
         },
+        dir: dir.map_or(0, |dir| thread.ready.number_of(dir)),
     });
     context.tell_descriptor(number, state);
 }
@@ -82,21 +85,22 @@ pub fn take_note(thread: &Thread, note: &Note) -> bool {
     let files = thread.files();
     match *note {
         Note::Closed { fd: closed, read } => {
-            if let Ok(file) = files.close(fd(closed)) {
-                if file.is_brought() {
+            if let Ok(file) = files.follow_close(fd(closed), read) {
+                if file.is_brought() && file.inode().file_type() == FileType::Regular {
                     loans::after_close(thread, read);
                 }
                 record_lock::release_process(&file, thread.tgid());
             }
         }
         Note::Duplicated { fd: old, new, cloexec } => {
-            if let Ok(file) = files.get_path_ok(fd(old)) {
-                // The limit was looked at when it was told.
-                let _ = files.install(file, cloexec, fd(new), KNOWN_DESCRIPTORS as u64);
-            }
+            // The limit was looked at when it was told.
+            let _ = files.follow_copy(fd(old), fd(new), cloexec);
         }
         Note::SetCloexec { fd: changed, cloexec } => {
             let _ = files.set_cloexec(fd(changed), cloexec);
+        }
+        Note::Opened { fd: new, place, flags } => {
+            ready::opened(thread, place, fd(new), OpenFlags::from_bits_retain(flags));
         }
         Note::Unmapped { .. } | Note::ProtectedForReading { .. } => return false,
     }

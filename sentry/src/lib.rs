@@ -38,6 +38,7 @@ mod loans;
 pub mod lock_order;
 pub mod mm;
 mod path_stats;
+mod ready;
 pub mod proc_view;
 pub mod rewrite;
 pub mod signal;

@@ -87,7 +87,8 @@ pub fn after_read(cx: &mut Cx<'_>, fd: Fd, file: &Arc<File>, count: usize, is_ra
     if file.is_brought() {
         // There is more of it than came along, or it was not wanted then.
         file.end_loan();
-        cx.thread.set_brings(cx.thread.brings().max(FIRST_BROUGHT));
+        let wanted = cx.thread.brings().saturating_mul(2);
+        cx.thread.set_brings(wanted.clamp(FIRST_BROUGHT, MOST_BROUGHT));
         return;
     }
     let files = cx.files();

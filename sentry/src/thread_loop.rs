@@ -12,11 +12,10 @@ use platform::{CallMemory, Context, Event, Fault, PlatformError};
 
 use crate::config::Outcome;
 use crate::cx::Cx;
-use crate::descriptors;
 use crate::error::{Restart, SysError};
 use crate::kernel::Kernel;
 use crate::mm::FaultVerdict;
-use crate::rewrite;
+use crate::{descriptors, ready, rewrite};
 use crate::signal::frame::Trap;
 use crate::signal::{ExitStatus, Flow, Interrupted, deliver, end_group, send};
 use crate::syscalls::arch_prctl;
@@ -44,7 +43,7 @@ async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Cont
                 break;
             }
         }
-        let event = run_guest(&thread, &mut *context).await;
+        let event = run_guest(&kernel, &thread, &mut *context).await;
         if thread.changes_layout() && !matches!(event, Ok(Event::DeferredFailed { .. })) {
             thread.mm().end_change(&thread);
         }
@@ -76,6 +75,7 @@ async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Cont
 struct Ended;
 
 async fn run_guest(
+    kernel: &Kernel,
     thread: &Arc<Thread>,
     context: &mut dyn Context,
 ) -> Result<Event, PlatformError> {
@@ -86,10 +86,17 @@ async fn run_guest(
         rewrite::wait_while_held(thread, context).await;
         thread.run.enter_guest();
     }
+    let has_more = thread.ready.is_wanted();
+    if has_more {
+        context.run_beside();
+    }
     context.resume();
     // See `run_state`: who interrupted before the resume took effect is not lost.
     if thread.run.must_leave() {
         thread.run.kick();
+    }
+    if has_more {
+        ready::after_answer(kernel, thread);
     }
     let event = poll_fn(|cx| context.poll_event(cx)).await;
     thread.run.leave_guest();

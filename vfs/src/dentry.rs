@@ -54,6 +54,12 @@ impl Path {
         &self.dentry.inode
     }
 
+    /// Tells it from all other places, as long as somebody holds it.
+    #[must_use]
+    pub fn key(&self) -> (usize, usize) {
+        (Arc::as_ptr(&self.mount).addr(), Arc::as_ptr(&self.dentry).addr())
+    }
+
     /// Last component; "/" for the root of a filesystem, the whole text of an anonymous path.
     #[must_use]
     pub fn name(&self) -> Name {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use abi::ids::Fd;
 use abi::open::OpenFlags;
+use abi::stat::FileType;
 use abi::{Errno, Result};
 use base::Lent;
 use base::lock::Mutex;
@@ -35,6 +36,8 @@ pub struct Seen {
     pub is_own: bool,
     /// It is one of memory's devices.
     pub device: Option<MemDevice>,
+    /// The directory that it is, as [`Path::key`](crate::Path::key) says.
+    pub dir: Option<(usize, usize)>,
 }
 
 struct Slot {
@@ -200,6 +203,71 @@ impl FdTable {
         true
     }
 
+    /// Takes up a file that guest code has opened on its own, at that number: false when that is in use, which a guest tells that did
+    /// something else. `loan` is of `lent`, and that has the position.
+    pub fn adopt(
+        &self,
+        file: &Arc<File>,
+        cloexec: bool,
+        fd: Fd,
+        (loan, lent): (Loan, Arc<dyn Lent>),
+    ) -> bool {
+        let Ok(at) = usize::try_from(fd.0) else { return false };
+        let mut position = file.position();
+        let mut slots = self.inner.lock();
+        if slots.get(fd).is_ok() {
+            return false;
+        }
+        let mut slot = Slot::new(Arc::clone(file), cloexec);
+        let taken = lent.take();
+        *position = taken.at;
+        if !taken.is_over {
+            slot.loan = Some(loan);
+            file.note_loan(true);
+            position.lend(lent);
+        }
+        slots.put(at, slot);
+        drop(slots);
+        self.note_change(at);
+        true
+    }
+
+    /// What guest code has done on its own: `new` is what `old` is. False as for [`FdTable::adopt`].
+    pub fn follow_copy(&self, old: Fd, new: Fd, cloexec: bool) -> bool {
+        let Ok(at) = usize::try_from(new.0) else { return false };
+        let mut slots = self.inner.lock();
+        let Ok(file) = slots.get(old).map(|slot| Arc::clone(&slot.file)) else { return false };
+        if slots.get(new).is_ok() {
+            return false;
+        }
+        slots.put(at, Slot::new(file, cloexec));
+        drop(slots);
+        self.note_change(at);
+        true
+    }
+
+    /// As [`FdTable::close`], of a descriptor that guest code has closed on its own, its file read up to `read` as it counts.
+    ///
+    /// # Errors
+    /// `EBADF`.
+    pub fn follow_close(&self, fd: Fd, read: u64) -> Result<Arc<File>> {
+        let at = usize::try_from(fd.0).map_err(|_| Errno::EBADF)?;
+        self.note_change(at);
+        let mut slots = self.inner.lock();
+        let slot = slots.take(at).ok_or(Errno::EBADF)?;
+        if let Some(loan) = &slot.loan {
+            loan.left(read);
+        }
+        Ok(slot.into_file())
+    }
+
+    /// What guest code was told of a descriptor is to be told anew.
+    pub fn look_again_at(&self, fd: Fd) {
+        if let Ok(at) = usize::try_from(fd.0) {
+            self.note_change(at);
+        }
+    }
+
     /// Whether guest code reads that file by itself.
     #[must_use]
     pub fn is_lent(&self, fd: Fd) -> bool {
@@ -238,7 +306,9 @@ impl FdTable {
         let may_go = !self.has_locks.load(Ordering::Relaxed) && slot.file.goes_unnoticed();
         let is_own = may_go && !notify::is_watched() && slots.are_all(&slot.file);
         let device = slot.file.ops().as_any().downcast_ref().copied();
-        Some(Seen { flags: slot.file.flags(), cloexec: slot.cloexec, is_own, device })
+        let is_dir = slot.file.inode().file_type() == FileType::Directory;
+        let dir = is_dir.then(|| slot.file.path().key());
+        Some(Seen { flags: slot.file.flags(), cloexec: slot.cloexec, is_own, device, dir })
     }
 
     /// Ends all loans: another program is to begin.

@@ -127,6 +127,13 @@ pub trait Inode: Send + Sync + Any {
 
     // Directories.
 
+    /// Regular files and directories in here that come after `name` (`None`: all) in the order of the listing, at most `most`, as
+    /// far as that is known without asking anybody.
+    fn following(&self, name: Option<&[u8]>, most: usize) -> Vec<(Arc<[u8]>, FileType)> {
+        let _ = (name, most);
+        Vec::new()
+    }
+
     fn cache_policy(&self) -> CachePolicy {
         CachePolicy::Forever
     }

@@ -170,6 +170,11 @@ impl Loan {
         Self { id, inode, lent }
     }
 
+    /// See [`Lent::left`].
+    pub(crate) fn left(&self, at: u64) {
+        self.lent.left(at);
+    }
+
     /// Whether it has ended.
     #[must_use]
     pub fn is_over(&self) -> bool {

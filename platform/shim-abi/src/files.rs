@@ -1,9 +1,11 @@
 //! What a process may know of its descriptors, files and paths without a call. The sentry writes it; what a shim changes is a claim.
 
-use core::sync::atomic::AtomicU64;
+use core::mem::{offset_of, size_of};
+use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::layout::{
-    BROUGHT_BYTES, BROUGHT_BYTES_OFFSET, BROUGHT_OFFSET, PATH_STATS_OFFSET, SLOT_SIZE,
+    BROUGHT_BYTES, BROUGHT_BYTES_OFFSET, BROUGHT_OFFSET, MORE_NOTES, MORE_NOTES_OFFSET, Note,
+    PATH_STATS_OFFSET, READY_BYTES_OFFSET, READY_INDEX_OFFSET, READY_SLOTS, READY_STRIDE, SLOT_SIZE,
 };
 
 /// Host descriptors that are lent to a process, so that its shim reads by itself: a word for each descriptor number of the
@@ -24,9 +26,12 @@ impl Loans {
     pub const PLACES: u32 = 32;
     /// Places from this one on have no descriptor: their files were [brought along](Brought).
     pub const FIRST_BROUGHT: u32 = 28;
-    const POSITION_BITS: u32 = 40;
+    /// Places from this one on are those of files that lay [ready](Ready).
+    pub const FIRST_READY: u32 = Self::PLACES;
+    const POSITION_BITS: u32 = 38;
     const PLACE_SHIFT: u32 = Self::POSITION_BITS;
-    const GENERATION_SHIFT: u32 = Self::PLACE_SHIFT + 5;
+    const PLACE_BITS: u32 = 6;
+    const GENERATION_SHIFT: u32 = Self::PLACE_SHIFT + Self::PLACE_BITS;
     /// Largest position that can be lent.
     pub const MOST_POSITION: u64 = (1 << Self::POSITION_BITS) - 1;
     /// Generations are from 1 to this.
@@ -44,12 +49,24 @@ impl Loans {
 
     /// The host descriptor.
     pub const fn descriptor(word: u64) -> u64 {
-        Self::FIRST_FD as u64 + (word >> Self::PLACE_SHIFT & (Self::PLACES as u64 - 1))
+        Self::FIRST_FD as u64 + Self::place(word)
     }
 
-    /// Which file was brought along, from 0 on; `None`: it has a descriptor.
+    const fn place(word: u64) -> u64 {
+        word >> Self::PLACE_SHIFT & ((1 << Self::PLACE_BITS) - 1)
+    }
+
+    /// Which file was brought along, from 0 on; `None`: it has a descriptor, or lay ready.
     pub const fn brought(word: u64) -> Option<u64> {
-        (Self::descriptor(word)).checked_sub((Self::FIRST_FD + Self::FIRST_BROUGHT) as u64)
+        match Self::place(word).checked_sub(Self::FIRST_BROUGHT as u64) {
+            Some(index) if index < Brought::COUNT => Some(index),
+            _ => None,
+        }
+    }
+
+    /// Which file it is of those that lay ready, from 0 on.
+    pub const fn ready(word: u64) -> Option<u64> {
+        Self::place(word).checked_sub(Self::FIRST_READY as u64)
     }
 
     /// Whether both are of one loan.
@@ -80,6 +97,14 @@ impl Descriptors {
     pub const NULL: u64 = 1 << 36;
     pub const ZERO: u64 = 1 << 37;
     pub const FLAGS: u64 = 0xffff_ffff;
+    /// In the bits from here on: which directory it is, when files of it lie [ready](Ready), else 0.
+    pub const DIR_SHIFT: u32 = 40;
+    pub const MOST_DIR: u64 = (1 << (64 - Self::DIR_SHIFT)) - 1;
+
+    /// The directory, as [`Ready::dir`] names it.
+    pub const fn dir(word: u64) -> u64 {
+        word >> Self::DIR_SHIFT
+    }
 }
 
 /// The head of a file whose front came along when it was opened, for the shim to read from. Written by the sentry while the word in
@@ -93,7 +118,11 @@ pub struct Brought {
     pub len: AtomicU64,
     /// Not zero: these are all.
     pub is_whole: AtomicU64,
-    _room: [u64; 12],
+    /// Not zero: it is a directory, and the bytes are its listing as getdents64(2) gives it.
+    pub is_dir: AtomicU64,
+    /// Not zero: nothing of this holds any more. Set by the sentry, of files that lay ready.
+    pub is_over: AtomicU64,
+    _room: [u64; 10],
 }
 
 impl Brought {
@@ -132,6 +161,67 @@ impl PathStat {
     }
 }
 
+/// A file or directory that guest code may open without a call, by its name and a descriptor of its directory, and ask about. Written
+/// by the sentry while `state` is 0. It ends it at any time, by an exchange of `state`: then it knows whether it was opened.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Ready {
+    /// As if it had been brought along.
+    pub file: Brought,
+    /// 0, or the loan's generation and below it [`Ready::CLOSED`] or [`Ready::OPENED`]; the shim changes it from the former to the latter.
+    pub state: AtomicU64,
+    /// [`Global::names`](super::layout::Global::names) as of then.
+    pub names: AtomicU64,
+    /// The directory, as [`Descriptors::dir`] names it.
+    pub dir: AtomicU64,
+    /// Its name there, filled up with zeros.
+    pub name: [AtomicU64; Ready::WORDS],
+    /// What [`Loans`] is to say of its descriptor,
+    pub loan: AtomicU64,
+    /// and [`Descriptors`], together with the status flags of the open.
+    pub descriptor: AtomicU64,
+}
+
+impl Ready {
+    pub const COUNT: usize = 32;
+    /// Words of the longest name and its end.
+    pub const WORDS: usize = 8;
+    pub const CLOSED: u64 = 1;
+    pub const OPENED: u64 = 2;
+    pub const GENERATION_SHIFT: u32 = 2;
+    /// Bytes of one file at most.
+    pub const BYTES: u64 = READY_STRIDE - READY_BYTES_OFFSET;
+
+    /// By what it is found in [`ReadyIndex`]; not 0.
+    pub fn tag(dir: u64, name: &[u64]) -> u32 {
+        let mut hash = dir;
+        for word in name {
+            hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        }
+        (hash >> 32) as u32 | 1
+    }
+}
+
+/// Where to find what lies ready.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct ReadyIndex {
+    /// How many may still be opened: counted down by the shim, written by the sentry when it has brought more.
+    pub left: AtomicU32,
+    /// With so many left the shim says so, for the sentry to bring more.
+    pub low: AtomicU32,
+    _line: [u32; 14],
+    /// Of each [`Ready::tag`], or 0.
+    pub tags: [AtomicU32; Ready::COUNT],
+}
+
+const _: () = assert!(size_of::<Ready>() as u64 <= READY_BYTES_OFFSET);
+const _: () = assert!(offset_of!(Ready, file) == 0 && size_of::<Brought>() == 256);
+const _: () = assert!(Ready::COUNT as u64 * READY_STRIDE == READY_SLOTS as u64 * SLOT_SIZE);
+const _: () =
+    assert!(READY_INDEX_OFFSET + size_of::<ReadyIndex>() as u64 <= MORE_NOTES_OFFSET);
+const _: () = assert!(MORE_NOTES_OFFSET + (MORE_NOTES * size_of::<Note>()) as u64 <= SLOT_SIZE);
+const _: () = assert!(Loans::FIRST_READY as usize + Ready::COUNT == 1 << Loans::PLACE_BITS);
 const _: () = assert!(Loans::PLACES == 32 && Loans::FIRST_FD + Loans::PLACES <= 64);
 const _: () = assert!(size_of::<Loans>() as u64 <= BROUGHT_OFFSET);
 const _: () = assert!(BROUGHT_BYTES_OFFSET + Brought::COUNT * BROUGHT_BYTES <= PATH_STATS_OFFSET);
@@ -139,4 +229,4 @@ const _: () = assert!(size_of::<PathStat>() == 320);
 const _: () =
     assert!(BROUGHT_OFFSET + Brought::COUNT * size_of::<Brought>() as u64 <= BROUGHT_BYTES_OFFSET);
 const _: () =
-    assert!(PATH_STATS_OFFSET + (PathStat::COUNT * size_of::<PathStat>()) as u64 <= SLOT_SIZE);
+    assert!(PATH_STATS_OFFSET + (PathStat::COUNT * size_of::<PathStat>()) as u64 <= READY_INDEX_OFFSET);

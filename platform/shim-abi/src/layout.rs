@@ -7,7 +7,7 @@
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-pub use super::files::{Brought, Descriptors, Loans, PathStat};
+pub use super::files::{Brought, Descriptors, Loans, PathStat, Ready, ReadyIndex};
 
 /// First address that guest code may not use; everything of ours but the vDSO lies above.
 pub const TASK_SIZE: u64 = 0x7e00_0000_0000;
@@ -55,6 +55,16 @@ pub const BROUGHT_BYTES_OFFSET: u64 = 0x1000;
 pub const BROUGHT_BYTES: u64 = 0x7000;
 /// In the same slot: [`PathStat`]s.
 pub const PATH_STATS_OFFSET: u64 = 0x1_d000;
+/// In the same slot: [`ReadyIndex`].
+pub const READY_INDEX_OFFSET: u64 = 0x1_e800;
+/// In the same slot: the [`Note`]s that [`Fast`] has no room for.
+pub const MORE_NOTES_OFFSET: u64 = 0x1_f000;
+/// The slots below it are no threads' either: they have [`Ready`] files, one after the other, each with its bytes.
+pub const READY_SLOTS: u32 = 8;
+pub const READY_SLOT: u32 = LOANS_SLOT - READY_SLOTS;
+pub const READY_ADDR: u64 = CHANNEL_ADDR + SLOT_SIZE * READY_SLOT as u64;
+pub const READY_STRIDE: u64 = 0x8000;
+pub const READY_BYTES_OFFSET: u64 = 0x200;
 
 /// getppid(2) from the shim's text means: look here. The filter turns it into a notification. A call that everybody
 /// allows, because an outer sandbox that answers an unknown number with an errno would have precedence.
@@ -382,7 +392,8 @@ pub struct Fast {
 
 /// A call that the shim has carried out, in three words. Of munmap(2) and mprotect(2), the latter to `PROT_READ`: number, address
 /// and length. Of close(2): number, descriptor, and how far a file that was [brought along](Brought) was read. Of fcntl(2):
-/// number and command ([`Note::COMMAND_SHIFT`]), descriptor, and its new flags or the new descriptor.
+/// number and command ([`Note::COMMAND_SHIFT`]), descriptor, and its new flags or the new descriptor. Of openat(2): number and which
+/// [`Ready`] file in the place of the command, descriptor, and flags.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Note(pub [AtomicU64; 3]);
@@ -391,8 +402,11 @@ impl Note {
     pub const COMMAND_SHIFT: u32 = 32;
 }
 
-/// So many before the next event.
+/// So many before the next event in [`Fast`],
 pub const MAX_NOTES: usize = 16;
+/// and so many in the slot of [`Loans`], for who has more to tell.
+pub const MORE_NOTES: usize = 160;
+pub const ALL_NOTES: usize = MAX_NOTES + MORE_NOTES;
 
 /// One xmm register.
 #[repr(C, align(16))]

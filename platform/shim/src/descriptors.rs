@@ -128,24 +128,27 @@ impl<'a> Known<'a> {
 
     /// At the lowest number from `from` on, when all that matter are known.
     fn duplicate(&self, fast: &Fast, command: u64, from: u64) -> Option<u64> {
-        // A position that guest code has could not be that of two descriptors.
-        if !self.is_own() || loans::is_lent(self.number) {
+        // A position that guest code has could not be that of two descriptors, unless calls by the other one find it.
+        if !self.is_own() || (loans::is_lent(self.number) && !loans::was_ready(self.number)) {
             return None;
         }
-        let mut number = from;
-        loop {
-            let place = fast.descriptors.words.get(usize::try_from(number).ok()?)?;
-            match place.load(Relaxed) {
-                Descriptors::FREE => {
-                    place.store(with_cloexec(self.word, command == F_DUPFD_CLOEXEC), Relaxed);
-                    break;
-                }
-                0 => return None,
-                _ => number += 1,
-            }
-        }
+        let (number, place) = find_free(fast, from)?;
+        place.store(with_cloexec(self.word, command == F_DUPFD_CLOEXEC), Relaxed);
         notes::write(fast, [FCNTL | command << Note::COMMAND_SHIFT, self.number, number]);
         Some(number)
+    }
+}
+
+/// The lowest number from `from` on that is not in use, when all that matter are known.
+pub fn find_free(fast: &Fast, from: u64) -> Option<(u64, &AtomicU64)> {
+    let mut number = from;
+    loop {
+        let place = fast.descriptors.words.get(usize::try_from(number).ok()?)?;
+        match place.load(Relaxed) {
+            Descriptors::FREE => return Some((number, place)),
+            0 => return None,
+            _ => number += 1,
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::abi::{self, Fast, Global, Slot, kind, state, task};
 use crate::calls;
 use crate::channel::{self, Outcome};
-use crate::{descriptors, futex, loans, marshal, memory_calls, path_stats, signal_calls, start_calls, vectors};
+use crate::{descriptors, futex, loans, marshal, memory_calls, path_stats, ready, signal_calls, start_calls, vectors};
 
 /// Offset in a slot of register `index` of `gregs`: rax, which is the result in the end, is in [`Slot::call`], all others are in
 /// [`Fast`], for what else is in the call's line may be inputs and outputs.
@@ -431,6 +431,8 @@ extern "C" fn offer(slot: u64) -> u32 {
         loans::NEWFSTATAT => loans::answer_about(slot, fast(slot))
             .or_else(|| path_stats::answer(slot, fast(slot))),
         path_stats::STAT | path_stats::LSTAT => path_stats::answer(slot, fast(slot)),
+        ready::OPENAT => ready::open(slot, fast(slot)),
+        ready::GETDENTS64 => loans::list(slot, fast(slot)),
         calls::CLOSE | descriptors::DUP | descriptors::FCNTL => {
             descriptors::answer(slot, fast(slot))
         }

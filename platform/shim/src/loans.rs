@@ -15,7 +15,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use crate::abi::{self, Brought, Fast, Loans, Slot, TASK_SIZE};
 use crate::calls::{self, syscall};
-use crate::guest_memory;
+use crate::{guest_memory, ready};
 
 pub const FSTAT: u64 = 5;
 pub const LSEEK: u64 = 8;
@@ -77,8 +77,11 @@ fn read(word: &AtomicU64, addr: u64, len: u64) -> Option<u64> {
 }
 
 fn read_at(word: u64, addr: u64, len: u64, at: u64) -> Option<u64> {
-    if let Some((file, bytes)) = brought(word) {
-        let there = file.len.load(Relaxed).min(abi::BROUGHT_BYTES);
+    if let Some(Front { file, bytes, most }) = Front::find(word) {
+        if file.is_dir.load(Relaxed) != 0 {
+            return None;
+        }
+        let there = file.len.load(Relaxed).min(most);
         let left = there.saturating_sub(at);
         if left < len && file.is_whole.load(Relaxed) == 0 {
             return None;
@@ -88,7 +91,8 @@ fn read_at(word: u64, addr: u64, len: u64, at: u64) -> Option<u64> {
             // Told once: who asks again waits for more, which somebody on the host may have added.
             file.is_whole.store(0, Relaxed);
         }
-        return (guest_memory::copy(addr, bytes + at.min(there), count) == 0).then_some(count);
+        let is_copied = guest_memory::copy(addr, bytes + at.min(there), count) == 0;
+        return (is_copied && file.is_over.load(Acquire) == 0).then_some(count);
     }
     let args = [Loans::descriptor(word), addr, len, at, 0, 0];
     let count = syscall(calls::PREAD64, args);
@@ -114,7 +118,7 @@ pub fn answer_about(slot: &Slot, fast: &Fast) -> Option<u64> {
         FSTAT => fstat(word, slot.argument(1)),
         NEWFSTATAT if is_bare(slot) => fstat(word, slot.argument(2)),
         LSEEK => seek(word, slot.argument(1), slot.argument(2)),
-        // Only regular files are lent.
+        // Only regular files and directories are lent.
         IOCTL if slot.argument(1) & 0xffff_ffff == TCGETS => Some(ENOTTY as u64),
         _ => None,
     }
@@ -131,12 +135,13 @@ fn is_bare(slot: &Slot) -> bool {
 
 fn fstat(word: &AtomicU64, addr: u64) -> Option<u64> {
     let before = word.load(Acquire);
-    let (file, _) = brought(before)?;
+    let Front { file, .. } = Front::find(before)?;
     if addr > TASK_SIZE - STAT_BYTES {
         return None;
     }
     let is_copied = guest_memory::copy(addr, &raw const file.stat as u64, STAT_BYTES) == 0;
-    (is_copied && Loans::are_one(before, word.load(Acquire))).then_some(0)
+    let holds = Loans::are_one(before, word.load(Acquire)) && file.is_over.load(Acquire) == 0;
+    (is_copied && holds).then_some(0)
 }
 
 /// To a place that needs no look at the file.
@@ -152,6 +157,11 @@ fn seek(word: &AtomicU64, offset: u64, whence: u64) -> Option<u64> {
         if before == 0 || next > Loans::MOST_POSITION {
             return None;
         }
+        // A directory's positions are known to the sentry, but for its start.
+        let is_dir = Front::find(before).is_some_and(|front| front.file.is_dir.load(Relaxed) != 0);
+        if is_dir && (next != 0 || whence & 0xffff_ffff != SEEK_SET) {
+            return None;
+        }
         if word.compare_exchange(before, before - at + next, SeqCst, Relaxed).is_ok() {
             return Some(next);
         }
@@ -159,16 +169,83 @@ fn seek(word: &AtomicU64, offset: u64, whence: u64) -> Option<u64> {
     None
 }
 
-/// What came along when the file was opened, and where its bytes are.
-fn brought(word: u64) -> Option<(&'static Brought, u64)> {
-    if word == 0 {
+/// The next records of a directory whose listing is there: getdents64(2).
+pub fn list(slot: &Slot, fast: &Fast) -> Option<u64> {
+    if fast.lends.load(Relaxed) == 0 {
         return None;
     }
-    let index = Loans::brought(word)?;
-    let head = abi::LOANS_ADDR + abi::BROUGHT_OFFSET + index * size_of::<Brought>() as u64;
-    let bytes = abi::LOANS_ADDR + abi::BROUGHT_BYTES_OFFSET + index * abi::BROUGHT_BYTES;
-    // SAFETY: a part of the channel, all fields atomic.
-    Some((unsafe { &*(head as *const Brought) }, bytes))
+    let word = loans().words.get(slot.argument(0) as u32 as usize)?;
+    let (addr, room) = (slot.argument(1), slot.argument(2) & 0xffff_ffff);
+    let before = word.load(Acquire);
+    let Front { file, bytes, most } = Front::find(before)?;
+    let (len, at) = (file.len.load(Relaxed).min(most), Loans::position(before));
+    if file.is_dir.load(Relaxed) == 0 || addr > TASK_SIZE - room || at > len {
+        return None;
+    }
+    let mut end = at;
+    while end < len {
+        let record = record_len(bytes + end)?;
+        if end + record - at > room {
+            break;
+        }
+        end += record;
+    }
+    let count = end - at;
+    // Not one fits; or somebody wrote nonsense.
+    if (count == 0 && at < len) || end > len {
+        return None;
+    }
+    let is_given = (count == 0 || guest_memory::copy(addr, bytes + at, count) == 0)
+        && file.is_over.load(Acquire) == 0
+        && word.compare_exchange(before, before + count, SeqCst, Relaxed).is_ok();
+    is_given.then_some(count)
+}
+
+/// `d_reclen` of a `struct linux_dirent64`.
+fn record_len(record: u64) -> Option<u64> {
+    const PLACE: u64 = 16;
+    const LEAST: u64 = 24;
+    // SAFETY: a part of the channel, and aligned, for records are of whole words.
+    let word = unsafe { &*((record + PLACE) as *const AtomicU64) };
+    let len = word.load(Relaxed) & 0xffff;
+    (len >= LEAST && len.is_multiple_of(8)).then_some(len)
+}
+
+/// What came along when a file was opened, or before.
+struct Front {
+    file: &'static Brought,
+    /// Where its bytes are, and how many there can be.
+    bytes: u64,
+    most: u64,
+}
+
+impl Front {
+    fn find(word: u64) -> Option<Self> {
+        if word == 0 {
+            return None;
+        }
+        if let Some(index) = Loans::ready(word) {
+            return Some(ready::front(index as usize)).map(|(file, bytes, most)| Self { file, bytes, most });
+        }
+        let index = Loans::brought(word)?;
+        let head = abi::LOANS_ADDR + abi::BROUGHT_OFFSET + index * size_of::<Brought>() as u64;
+        let bytes = abi::LOANS_ADDR + abi::BROUGHT_BYTES_OFFSET + index * abi::BROUGHT_BYTES;
+        // SAFETY: a part of the channel, all fields atomic.
+        let file = unsafe { &*(head as *const Brought) };
+        Some(Self { file, bytes, most: abi::BROUGHT_BYTES })
+    }
+}
+
+/// A descriptor of a file that lay ready has its position now.
+pub fn begin(number: u64, word: u64) {
+    if let Some(place) = loans().words.get(number as usize) {
+        place.store(word, SeqCst);
+    }
+}
+
+/// Whether what guest code has of a descriptor lay ready: then that is of its number, whoever else means the file.
+pub fn was_ready(number: u64) -> bool {
+    loans().words.get(number as usize).is_some_and(|word| Loans::ready(word.load(Relaxed)).is_some())
 }
 
 /// Whether guest code has the position of a descriptor's file.

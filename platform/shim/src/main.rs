@@ -42,6 +42,7 @@ mod marshal;
 mod memory_calls;
 mod notes;
 mod path_stats;
+mod ready;
 mod signal_calls;
 mod signals;
 mod start_calls;

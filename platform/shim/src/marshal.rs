@@ -16,6 +16,7 @@ use crate::fast;
 use crate::guest_memory::{self, PAGE};
 use crate::loans::{IOCTL, LSEEK};
 use crate::memory_calls::MPROTECT;
+use crate::ready::{GETDENTS64, OPENAT};
 use crate::pointers::{Kind, MOST, Places, Pointer, inline_place, pointers};
 use crate::start_calls::{BRK, PRLIMIT64, SET_ROBUST_LIST, SET_TID_ADDRESS};
 
@@ -32,7 +33,7 @@ pub static IS_WANTED: [bool; NUMBERS] = {
     }
     let answered = [
         FUTEX, SIGALTSTACK, ARCH_PRCTL, BRK, SET_TID_ADDRESS, SET_ROBUST_LIST, PRLIMIT64, MPROTECT, MUNMAP,
-        CLOSE, DUP, FCNTL, LSEEK, IOCTL,
+        CLOSE, DUP, FCNTL, LSEEK, IOCTL, OPENAT, GETDENTS64,
     ];
     let mut index = 0;
     while index < answered.len() {

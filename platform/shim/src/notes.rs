@@ -2,20 +2,27 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use crate::abi::{Fast, MAX_NOTES, kind};
+use crate::abi::{self, ALL_NOTES, Fast, MAX_NOTES, MORE_NOTES, Note, kind};
 
 /// Whether one more can be written down.
 pub fn have_room(fast: &Fast) -> bool {
-    fast.note_count.load(Relaxed) < MAX_NOTES as u64
+    fast.note_count.load(Relaxed) < ALL_NOTES as u64
 }
 
 /// Writes one down; to be asked for room first.
 pub fn write(fast: &Fast, words: [u64; 3]) {
-    let count = fast.note_count.load(Relaxed);
-    let Some(note) = fast.notes.get(count as usize) else { return };
+    let count = fast.note_count.load(Relaxed) as usize;
+    let note = fast.notes.get(count).or_else(|| more().get(count.wrapping_sub(MAX_NOTES)));
+    let Some(note) = note else { return };
     for (to, from) in note.0.iter().zip(words) {
         to.store(from, Relaxed);
     }
-    fast.note_count.store(count + 1, Relaxed);
+    fast.note_count.store(count as u64 + 1, Relaxed);
     fast.noted.store(kind::NOTED, Relaxed);
+}
+
+/// There is but one thread that writes notes.
+fn more() -> &'static [Note; MORE_NOTES] {
+    // SAFETY: a part of the channel, all fields atomic.
+    unsafe { &*((abi::LOANS_ADDR + abi::MORE_NOTES_OFFSET) as *const [Note; MORE_NOTES]) }
 }

@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use crate::abi::{self, Fast, PathStat, Slot, TASK_SIZE};
 use crate::loans::{NEWFSTATAT, STAT_BYTES};
-use crate::{channel, guest_memory};
+use crate::{channel, guest_memory, ready};
 
 pub const STAT: u64 = 4;
 pub const LSTAT: u64 = 6;
@@ -30,12 +30,17 @@ pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
     if addr > TASK_SIZE - STAT_BYTES {
         return None;
     }
-    let (len, words) = read_path(slot, path)?;
+    let mut words = [0; PathStat::WORDS];
+    let len = read_path(slot, path, &mut words)?;
+    if words[0] & 0xff != u64::from(b'/') {
+        let is_at = slot.number() == NEWFSTATAT;
+        return if is_at { ready::stat(slot, fast, &words, len, addr) } else { None };
+    }
     let what = len | if follows { PathStat::FOLLOWS } else { 0 };
     let known = &table()[PathStat::place(what, &words)];
     let is_it = known.is_valid.load(Acquire) != 0
         && known.what.load(Relaxed) == what
-        && known.path.iter().zip(words).all(|(known, word)| known.load(Relaxed) == word);
+        && known.path.iter().zip(&words).all(|(known, word)| known.load(Relaxed) == *word);
     if !is_it || guest_memory::copy(addr, &raw const known.stat as u64, STAT_BYTES) != 0 {
         return None;
     }
@@ -44,8 +49,8 @@ pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
     (holds && known.is_valid.load(Acquire) != 0).then_some(0)
 }
 
-/// An absolute path, filled up with zeros, and its length.
-fn read_path(slot: &Slot, path: u64) -> Option<(u64, [u64; PathStat::WORDS])> {
+/// The length of a path, and its words into `words`, which is full of zeros.
+pub fn read_path(slot: &Slot, path: u64, words: &mut [u64; PathStat::WORDS]) -> Option<u64> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     let place = slot as *const Slot as u64 + abi::BOUNCE_OFFSET;
@@ -54,15 +59,13 @@ fn read_path(slot: &Slot, path: u64) -> Option<(u64, [u64; PathStat::WORDS])> {
     }
     // SAFETY: a part of the slot that is nobody else's now, and of that size.
     let bytes = unsafe { &*(place as *const [AtomicU64; PathStat::WORDS]) };
-    let mut words = [0; PathStat::WORDS];
     for (index, (to, from)) in words.iter_mut().zip(bytes).enumerate() {
         let word = from.load(Relaxed);
         let ends = word.wrapping_sub(ONES) & !word & HIGHS;
         if ends != 0 {
             let count = ends.trailing_zeros() / 8;
             *to = word & ((1 << (8 * count)) - 1);
-            let is_absolute = words[0] & 0xff == u64::from(b'/');
-            return is_absolute.then_some((8 * index as u64 + u64::from(count), words));
+            return Some(8 * index as u64 + u64::from(count));
         }
         *to = word;
     }

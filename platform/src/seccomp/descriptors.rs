@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use shim_abi::{Descriptors as Words, Note as RawNote};
 
 use super::region::SlotRef;
-use crate::{Descriptor, Device, Note};
+use crate::{Descriptor, Device, Note, READY_FILES};
 
 /// The words as both sides should have them.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ impl Told {
                 self.set(new, with_cloexec(self.get(fd), cloexec));
             }
             Note::SetCloexec { fd, cloexec } => self.set(fd, with_cloexec(self.get(fd), cloexec)),
+            // The next word that is told is told in any case.
+            Note::Opened { fd, .. } => self.set(fd, u64::MAX),
             Note::Unmapped { .. } | Note::ProtectedForReading { .. } => {}
         }
     }
@@ -58,14 +60,15 @@ impl Told {
     }
 }
 
-fn word(state: Descriptor) -> u64 {
+pub fn word(state: Descriptor) -> u64 {
     let own = if state.is_own { Words::OWN } else { 0 };
     let device = match state.device {
         Some(Device::Null) => Words::NULL,
         Some(Device::Zero) => Words::ZERO,
         None => 0,
     };
-    with_cloexec(Words::OPEN | own | device | u64::from(state.flags), state.cloexec)
+    let dir = u64::from(state.dir) << Words::DIR_SHIFT;
+    with_cloexec(Words::OPEN | own | device | dir | u64::from(state.flags), state.cloexec)
 }
 
 fn with_cloexec(word: u64, cloexec: bool) -> u64 {
@@ -89,6 +92,11 @@ pub fn read_note([what, first, second]: [u64; 3]) -> Option<Note> {
             fd: descriptor(first)?,
             new: descriptor(second)?,
             cloexec: command == DUP_CLOEXEC,
+        },
+        (libc::SYS_openat, place) if (place as usize) < READY_FILES => Note::Opened {
+            fd: descriptor(first)?,
+            place: place as usize,
+            flags: u32::try_from(second).ok()?,
         },
         (libc::SYS_fcntl, SET) => Note::SetCloexec { fd: descriptor(first)?, cloexec: second != 0 },
         _ => return None,

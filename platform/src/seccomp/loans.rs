@@ -117,6 +117,11 @@ impl Loans {
         Some(held)
     }
 
+    /// Tells a loan from all others of the process.
+    pub fn new_generation(&self) -> u64 {
+        self.next_generation(&mut self.places.lock())
+    }
+
     fn next_generation(&self, places: &mut Places) -> u64 {
         places.generation = places.generation % Words::MOST_GENERATION + 1;
         places.generation
@@ -202,6 +207,19 @@ impl Lending {
     }
 }
 
+/// Ends what a descriptor's word says, if it is of the loan that `own` is of: the position, as guest code says. Else guest code has closed
+/// that descriptor, and perhaps opened another file as the same number.
+pub fn take_back(word: &AtomicU64, own: u64) -> Option<u64> {
+    let update = |now| Words::are_one(now, own).then_some(0);
+    let before = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, update);
+    before.ok().map(Words::position)
+}
+
+/// Has guest code have the position again, unless it has closed that descriptor and opened another file.
+pub fn give_back(word: &AtomicU64, own: u64) {
+    let _ = word.compare_exchange(0, own, Ordering::SeqCst, Ordering::SeqCst);
+}
+
 /// One loan.
 #[derive(Debug)]
 struct Held {
@@ -234,12 +252,13 @@ impl Held {
 
     fn lend(&self, at: u64) {
         if let Some(word) = self.word() {
-            word.store(Words::word(self.generation, self.place, at), Ordering::SeqCst);
+            give_back(word, Words::word(self.generation, self.place, at));
         }
     }
 
     fn revoke(&self) -> u64 {
-        self.word().map_or(0, |word| Words::position(word.swap(0, Ordering::SeqCst)))
+        let own = Words::word(self.generation, self.place, 0);
+        self.word().and_then(|word| take_back(word, own)).unwrap_or(0)
     }
 
     fn finish(&self, state: &mut State) {

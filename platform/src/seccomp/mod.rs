@@ -137,6 +137,7 @@ mod path_stats;
 mod placement;
 mod pool;
 mod process;
+mod ready;
 mod region;
 mod shared;
 mod spin;

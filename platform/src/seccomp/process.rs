@@ -8,16 +8,19 @@ use abi::{Errno, UserAddr};
 use base::Lent;
 use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags};
-use shim_abi::{LOANS_SLOT, Waits};
+use shim_abi::{READY_SLOT, Waits};
 
 use super::holdable::{self, EVERYBODY};
 use super::loans::Loans;
 use super::path_stats::PathStats;
+use super::ready::ReadyFile;
 use super::region::{Region, SlotRef};
 use super::sys::{self, Transfer};
 use super::thread::{Donation, Thread};
 use super::windows;
-use crate::{AddressSpace, Futexes, Kicker, Loan, PlatformError, STAT_BYTES, Usage};
+use crate::{
+    AddressSpace, Futexes, Kicker, Loan, PlatformError, Ready, ReadyLoan, STAT_BYTES, Usage,
+};
 
 /// Host threads of one process that wait for another guest thread.
 const MOST_RESTING: usize = 8;
@@ -170,7 +173,7 @@ impl Process {
             let thread = members.left.swap_remove(at);
             return Ok((thread.slot().clone(), Some(thread)));
         }
-        if members.used >= LOANS_SLOT {
+        if members.used >= READY_SLOT {
             return Err(Errno::EAGAIN);
         }
         let slot = SlotRef::new(&self.region, members.used).ok_or(Errno::EAGAIN)?;
@@ -376,6 +379,18 @@ impl AddressSpace for Process {
             return None;
         }
         self.path_stats.tell(self.loans.slot()?, names, path, attr)
+    }
+
+    fn lay_ready(&self, ready: Ready<'_>) -> Option<Arc<dyn ReadyLoan>> {
+        if !self.may_answer || self.is_dead() {
+            return None;
+        }
+        let file = ReadyFile::new(&self.loans, ready)?;
+        Some(file)
+    }
+
+    fn tell_ready(&self, left: usize, low: usize) {
+        super::ready::tell_count(&self.loans, left, low);
     }
 
     fn kill(&self) {

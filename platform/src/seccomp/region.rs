@@ -16,8 +16,8 @@ use abi::Errno;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use shim_abi::{
-    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, PathStat,
-    SLOT_SIZE, Slot,
+    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, Note, PathStat,
+    Ready, ReadyIndex, SLOT_SIZE, Slot,
 };
 
 /// A shared mapping of a memfd.
@@ -284,6 +284,32 @@ impl SlotRef {
         (place < PathStat::COUNT).then(|| unsafe { &*self.base().add(offset).cast::<PathStat>() })
     }
 
+    /// Of the same slot: notes beyond those of [`Fast`].
+    pub fn more_notes(&self) -> &[Note] {
+        // SAFETY: as above.
+        let notes = unsafe {
+            &*self
+                .base()
+                .add(shim_abi::MORE_NOTES_OFFSET as usize)
+                .cast::<[Note; shim_abi::MORE_NOTES]>()
+        };
+        notes
+    }
+
+    /// Of the same slot: where to find what lies ready.
+    pub fn ready_index(&self) -> &ReadyIndex {
+        // SAFETY: as above.
+        unsafe { &*self.base().add(shim_abi::READY_INDEX_OFFSET as usize).cast::<ReadyIndex>() }
+    }
+
+    /// What lies ready at a place of the same region, and the slot and offset of its bytes.
+    pub fn ready(&self, place: usize) -> Option<ReadyRef> {
+        const PER_SLOT: usize = (SLOT_SIZE / shim_abi::READY_STRIDE) as usize;
+        let index = shim_abi::READY_SLOT + (place / PER_SLOT) as u32;
+        let slot = (place < Ready::COUNT).then(|| Self::new(&self.region, index))??;
+        Some(ReadyRef { slot, offset: (place % PER_SLOT) as u64 * shim_abi::READY_STRIDE })
+    }
+
     /// Of the same slot: attributes and first bytes (at most `most`) of a file, for [`shim_abi::Brought`] number `index`.
     pub fn write_brought(
         &self,
@@ -299,7 +325,7 @@ impl SlotRef {
         let len = if most == 0 { 0 } else { self.fill(bytes, most, file, 0)?.ok()? };
         self.write_bytes(head, attr)?;
         let is_whole = u64::from(len < most);
-        self.write(head + STAT_BYTES as u64, &[len as u64, is_whole])
+        self.write(head + STAT_BYTES as u64, &[len as u64, is_whole, 0, 0])
     }
 
     /// Copies words out; `None` when the range is not inside.
@@ -340,6 +366,33 @@ impl SlotRef {
             self.word(at)?.store(u64::from_le_bytes(word), Relaxed);
         }
         Some(())
+    }
+}
+
+/// A file that lies ready, or its place.
+#[derive(Debug)]
+pub struct ReadyRef {
+    slot: SlotRef,
+    offset: u64,
+}
+
+impl ReadyRef {
+    pub fn get(&self) -> &Ready {
+        // SAFETY: rules 1 and 2; aligned, and within a slot by `shim_abi`'s assertions.
+        unsafe { &*self.slot.base().add(self.offset as usize).cast::<Ready>() }
+    }
+
+    /// Reads from the front of a file into its bytes, at most `most`.
+    pub fn fill(&self, most: usize, file: BorrowedFd<'_>) -> Option<usize> {
+        let most = most.min(Ready::BYTES as usize);
+        let at = self.offset + shim_abi::READY_BYTES_OFFSET;
+        if most == 0 { Some(0) } else { self.slot.fill(at, most, file, 0)?.ok() }
+    }
+
+    /// Copies bytes in.
+    pub fn copy_in(&self, bytes: &[u8]) -> Option<()> {
+        let fits = bytes.len() as u64 <= Ready::BYTES;
+        fits.then(|| self.slot.copy_in(self.offset + shim_abi::READY_BYTES_OFFSET, bytes))?
     }
 }
 

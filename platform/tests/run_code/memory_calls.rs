@@ -70,14 +70,14 @@ fn all_else_is_the_sentrys() {
 fn a_full_list_goes_the_ordinary_way() {
     let Some(mut context) = caller_with_pages() else { return };
     let context = &mut *context;
-    context.space().write(UserAddr(NOTE_COUNT), &(shim_abi::MAX_NOTES as u64).to_le_bytes());
+    context.space().write(UserAddr(NOTE_COUNT), &(shim_abi::ALL_NOTES as u64).to_le_bytes());
     assert_eq!(protect(context, PAGES, PAGE, PROT_READ), None);
     assert!(is_writable(context, PAGES));
 }
 
 #[test]
 fn impossible_notes_end_the_process() {
-    const TOO_MANY: u64 = shim_abi::MAX_NOTES as u64 + 1;
+    const TOO_MANY: u64 = shim_abi::ALL_NOTES as u64 + 1;
     const CLOSE: u64 = 3;
     const FCNTL: u64 = 72;
     for (count, number, fd) in [

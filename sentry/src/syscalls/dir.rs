@@ -37,7 +37,7 @@ fn read_entries(cx: &Cx<'_>, fd: Fd, buf: UserSlice, format: Format) -> SysResul
     let mut is_full = false;
     cx.with_vfs(|vfs| {
         file.readdir(vfs, &mut |entry| {
-            is_full = !push_record(&mut records, room, &entry, format);
+            is_full = !push(&mut records, room, &entry, format);
             !is_full
         })
     })?;
@@ -48,8 +48,12 @@ fn read_entries(cx: &Cx<'_>, fd: Fd, buf: UserSlice, format: Format) -> SysResul
     Ok(records.len() as u64)
 }
 
-/// Appends a record unless there is no room for it.
-fn push_record(out: &mut Vec<u8>, room: usize, entry: &DirEntry<'_>, format: Format) -> bool {
+/// Appends a record of getdents64(2) unless there is no room for it.
+pub fn push_record(out: &mut Vec<u8>, room: usize, entry: &DirEntry<'_>) -> bool {
+    push(out, room, entry, Format::Dirent64)
+}
+
+fn push(out: &mut Vec<u8>, room: usize, entry: &DirEntry<'_>, format: Format) -> bool {
     let (len, header) = match format {
         Format::Dirent => (dirent_len(entry.name.len()), DIRENT_HEADER),
         Format::Dirent64 => (dirent64_len(entry.name.len()), DIRENT64_HEADER),
@@ -86,9 +90,9 @@ mod tests {
     #[test]
     fn records_are_padded_and_stop_when_full() {
         let mut out = Vec::new();
-        assert!(push_record(&mut out, 60, &entry(b"."), Format::Dirent64));
-        assert!(push_record(&mut out, 60, &entry(b"abcde"), Format::Dirent64));
-        assert!(!push_record(&mut out, 60, &entry(b"x"), Format::Dirent64));
+        assert!(push(&mut out, 60, &entry(b"."), Format::Dirent64));
+        assert!(push(&mut out, 60, &entry(b"abcde"), Format::Dirent64));
+        assert!(!push(&mut out, 60, &entry(b"x"), Format::Dirent64));
         assert_eq!(out.len(), 24 + 32);
         assert_eq!(&out[16..18], &24u16.to_ne_bytes());
         assert_eq!(out[18], 4);
@@ -98,7 +102,7 @@ mod tests {
     #[test]
     fn old_records_end_with_the_type() {
         let mut out = Vec::new();
-        assert!(push_record(&mut out, 60, &entry(b"ab"), Format::Dirent));
+        assert!(push(&mut out, 60, &entry(b"ab"), Format::Dirent));
         assert_eq!(out.len(), 24);
         assert_eq!(&out[18..21], b"ab\0");
         assert_eq!(out[23], 4);

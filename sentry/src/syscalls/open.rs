@@ -12,7 +12,7 @@ use vfs::{File, LookupFlags};
 use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::io_wait::on_queue;
-use crate::loans;
+use crate::{loans, ready};
 use crate::mm::{UserCStr, UserRef};
 use crate::syscalls::args::{DirFd, Mode};
 use crate::syscalls::descriptor::PathAt;
@@ -45,7 +45,7 @@ pub async fn openat(
     let how = plain_how(flags, mode);
     let at = cx.path_at(dir, path)?;
     match open_at(cx, &at, how)? {
-        Opened::File(file) => opened(cx, file, flags),
+        Opened::File(file) => opened(cx, (dir, &at), file, flags),
         Opened::Fifo(pending) => wait_for_peer(cx, pending, flags).await,
     }
 }
@@ -60,13 +60,13 @@ pub fn try_openat(
 ) -> Attempt {
     let open = |cx: &Cx<'_>| {
         let at = cx.path_at(dir, path)?;
-        open_at(cx, &at, plain_how(flags, mode))
+        Ok((open_at(cx, &at, plain_how(flags, mode))?, at))
     };
     match open(cx) {
-        Ok(Opened::File(file)) => Attempt::Done(opened(cx, file, flags)),
+        Ok((Opened::File(file), at)) => Attempt::Done(opened(cx, (dir, &at), file, flags)),
         // The walk is made again; what it has created stays.
-        Ok(Opened::Fifo(_)) => Attempt::WouldBlock { begun: 0 },
-        Err(errno) => Attempt::Done(Err(errno.into())),
+        Ok((Opened::Fifo(_), _)) => Attempt::WouldBlock { begun: 0 },
+        Err(errno) => Attempt::Done(Err(Errno::into(errno))),
     }
 }
 
@@ -81,19 +81,27 @@ pub async fn openat2(
     let how = strict_how(read_how(cx, how, size)?)?;
     let at = cx.path_at(dir, path)?;
     match open_at(cx, &at, how)? {
-        Opened::File(file) => opened(cx, file, how.flags),
+        Opened::File(file) => opened(cx, (dir, &at), file, how.flags),
         Opened::Fifo(pending) => wait_for_peer(cx, pending, how.flags).await,
     }
 }
 
 /// The end of a call that has opened a file.
-fn opened(cx: &mut Cx<'_>, file: Arc<File>, flags: OpenFlags) -> SysResult {
+fn opened(
+    cx: &mut Cx<'_>,
+    (dir, at): (DirFd, &PathAt),
+    file: Arc<File>,
+    flags: OpenFlags,
+) -> SysResult {
     let fd = cx.install(Arc::clone(&file), flags)?;
     loans::after_open(cx, fd, &file);
+    ready::after_open(cx, dir, at, &file);
     Ok(u64::from(fd.0.cast_unsigned()))
 }
 
 fn open_at(cx: &Cx<'_>, at: &PathAt, how: OpenHow) -> Result<Opened> {
+    // As a 64-bit kernel does (`force_o_largefile`); it shows in F_GETFL.
+    let how = OpenHow { flags: how.flags | OpenFlags::LARGEFILE, ..how };
     // An empty path is refused by the walk, which knows no AT_EMPTY_PATH here.
     cx.with_vfs(|vfs| ops::open(vfs, at.start(), &at.text, how))
 }

@@ -17,6 +17,7 @@ use crate::loans::FIRST_BROUGHT;
 use crate::lock_order;
 use crate::mm::Mm;
 use crate::path_stats::PathHabit;
+use crate::ready::ReadyFiles;
 use crate::signal::ThreadSignals;
 use crate::task::ThreadGroup;
 use crate::task::run_state::RunState;
@@ -43,6 +44,7 @@ pub struct Thread {
     changes_layout: AtomicBool,
     brings: AtomicU32,
     pub(crate) path_habit: Mutex<PathHabit, lock_order::Leaf>,
+    pub(crate) ready: ReadyFiles,
     /// Time in the sentry on this thread's behalf, in nanoseconds; its own counter, nothing depends on its order.
     pub system_ns: AtomicU64,
 }
@@ -158,6 +160,7 @@ impl Thread {
             changes_layout: AtomicBool::new(false),
             brings: AtomicU32::new(FIRST_BROUGHT),
             path_habit: Mutex::default(),
+            ready: ReadyFiles::default(),
             system_ns: AtomicU64::new(0),
         })
     }
@@ -195,6 +198,7 @@ impl Thread {
     pub fn forget_paths(&self) {
         let told = self.path_habit.lock().take_told();
         drop(told);
+        self.ready.forget();
     }
 
     /// Tells the platform who the thread is, so that it needs no call to find out. After every change of that.

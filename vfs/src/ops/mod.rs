@@ -27,7 +27,7 @@ pub use attr::{
     utimens,
 };
 pub use create::{link, link_file, mkdir, mknod, symlink};
-pub use open::{OpenHow, Opened, PendingFifo, open, open_path};
+pub use open::{OpenHow, Opened, OpenedAhead, PendingFifo, open, open_path};
 pub use remove::{rmdir, unlink};
 pub use rename::rename;
 pub use xattr::{get_xattr, list_xattr, remove_xattr, set_xattr};

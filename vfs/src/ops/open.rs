@@ -12,7 +12,7 @@ use base::cred::Access;
 
 use crate::context::VfsCx;
 use crate::dentry::{Dentry, Path};
-use crate::file::{File, FileOps};
+use crate::file::{DirEntry, File, FileOps};
 use crate::fs::pipefs::{self, FifoOpen, FifoWait};
 use crate::inode::{Inode, NewNode, SetAttr};
 use crate::mount::MountFlags;
@@ -138,6 +138,58 @@ pub fn open(cx: &VfsCx<'_>, start: Option<&Path>, path: &[u8], how: OpenHow) -> 
             FileType::Directory => return Err(Errno::EISDIR),
             _ => return open_path(cx, &found, flags),
         }
+    }
+}
+
+/// Something that was opened for reading before anybody asked for it: nobody has heard of it yet.
+pub struct OpenedAhead {
+    ops: Arc<dyn FileOps>,
+    path: Path,
+}
+
+impl OpenedAhead {
+    /// As `open` with `O_RDONLY` and `O_NOFOLLOW` and `name`, one component, in `dir`, but only of a regular file or directory that is
+    /// in the same mount and [settled](Inode::is_settled).
+    ///
+    /// # Errors
+    /// Those of open(2); `EPERM` for all else.
+    pub fn new(cx: &VfsCx<'_>, dir: &Path, name: &[u8]) -> Result<Self> {
+        let looking = VfsCx { will_open: true, ..*cx };
+        let path = resolve(&looking, Some(dir), name, LookupFlags::empty())?;
+        let inode = path.inode();
+        let is_thing = matches!(inode.file_type(), FileType::Regular | FileType::Directory);
+        if !is_thing || !inode.is_settled() || !Arc::ptr_eq(&path.mount, &dir.mount) {
+            return Err(Errno::EPERM);
+        }
+        may_open(cx, &path, OpenFlags::empty())?;
+        let ops = Arc::clone(inode).open(cx, OpenFlags::empty())?;
+        Ok(Self { ops, path })
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    #[must_use]
+    pub fn ops(&self) -> &dyn FileOps {
+        &*self.ops
+    }
+
+    /// The entries of a directory, as long as `emit` returns true.
+    ///
+    /// # Errors
+    /// As [`File::readdir`].
+    pub fn list(&self, cx: &VfsCx<'_>, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<()> {
+        let ops = Arc::clone(&self.ops);
+        let file = new_file_quiet(ops, self.path.clone(), OpenFlags::DIRECTORY);
+        file.readdir(cx, emit)
+    }
+
+    /// Somebody has opened it, with these flags, when nobody could notice.
+    #[must_use]
+    pub fn finish(self, flags: OpenFlags) -> Arc<File> {
+        new_file_quiet(self.ops, self.path, flags)
     }
 }
 

@@ -102,11 +102,12 @@ impl SeccompContext {
         let fast = self.thread.slot().fast();
         let count = fast.note_count.swap(0, Relaxed);
         fast.noted.store(0, Relaxed);
-        let notes = usize::try_from(count).ok().and_then(|count| fast.notes.get(..count));
-        let notes: Option<Vec<_>> = notes.map(|notes| {
-            notes.iter().map(|note| note.0.each_ref().map(|word| word.load(Relaxed))).collect()
-        });
-        let Some(notes) = notes else { return Err(self.broken("impossible count of notes")) };
+        let count = usize::try_from(count).ok().filter(|count| *count <= shim_abi::ALL_NOTES);
+        let Some(count) = count else { return Err(self.broken("impossible count of notes")) };
+        let more = self.process.loans().slot().map_or(&[][..], |slot| slot.more_notes());
+        let written = fast.notes.iter().chain(more).take(count);
+        let notes: Vec<_> =
+            written.map(|note| note.0.each_ref().map(|word| word.load(Relaxed))).collect();
         for words in notes {
             let Some(note) = read_note(words) else { return Err(self.broken("unknown note")) };
             if let Some(told) = &mut self.told {

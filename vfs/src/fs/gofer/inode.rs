@@ -302,6 +302,14 @@ impl Inode for GoferInode {
         !self.shared.is_writable
     }
 
+    fn following(&self, name: Option<&[u8]>, most: usize) -> Vec<(Arc<[u8]>, FileType)> {
+        if self.shared.is_writable {
+            return Vec::new();
+        }
+        let mut state = self.state.lock();
+        state.known.as_mut().map(|known| known.following(name, most)).unwrap_or_default()
+    }
+
     fn cache_policy(&self) -> CachePolicy {
         if self.shared.is_writable { CachePolicy::Revalidate } else { CachePolicy::Forever }
     }

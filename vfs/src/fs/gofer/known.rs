@@ -72,6 +72,8 @@ pub struct Known {
     ahead: OpenAhead,
     /// Directories in the same order.
     dirs: Vec<Arc<[u8]>>,
+    /// Where in the listing the last name was of which those that follow were asked for.
+    followed: usize,
     dirs_ahead: OpenAhead,
     /// Opens that had to be asked for.
     opens: u32,
@@ -236,6 +238,20 @@ impl Known {
         let count = self.dirs_ahead.next(place, sure_after);
         let place = place.filter(|_| count > 0)?;
         Some((count, rest.iter().skip(place + 1).take(count).cloned().collect()))
+    }
+
+    /// See [`Inode::following`](crate::inode::Inode::following).
+    pub fn following(&mut self, name: Option<&[u8]>, most: usize) -> Vec<(Arc<[u8]>, FileType)> {
+        let Some(listing) = &self.listing else { return Vec::new() };
+        let from = match name {
+            None => 0,
+            Some(name) => match listing.place_after(name, self.followed) {
+                Some(place) => place,
+                None => return Vec::new(),
+            },
+        };
+        self.followed = from;
+        listing.things_from(from).take(most).map(|(name, kind)| (Arc::from(name), kind)).collect()
     }
 
     /// A few files of which two were opened in whatever order: a locale's, the parts of a small package.
