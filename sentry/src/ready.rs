@@ -299,7 +299,7 @@ impl Refill<'_> {
         let (mut near, mut wanted) = (0, self.state.reach);
         for _ in 0..MOST_LOOKS {
             let Some((dir, after)) = ways.last_mut().filter(|_| wanted > 0) else { break };
-            let next = dir.inode().following(after.as_deref(), 1).pop();
+            let next = dir.inode().following(after.as_deref(), !self.state.opens_files);
             let Some((name, kind)) = next else {
                 let (dir, _) = (dir.clone(), ways.pop());
                 if ways.is_empty() {
@@ -308,9 +308,6 @@ impl Refill<'_> {
                 continue;
             };
             *after = Some(Arc::clone(&name));
-            if kind == FileType::Regular && !self.state.opens_files {
-                continue;
-            }
             let dir = dir.clone();
             wanted -= 1;
             let found = self.find(&dir, &name).or_else(|| self.lay(&dir, &name));

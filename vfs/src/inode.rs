@@ -127,11 +127,11 @@ pub trait Inode: Send + Sync + Any {
 
     // Directories.
 
-    /// Regular files and directories in here that come after `name` (`None`: all) in the order of the listing, at most `most`, as
-    /// far as that is known without asking anybody.
-    fn following(&self, name: Option<&[u8]>, most: usize) -> Vec<(Arc<[u8]>, FileType)> {
-        let _ = (name, most);
-        Vec::new()
+    /// The regular file or directory in here, or the directory, that comes after `name` (`None`: the first one) in the order of the
+    /// listing, as far as that is known without asking anybody.
+    fn following(&self, name: Option<&[u8]>, is_dir: bool) -> Option<(Arc<[u8]>, FileType)> {
+        let _ = (name, is_dir);
+        None
     }
 
     fn cache_policy(&self) -> CachePolicy {

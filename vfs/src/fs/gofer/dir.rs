@@ -94,27 +94,6 @@ impl Piece {
         self.rows.iter().map(|row| self.name(row))
     }
 
-    /// The row after `name`, which is likely to be at `hint` or soon after; `None` when it is not near.
-    pub fn place_after(&self, name: &[u8], hint: usize) -> Option<usize> {
-        /// So many rows are looked at.
-        const NEAR: usize = 512;
-        let is_it = |row: &Row| self.name(row) == name;
-        let from = |start: usize| {
-            let rows = self.rows.get(start..).unwrap_or_default();
-            rows.iter().take(NEAR).position(is_it).map(|at| start + at + 1)
-        };
-        from(hint).or_else(|| from(0))
-    }
-
-    /// Regular files and directories from a row on.
-    pub fn things_from(&self, row: usize) -> impl Iterator<Item = (&[u8], FileType)> {
-        let rows = self.rows.get(row..).unwrap_or_default().iter();
-        rows.map(|row| (self.name(row), row.kind)).filter(|(name, kind)| {
-            let is_thing = matches!(kind, FileType::Regular | FileType::Directory);
-            is_thing && !matches!(*name, b"." | b"..")
-        })
-    }
-
     pub fn len(&self) -> usize {
         self.rows.len()
     }

@@ -302,12 +302,11 @@ impl Inode for GoferInode {
         !self.shared.is_writable
     }
 
-    fn following(&self, name: Option<&[u8]>, most: usize) -> Vec<(Arc<[u8]>, FileType)> {
+    fn following(&self, name: Option<&[u8]>, is_dir: bool) -> Option<(Arc<[u8]>, FileType)> {
         if self.shared.is_writable {
-            return Vec::new();
+            return None;
         }
-        let mut state = self.state.lock();
-        state.known.as_mut().map(|known| known.following(name, most)).unwrap_or_default()
+        self.state.lock().known.as_mut()?.following(name, is_dir)
     }
 
     fn cache_policy(&self) -> CachePolicy {

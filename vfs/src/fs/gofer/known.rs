@@ -20,10 +20,11 @@ use crate::name_hash::NameHasher;
 const LIMIT: usize = 16 << 20;
 /// Entries of one listing whose attributes are asked for along with it.
 pub const PLUS_LIMIT: usize = 8_192;
-/// Bytes an entry takes beside its name: its place in the map and in the order, the name's count of users, and
+/// Bytes an entry takes beside its name: its place in the map and in the orders, the name's count of users, and
 /// attributes on the heap whether it has some or not.
 const ENTRY_BYTES: usize = size_of::<(Arc<[u8]>, Entry)>() * 3 / 2
     + size_of::<Arc<[u8]>>()
+    + size_of::<(Arc<[u8]>, FileType)>()
     + size_of::<[usize; 2]>()
     + size_of::<Listed>();
 
@@ -72,7 +73,9 @@ pub struct Known {
     ahead: OpenAhead,
     /// Directories in the same order.
     dirs: Vec<Arc<[u8]>>,
-    /// Where in the listing the last name was of which those that follow were asked for.
+    /// Both in the same order.
+    order: Vec<(Arc<[u8]>, FileType)>,
+    /// The place that [`Known::following`] answered last.
     followed: usize,
     dirs_ahead: OpenAhead,
     /// Opens that had to be asked for.
@@ -119,6 +122,9 @@ impl Known {
                     FileType::Regular => self.files.push(Arc::clone(&name)),
                     FileType::Directory => self.dirs.push(Arc::clone(&name)),
                     _ => {}
+                }
+                if matches!(kind, FileType::Regular | FileType::Directory) {
+                    self.order.push((Arc::clone(&name), kind));
                 }
                 self.entries.insert(name, entry);
             }
@@ -241,17 +247,32 @@ impl Known {
     }
 
     /// See [`Inode::following`](crate::inode::Inode::following).
-    pub fn following(&mut self, name: Option<&[u8]>, most: usize) -> Vec<(Arc<[u8]>, FileType)> {
-        let Some(listing) = &self.listing else { return Vec::new() };
-        let from = match name {
-            None => 0,
-            Some(name) => match listing.place_after(name, self.followed) {
-                Some(place) => place,
-                None => return Vec::new(),
-            },
+    pub fn following(
+        &mut self,
+        name: Option<&[u8]>,
+        is_dir: bool,
+    ) -> Option<(Arc<[u8]>, FileType)> {
+        let place = match (name, is_dir) {
+            (None, _) => 0,
+            (Some(name), true) => self.place_after(name, &self.dirs, |dir| dir)?,
+            (Some(name), false) => self.place_after(name, &self.order, |(thing, _)| thing)?,
         };
-        self.followed = from;
-        listing.things_from(from).take(most).map(|(name, kind)| (Arc::from(name), kind)).collect()
+        self.followed = place;
+        if is_dir {
+            self.dirs.get(place).map(|dir| (Arc::clone(dir), FileType::Directory))
+        } else {
+            self.order.get(place).cloned()
+        }
+    }
+
+    /// The place after `name`, if that is near the last one that was asked for, or near the start.
+    fn place_after<T>(&self, name: &[u8], all: &[T], name_of: fn(&T) -> &Arc<[u8]>) -> Option<usize> {
+        const NEAR: usize = 512;
+        let from = |start: usize| {
+            let near = all.get(start..).unwrap_or_default().iter().take(NEAR);
+            near.map(name_of).position(|other| **other == *name).map(|at| start + at + 1)
+        };
+        from(self.followed.saturating_sub(1)).or_else(|| from(0))
     }
 
     /// A few files of which two were opened in whatever order: a locale's, the parts of a small package.

@@ -193,9 +193,9 @@ impl Inode for OverlayInode {
             && self.lower.as_ref().is_some_and(|lower| lower.inode.is_settled())
     }
 
-    fn following(&self, name: Option<&[u8]>, most: usize) -> Vec<(Arc<[u8]>, FileType)> {
+    fn following(&self, name: Option<&[u8]>, is_dir: bool) -> Option<(Arc<[u8]>, FileType)> {
         let lower = self.lower.as_ref().filter(|_| self.upper.get().is_none());
-        lower.map(|lower| lower.inode.following(name, most)).unwrap_or_default()
+        lower?.inode.following(name, is_dir)
     }
 
     fn attr(&self) -> Result<Attr> {
