@@ -226,8 +226,10 @@ impl FdTable {
 
     /// From now on processes may wait for the end of a descriptor: a lock is about to be taken.
     pub fn note_lock(&self) {
-        self.has_locks.store(true, Ordering::Relaxed);
-        self.look_again();
+        // Once: programs take and release locks by the thousand, and a look at all descriptors costs more than that.
+        if !self.has_locks.swap(true, Ordering::Relaxed) {
+            self.look_again();
+        }
     }
 
     /// What a descriptor is; `None`: not in use.
