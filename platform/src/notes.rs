@@ -14,6 +14,8 @@ pub enum Note {
     Duplicated { fd: u32, new: u32, cloexec: bool },
     /// fcntl(2) with F_SETFD.
     SetCloexec { fd: u32, cloexec: bool },
+    /// epoll_ctl(2), whose operation is `EPOLL_CTL_ADD`, `_DEL` or `_MOD`.
+    Watched { epoll: u32, fd: u32, operation: u32, events: u32, data: u64 },
 }
 
 /// So many of the lowest descriptors guest code may know.
@@ -34,6 +36,19 @@ pub struct Descriptor {
     pub is_own: bool,
     /// What is read and written there, when nobody else could know.
     pub device: Option<Device>,
+    /// It is an epoll of which only its own process's calls know: guest code may change on its own what it watches.
+    pub is_epoll: bool,
+    pub watched: Watched,
+}
+
+/// Whether an epoll of the process watches a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watched {
+    /// Or what epoll_ctl(2) says of it depends on more than that.
+    Unknown,
+    Nowhere,
+    /// By that one only.
+    By(u32),
 }
 
 /// A device that keeps nothing: guest code reads and writes it without a call.

@@ -79,7 +79,18 @@ impl Descriptors {
     /// /dev/null and /dev/zero.
     pub const NULL: u64 = 1 << 36;
     pub const ZERO: u64 = 1 << 37;
+    /// An epoll that nobody but this process refers to, and that nothing else watches.
+    pub const EPOLL: u64 = 1 << 38;
+    /// Which of those watches it, in these bits. 0: not known, or what epoll_ctl(2) says of it is not that simple.
+    pub const WATCH: u64 = 0x7f << 40;
+    /// None does.
+    pub const UNWATCHED: u64 = 1 << 40;
     pub const FLAGS: u64 = 0xffff_ffff;
+
+    /// Bits of [`Descriptors::WATCH`]: the epoll of this number does, and no other one.
+    pub const fn watched_by(epoll: u64) -> u64 {
+        (2 + epoll % Self::COUNT as u64) << 40
+    }
 }
 
 /// The head of a file whose front came along when it was opened, for the shim to read from. Written by the sentry while the word in
