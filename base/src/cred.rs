@@ -133,6 +133,12 @@ impl Credentials {
         self.fsuid == attr.uid || self.has(Caps::FOWNER)
     }
 
+    /// True for who may search every directory, whatever its attributes are.
+    #[must_use]
+    pub fn searches_all(&self) -> bool {
+        self.effective.intersects(Caps::DAC_OVERRIDE | Caps::DAC_READ_SEARCH)
+    }
+
     /// The check of path_resolution(7): owner, group, other, then capabilities.
     ///
     /// # Errors
@@ -162,5 +168,28 @@ impl Credentials {
             return Ok(());
         }
         Err(Errno::EACCES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever searches all directories would pass each one's check.
+    #[test]
+    fn searching_all_is_what_the_check_says() {
+        for bit in 0..Caps::all().bits().count_ones() {
+            let Some(cap) = Caps::from_bits(1 << bit) else { continue };
+            let mut cred = Credentials::new(Uid(7), Gid(8), Arc::from([Gid(9)]));
+            cred.effective = cap;
+            let of = |uid, gid, mode| {
+                let attr =
+                    Attr { uid: Uid(uid), gid: Gid(gid), mode: S_IFDIR | mode, ..Attr::default() };
+                cred.check(&attr, Access::EXEC).is_ok()
+            };
+            let is_any =
+                [(7, 1), (1, 8), (1, 9), (1, 1)].iter().all(|(uid, gid)| of(*uid, *gid, 0o666));
+            assert_eq!(is_any, cred.searches_all(), "{cap:?}");
+        }
     }
 }

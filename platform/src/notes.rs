@@ -18,6 +18,8 @@ pub enum Note {
     SetCloexec { fd: u32, cloexec: bool },
     /// openat(2) of what lay ready at `place`, which gave `fd`.
     Opened { fd: u32, place: usize, flags: u32 },
+    /// epoll_ctl(2), whose operation is `EPOLL_CTL_ADD`, `_DEL` or `_MOD`.
+    Watched { epoll: u32, fd: u32, operation: u32, events: u32, data: u64 },
 }
 
 /// So many of the lowest descriptors guest code may know.
@@ -40,6 +42,19 @@ pub struct Descriptor {
     pub device: Option<Device>,
     /// The directory that it is, if files of it lie [ready](Ready), else 0.
     pub dir: u32,
+    /// It is an epoll of which only its own process's calls know: guest code may change on its own what it watches.
+    pub is_epoll: bool,
+    pub watched: Watched,
+}
+
+/// Whether an epoll of the process watches a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watched {
+    /// Or what epoll_ctl(2) says of it depends on more than that.
+    Unknown,
+    Nowhere,
+    /// By that one only.
+    By(u32),
 }
 
 /// A regular file or directory that guest code may open for reading without a call, as `name` in a directory.

@@ -1,21 +1,26 @@
-//! Descriptors that guest code closes and duplicates without a call.
+//! Descriptors that guest code closes, duplicates and has watched without a call.
 //!
 //! The only thread of a process, when nobody else has its descriptor table, is told what the lowest descriptors are, after each call
 //! that may have changed that. What it does with them on its own comes as a note with its next event, and is done here then: all
 //! that others can ask about it they ask by calls, too. While it computes, /proc shows what it has closed meanwhile.
+//!
+//! The same with what its epolls watch: epoll_ctl(2) is seen by who waits for the epoll, which is its own process, by a call. Of an epoll
+//! that another process may have, or that is watched itself, it is told nothing.
 
 use std::sync::Arc;
 
+use abi::epoll::{EPOLL_CTL_ADD, EPOLL_CTL_DEL};
 use abi::ids::Fd;
 use abi::open::OpenFlags;
 use abi::stat::FileType;
-use platform::{Context, Descriptor, Device, KNOWN_DESCRIPTORS, Note};
+use platform::{Context, Descriptor, Device, KNOWN_DESCRIPTORS, Note, Watched};
+use vfs::anon::epoll::{self, Interest};
 use vfs::fs::devfs::MemDevice;
-use vfs::{FdTable, Seen, record_lock};
+use vfs::{FdTable, Seen, Watch, record_lock};
 
 use crate::cx::Cx;
+use crate::task::{OwnParts, Thread};
 use crate::{loans, ready};
-use crate::task::Thread;
 
 /// To be called after a system call, before its thread goes on.
 pub fn after_call(cx: &mut Cx<'_>) {
@@ -60,16 +65,22 @@ fn begin(cx: &mut Cx<'_>) {
 
 fn tell(thread: &Thread, files: &FdTable, context: &mut dyn Context, number: usize) {
     let Ok(fd) = i32::try_from(number) else { return };
-    let state = files.look(Fd(fd)).map(|Seen { flags, cloexec, is_own, device, dir }| Descriptor {
-        flags: flags.bits(),
-        cloexec,
-        is_own,
-        device: match device {
+    let state = files.look(Fd(fd)).map(|seen: Seen| Descriptor {
+        flags: seen.flags.bits(),
+        cloexec: seen.cloexec,
+        is_own: seen.is_own,
+        device: match seen.device {
             Some(MemDevice::Null) => Some(Device::Null),
             Some(MemDevice::Zero) => Some(Device::Zero),
             _ => None,
         },
-        dir: dir.map_or(0, |dir| thread.ready.number_of(dir)),
+        dir: seen.dir.map_or(0, |dir| thread.ready.number_of(dir)),
+        is_epoll: seen.is_epoll,
+        watched: match seen.watch {
+            Watch::Unknown => Watched::Unknown,
+            Watch::Nowhere => Watched::Nowhere,
+            Watch::By(epoll) => u32::try_from(epoll.0).map_or(Watched::Unknown, Watched::By),
+        },
     });
     context.tell_descriptor(number, state);
 }
@@ -102,10 +113,51 @@ pub fn take_note(thread: &Thread, note: &Note) -> bool {
         Note::Opened { fd: new, place, flags } => {
             ready::opened(thread, place, fd(new), OpenFlags::from_bits_retain(flags));
         }
-        Note::Unmapped { .. } | Note::ProtectedForReading { .. } => return false,
+        Note::Unmapped { .. } | Note::ProtectedForReading { .. } | Note::Watched { .. } => {
+            return false;
+        }
     }
     // What fails was told by a guest that did something else, to its own harm.
     true
+}
+
+/// Guest code has changed what an epoll watches, and said so in the note at this place. Of several about one descriptor the first says
+/// whether it was watched before, and the last what is so now: nobody has seen what was in between.
+pub fn take_watch(thread: &Thread, own: Option<&OwnParts>, notes: &[Note], at: usize) {
+    let Some((key, operation, interest)) = notes.get(at).and_then(watch_in) else { return };
+    let of_same = |note: &Note| watch_in(note).filter(|(other, ..)| *other == key);
+    if notes.iter().skip(at + 1).any(|note| of_same(note).is_some()) {
+        return;
+    }
+    let was_watched =
+        notes.iter().find_map(of_same).is_some_and(|(_, first, _)| first != EPOLL_CTL_ADD);
+    let taken;
+    let parts = match own.filter(|own| own.is_current(thread)) {
+        Some(own) => &own.parts,
+        None => {
+            taken = thread.parts();
+            &taken
+        }
+    };
+    let (epoll, fd) = key;
+    let (Ok(poller), Ok(target)) = (parts.files.get(epoll), parts.files.get(fd)) else { return };
+    let Some(epoll) = epoll::of(&poller) else { return };
+    // Guest code knew that it will succeed. What fails was told by one that did something else, to its own harm.
+    let _ = thread.with_parts(&parts.cred, &parts.fs, |vfs| {
+        match (was_watched, operation == EPOLL_CTL_DEL) {
+            (true, true) => epoll.remove(fd, &target),
+            (true, false) => epoll.modify(vfs, fd, &target, interest),
+            (false, true) => Ok(()),
+            (false, false) => epoll.add(vfs, fd, &target, interest),
+        }
+    });
+}
+
+/// Epoll and descriptor, operation and events of a note that is about them.
+fn watch_in(note: &Note) -> Option<((Fd, Fd), u32, Interest)> {
+    let Note::Watched { epoll, fd, operation, events, data } = *note else { return None };
+    let key = (Fd(epoll.cast_signed()), Fd(fd.cast_signed()));
+    Some((key, operation, Interest { events, data }))
 }
 
 /// Calls that often come before what guest code can do on its own. What it knows of paths (`path_stats`) hangs on that, too.
@@ -115,9 +167,10 @@ fn begins(number: u64) -> bool {
     const STAT: u64 = 4;
     const LSTAT: u64 = 6;
     const FCNTL: u64 = 72;
+    const EPOLL_CTL: u64 = 233;
     const OPENAT: u64 = 257;
     const NEWFSTATAT: u64 = 262;
-    matches!(number, OPEN | CLOSE | STAT | LSTAT | FCNTL | OPENAT | NEWFSTATAT)
+    matches!(number, OPEN | CLOSE | STAT | LSTAT | FCNTL | EPOLL_CTL | OPENAT | NEWFSTATAT)
 }
 
 /// Frequent calls that can change neither descriptors nor flags: read, write, stat, fstat, lstat, poll, lseek, the calls about memory and

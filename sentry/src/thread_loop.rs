@@ -8,7 +8,7 @@ use std::task::{Context as TaskContext, Poll};
 use abi::Errno;
 use abi::siginfo::SigInfo;
 use abi::signal::Signal;
-use platform::{CallMemory, Context, Event, Fault, PlatformError};
+use platform::{CallMemory, Context, Event, Fault, Note, PlatformError};
 
 use crate::config::Outcome;
 use crate::cx::Cx;
@@ -43,7 +43,7 @@ async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Cont
                 break;
             }
         }
-        let event = run_guest(&kernel, &thread, &mut *context).await;
+        let event = run_guest(&kernel, &thread, &mut *context, own.as_ref()).await;
         if thread.changes_layout() && !matches!(event, Ok(Event::DeferredFailed { .. })) {
             thread.mm().end_change(&thread);
         }
@@ -78,6 +78,7 @@ async fn run_guest(
     kernel: &Kernel,
     thread: &Arc<Thread>,
     context: &mut dyn Context,
+    own: Option<&OwnParts>,
 ) -> Result<Event, PlatformError> {
     thread.run.enter_guest();
     while thread.run.is_held() {
@@ -101,8 +102,10 @@ async fn run_guest(
     let event = poll_fn(|cx| context.poll_event(cx)).await;
     thread.run.leave_guest();
     let notes = context.take_notes();
-    for note in &notes {
-        if !descriptors::take_note(thread, note) {
+    for (at, note) in notes.iter().enumerate() {
+        if matches!(note, Note::Watched { .. }) {
+            descriptors::take_watch(thread, own, &notes, at);
+        } else if !descriptors::take_note(thread, note) {
             thread.mm().take_note(note);
         }
     }

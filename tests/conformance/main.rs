@@ -14,6 +14,7 @@ mod identity;
 mod known_descriptors;
 mod known_effects;
 mod known_paths;
+mod known_watches;
 mod layout;
 mod lent_file;
 mod lent_reads;
@@ -48,6 +49,7 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("known_descriptors", known_descriptors::TESTS),
     ("known_effects", known_effects::TESTS),
     ("known_paths", known_paths::TESTS),
+    ("known_watches", known_watches::TESTS),
     ("lent_reads", lent_reads::TESTS),
     ("lent_sharing", lent_sharing::TESTS),
     ("directory", directory::TESTS),

@@ -60,3 +60,21 @@ fn hot_programs_hardly_trap() {
     let output = off.run_in_sandbox();
     assert!(output.stderr().contains("not rewritten"), "{output}");
 }
+
+/// What an epoll watches is changed without a call, while it is its only process's.
+#[test]
+fn changes_of_epolls_are_answered() {
+    let script = "
+import os, select
+epoll, (a, b) = select.epoll(), os.pipe()
+for i in range(20000):
+    epoll.register(a, select.EPOLLIN); epoll.modify(a, 0); epoll.unregister(a)
+os.write(b, b'x'); epoll.register(a, select.EPOLLIN)
+assert epoll.poll(0) == [(a, select.EPOLLIN)]";
+    let output = program(&["/usr/bin/python3", "-c", script]).option("--stats").run_in_sandbox();
+    assert_eq!(output.code, 0, "{output}");
+    let text = output.stderr();
+    let answered = text.lines().find_map(|line| line.trim().strip_prefix("answered by shims: "));
+    let answered: u64 = answered.and_then(|count| count.parse().ok()).unwrap_or(0);
+    assert!(answered > 50_000, "{output}");
+}

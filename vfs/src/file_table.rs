@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use abi::epoll::EPOLLEXCLUSIVE;
 use abi::ids::Fd;
 use abi::open::OpenFlags;
 use abi::stat::FileType;
@@ -10,6 +11,7 @@ use abi::{Errno, Result};
 use base::Lent;
 use base::lock::Mutex;
 
+use crate::anon::epoll;
 use crate::file::File;
 use crate::fs::devfs::MemDevice;
 use crate::loans::Loan;
@@ -24,6 +26,8 @@ pub struct FdTable {
     changed: AtomicU64,
     /// A lock was asked for through this table: closing any descriptor may let others go on.
     has_locks: AtomicBool,
+    /// Descriptors are watched by an epoll that may be in the table.
+    has_epolls: AtomicBool,
 }
 
 /// What a descriptor is to its process.
@@ -38,6 +42,18 @@ pub struct Seen {
     pub device: Option<MemDevice>,
     /// The directory that it is, as [`Path::key`](crate::Path::key) says.
     pub dir: Option<(usize, usize)>,
+    /// It is an epoll that nobody but this table refers to, and nobody watches or waits for.
+    pub is_epoll: bool,
+    pub watch: Watch,
+}
+
+/// Which of a table's epolls watch one of its descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// Not looked for, several, or one by which the descriptor is watched exclusively; or it cannot be watched.
+    Unknown,
+    Nowhere,
+    By(Fd),
 }
 
 struct Slot {
@@ -135,6 +151,26 @@ impl Slots {
                     == users
     }
 
+    /// Who watches a descriptor, as far as the epolls are in the table.
+    fn watch(&self, fd: Fd, file: &Arc<File>) -> Watch {
+        if self.list.len() > LONG || file.ops().wait_queue().is_none() {
+            return Watch::Unknown;
+        }
+        let mut watch = Watch::Nowhere;
+        for (at, slot) in self.list.iter().enumerate() {
+            let epoll = slot.as_ref().and_then(|slot| epoll::of(&slot.file));
+            let Some(interest) = epoll.and_then(|epoll| epoll.interest_in(fd, file)) else {
+                continue;
+            };
+            let is_simple = watch == Watch::Nowhere && interest.events & EPOLLEXCLUSIVE == 0;
+            match i32::try_from(at) {
+                Ok(at) if is_simple => watch = Watch::By(Fd(at)),
+                _ => return Watch::Unknown,
+            }
+        }
+        watch
+    }
+
     fn take(&mut self, at: usize) -> Option<Slot> {
         let old = self.list.get_mut(at)?.take();
         if old.is_some() {
@@ -158,6 +194,7 @@ impl FdTable {
             inner: Mutex::new(slots),
             changed: AtomicU64::new(0),
             has_locks: AtomicBool::new(false),
+            has_epolls: AtomicBool::new(false),
         })
     }
 
@@ -294,8 +331,25 @@ impl FdTable {
 
     /// From now on processes may wait for the end of a descriptor: a lock is about to be taken.
     pub fn note_lock(&self) {
-        self.has_locks.store(true, Ordering::Relaxed);
-        self.look_again();
+        // Once: programs take and release locks by the thousand, and a look at all descriptors costs more than that.
+        if !self.has_locks.swap(true, Ordering::Relaxed) {
+            self.look_again();
+        }
+    }
+
+    /// What epolls watch of a descriptor has changed, by a call of its own process.
+    pub fn note_watch(&self, fd: Fd, is_epoll: bool) {
+        if !self.has_epolls.swap(true, Ordering::Relaxed) || is_epoll {
+            self.look_again();
+        }
+        self.note_change(fd.0.cast_unsigned() as usize);
+    }
+
+    /// A file has lost a descriptor.
+    fn note_gone(&self, file: &File) {
+        if epoll::of(file).is_some() {
+            self.look_again();
+        }
     }
 
     /// What a descriptor is; `None`: not in use.
@@ -308,7 +362,13 @@ impl FdTable {
         let device = slot.file.ops().as_any().downcast_ref().copied();
         let is_dir = slot.file.inode().file_type() == FileType::Directory;
         let dir = is_dir.then(|| slot.file.path().key());
-        Some(Seen { flags: slot.file.flags(), cloexec: slot.cloexec, is_own, device, dir })
+        let (is_epoll, watch) = match epoll::of(&slot.file) {
+            _ if !self.has_epolls.load(Ordering::Relaxed) => (false, Watch::Unknown),
+            Some(epoll) => (!epoll.is_watched() && slots.are_all(&slot.file), Watch::Unknown),
+            None => (false, slots.watch(fd, &slot.file)),
+        };
+        let (flags, cloexec) = (slot.file.flags(), slot.cloexec);
+        Some(Seen { flags, cloexec, is_own, device, dir, is_epoll, watch })
     }
 
     /// Ends all loans: another program is to begin.
@@ -367,7 +427,9 @@ impl FdTable {
         self.note_change(at);
         // Under the lock: the number may be given out anew right after.
         let mut slots = self.inner.lock();
-        slots.take(at).map(Slot::into_file).ok_or(Errno::EBADF)
+        let file = slots.take(at).map(Slot::into_file).ok_or(Errno::EBADF)?;
+        self.note_gone(&file);
+        Ok(file)
     }
 
     /// Makes `new` the same file as `old`; returns what `new` was before. With `old == new` only checks `old`
@@ -387,7 +449,9 @@ impl FdTable {
         }
         let file = slots.share(old)?;
         self.note_change(at);
-        Ok(slots.put(at, Slot::new(file, cloexec)).map(Slot::into_file))
+        let former = slots.put(at, Slot::new(file, cloexec)).map(Slot::into_file);
+        former.iter().for_each(|file| self.note_gone(file));
+        Ok(former)
     }
 
     /// Closes `first..=last` and returns the files.

@@ -50,7 +50,7 @@ pub mod tty;
 pub use context::{Caller, FsContext, VfsCx};
 pub use dentry::Path;
 pub use file::{File, FileOps};
-pub use file_table::{FdTable, Seen};
+pub use file_table::{FdTable, Seen, Watch};
 pub use filesystem::FileSystem;
 pub use inode::Inode;
 pub use loans::{Loan, Position};

@@ -96,14 +96,25 @@ impl Descriptors {
     /// /dev/null and /dev/zero.
     pub const NULL: u64 = 1 << 36;
     pub const ZERO: u64 = 1 << 37;
+    /// An epoll that nobody but this process refers to, and that nothing else watches.
+    pub const EPOLL: u64 = 1 << 38;
+    /// Which of those watches it, in these bits. 0: not known, or what epoll_ctl(2) says of it is not that simple.
+    pub const WATCH: u64 = 0x7f << 40;
+    /// None does.
+    pub const UNWATCHED: u64 = 1 << 40;
     pub const FLAGS: u64 = 0xffff_ffff;
     /// In the bits from here on: which directory it is, when files of it lie [ready](Ready), else 0.
-    pub const DIR_SHIFT: u32 = 40;
+    pub const DIR_SHIFT: u32 = 47;
     pub const MOST_DIR: u64 = (1 << (64 - Self::DIR_SHIFT)) - 1;
 
     /// The directory, as [`Ready::dir`] names it.
     pub const fn dir(word: u64) -> u64 {
         word >> Self::DIR_SHIFT
+    }
+
+    /// Bits of [`Descriptors::WATCH`]: the epoll of this number does, and no other one.
+    pub const fn watched_by(epoll: u64) -> u64 {
+        (2 + epoll % Self::COUNT as u64) << 40
     }
 }
 

@@ -393,13 +393,16 @@ pub struct Fast {
 /// A call that the shim has carried out, in three words. Of munmap(2) and mprotect(2), the latter to `PROT_READ`: number, address
 /// and length. Of close(2): number, descriptor, and how far a file that was [brought along](Brought) was read. Of fcntl(2):
 /// number and command ([`Note::COMMAND_SHIFT`]), descriptor, and its new flags or the new descriptor. Of openat(2): number and which
-/// [`Ready`] file in the place of the command, descriptor, and flags.
+/// [`Ready`] file in the place of the command, descriptor, and flags. Of epoll_ctl(2): number and operation; epoll, descriptor
+/// ([`Note::TARGET_SHIFT`]) and events ([`Note::EVENTS_SHIFT`]); data.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Note(pub [AtomicU64; 3]);
 
 impl Note {
     pub const COMMAND_SHIFT: u32 = 32;
+    pub const TARGET_SHIFT: u32 = 8;
+    pub const EVENTS_SHIFT: u32 = 32;
 }
 
 /// So many before the next event in [`Fast`],

@@ -85,21 +85,21 @@ fn clear(addr: u64, len: u64) -> Option<u64> {
 }
 
 /// An open descriptor.
-struct Known<'a> {
-    number: u64,
-    place: &'a AtomicU64,
-    word: u64,
+pub struct Known<'a> {
+    pub number: u64,
+    pub place: &'a AtomicU64,
+    pub word: u64,
 }
 
 impl<'a> Known<'a> {
-    fn find(fast: &'a Fast, number: u64) -> Option<Self> {
+    pub fn find(fast: &'a Fast, number: u64) -> Option<Self> {
         let number = number & 0xffff_ffff;
         let place = fast.descriptors.words.get(number as usize)?;
         let known = Self { number, place, word: place.load(Relaxed) };
         known.has(Descriptors::OPEN).then_some(known)
     }
 
-    fn has(&self, bit: u64) -> bool {
+    pub fn has(&self, bit: u64) -> bool {
         self.word & bit != 0
     }
 

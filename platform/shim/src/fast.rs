@@ -19,7 +19,10 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed};
 use crate::abi::{self, Fast, Global, Slot, kind, state, task};
 use crate::calls;
 use crate::channel::{self, Outcome};
-use crate::{descriptors, futex, loans, marshal, memory_calls, path_stats, ready, signal_calls, start_calls, vectors};
+use crate::{
+    descriptors, epoll, futex, loans, marshal, memory_calls, path_stats, ready, signal_calls, start_calls,
+    vectors,
+};
 
 /// Offset in a slot of register `index` of `gregs`: rax, which is the result in the end, is in [`Slot::call`], all others are in
 /// [`Fast`], for what else is in the call's line may be inputs and outputs.
@@ -436,6 +439,7 @@ extern "C" fn offer(slot: u64) -> u32 {
         calls::CLOSE | descriptors::DUP | descriptors::FCNTL => {
             descriptors::answer(slot, fast(slot))
         }
+        epoll::EPOLL_CTL => epoll::answer(slot, fast(slot)),
         memory_calls::MPROTECT | calls::MUNMAP => memory_calls::answer(slot, fast(slot)),
         _ => signal_calls::answer(slot, fast(slot))
             .or_else(|| start_calls::answer(slot, fast(slot))),

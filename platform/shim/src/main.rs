@@ -34,6 +34,7 @@ mod calls;
 mod channel;
 mod clone;
 mod descriptors;
+mod epoll;
 mod fast;
 mod futex;
 mod guest_memory;

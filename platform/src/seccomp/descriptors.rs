@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use shim_abi::{Descriptors as Words, Note as RawNote};
 
 use super::region::SlotRef;
-use crate::{Descriptor, Device, Note, READY_FILES};
+use crate::{Descriptor, Device, Note, READY_FILES, Watched};
 
 /// The words as both sides should have them.
 #[derive(Debug)]
@@ -45,6 +45,11 @@ impl Told {
             Note::SetCloexec { fd, cloexec } => self.set(fd, with_cloexec(self.get(fd), cloexec)),
             // The next word that is told is told in any case.
             Note::Opened { fd, .. } => self.set(fd, u64::MAX),
+            Note::Watched { epoll, fd, operation, .. } => {
+                let is_removed = operation == EPOLL_CTL_DEL;
+                let watched = if is_removed { Watched::Nowhere } else { Watched::By(epoll) };
+                self.set(fd, self.get(fd) & !Words::WATCH | watch(watched));
+            }
             Note::Unmapped { .. } | Note::ProtectedForReading { .. } => {}
         }
     }
@@ -68,12 +73,26 @@ pub fn word(state: Descriptor) -> u64 {
         None => 0,
     };
     let dir = u64::from(state.dir) << Words::DIR_SHIFT;
-    with_cloexec(Words::OPEN | own | device | dir | u64::from(state.flags), state.cloexec)
+    let epoll = if state.is_epoll { Words::EPOLL } else { 0 };
+    let word = Words::OPEN | own | device | dir | epoll | watch(state.watched) | u64::from(state.flags);
+    with_cloexec(word, state.cloexec)
+}
+
+fn watch(watched: Watched) -> u64 {
+    match watched {
+        Watched::Unknown => 0,
+        Watched::Nowhere => Words::UNWATCHED,
+        Watched::By(epoll) => Words::watched_by(u64::from(epoll)),
+    }
 }
 
 fn with_cloexec(word: u64, cloexec: bool) -> u64 {
     word & !Words::CLOEXEC | if cloexec { Words::CLOEXEC } else { 0 }
 }
+
+const EPOLL_CTL_ADD: u32 = libc::EPOLL_CTL_ADD.cast_unsigned();
+const EPOLL_CTL_DEL: u32 = libc::EPOLL_CTL_DEL.cast_unsigned();
+const EPOLL_CTL_MOD: u32 = libc::EPOLL_CTL_MOD.cast_unsigned();
 
 /// What three words of the shim say; `None`: nothing that it can have done.
 pub fn read_note([what, first, second]: [u64; 3]) -> Option<Note> {
@@ -99,6 +118,20 @@ pub fn read_note([what, first, second]: [u64; 3]) -> Option<Note> {
             flags: u32::try_from(second).ok()?,
         },
         (libc::SYS_fcntl, SET) => Note::SetCloexec { fd: descriptor(first)?, cloexec: second != 0 },
+        (libc::SYS_epoll_ctl, operation) => {
+            const NUMBER: u64 = 0xff;
+            let operation = u32::try_from(operation).ok()?;
+            if !matches!(operation, EPOLL_CTL_ADD | EPOLL_CTL_DEL | EPOLL_CTL_MOD) {
+                return None;
+            }
+            Note::Watched {
+                epoll: descriptor(first & NUMBER)?,
+                fd: descriptor(first >> RawNote::TARGET_SHIFT & NUMBER)?,
+                operation,
+                events: (first >> RawNote::EVENTS_SHIFT) as u32,
+                data: second,
+            }
+        }
         _ => return None,
     })
 }

@@ -15,7 +15,7 @@ use shim_abi::{Loans as Words, Ready as Shared};
 use super::descriptors;
 use super::loans::{self, Loans};
 use super::region::ReadyRef;
-use crate::{Contents, Descriptor, MOST_READY_NAME, Ready, ReadyLoan, STAT_BYTES};
+use crate::{Contents, Descriptor, MOST_READY_NAME, Ready, ReadyLoan, STAT_BYTES, Watched};
 
 /// What lies ready, or was opened since.
 #[derive(Debug)]
@@ -76,7 +76,15 @@ impl ReadyFile {
         let generation = loans.new_generation();
         let word = Words::word(generation, Words::FIRST_READY + place as u32, 0);
         shared.loan.store(word, Relaxed);
-        let state = Descriptor { flags, cloexec: false, is_own: true, device: None, dir: own };
+        let state = Descriptor {
+            flags,
+            cloexec: false,
+            is_own: true,
+            device: None,
+            dir: own,
+            is_epoll: false,
+            watched: Watched::Unknown,
+        };
         shared.descriptor.store(descriptors::word(state), Relaxed);
         index.tags.get(place)?.store(Shared::tag(dir.into(), &words), Release);
         shared.state.store(generation << Shared::GENERATION_SHIFT | Shared::CLOSED, SeqCst);

@@ -5,7 +5,7 @@
 //! 2. Guests write it at any time: only atomics are handed out, all of whose bit patterns are valid.
 //! 3. Offsets are checked against the mapping's size before a pointer is made.
 
-use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
+use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -251,6 +251,17 @@ impl SlotRef {
             let address = self.base().wrapping_add(at as usize);
             // SAFETY: a hint, which may name any address.
             unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) };
+        }
+    }
+
+    /// What is about to be read, but for its first line: see `Thread::prefetch_post`.
+    pub fn prefetch_all(&self, offset: u64, len: u64) {
+        const LINE: u64 = 64;
+        const MOST: u64 = 64 * LINE;
+        for at in (offset..offset.saturating_add(len.min(MOST))).step_by(LINE as usize).skip(1) {
+            let address = self.base().wrapping_add(at as usize);
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
         }
     }
 

@@ -126,6 +126,7 @@ impl Windows {
                 slot.prefetch_for_writing(place, len);
                 state.outputs.push(window);
             } else {
+                slot.prefetch_all(place, len);
                 state.inputs.push(window);
             }
         }

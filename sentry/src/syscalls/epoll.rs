@@ -80,6 +80,7 @@ pub fn epoll_ctl(
         (EPOLL_CTL_DEL, _) => epoll.remove(fd, &target)?,
         _ => return Err(Errno::EINVAL.into()),
     }
+    cx.files().note_watch(fd, epoll::of(&target).is_some());
     Ok(0)
 }
 

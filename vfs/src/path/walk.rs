@@ -210,6 +210,10 @@ impl<'c, 'a> Walk<'c, 'a> {
         if inode.file_type() != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
+        // Attributes take a lock or two per layer.
+        if self.cx.cred.searches_all() {
+            return Ok(());
+        }
         inode.permission(self.cx.cred, Access::EXEC)
     }
 

@@ -179,6 +179,18 @@ impl Epoll {
         found
     }
 
+    /// Whether it is watched itself, or waited for.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        !self.ready.queue().is_empty()
+    }
+
+    /// What it watches a descriptor for, if it does.
+    #[must_use]
+    pub fn interest_in(&self, fd: Fd, file: &Arc<File>) -> Option<Interest> {
+        self.items.lock().map.get(&key(fd, file)).map(|item| item.interest())
+    }
+
     fn discard(&self, item: &Arc<Item>) {
         let gone = self.items.lock().map.remove(&item.key());
         item.end();

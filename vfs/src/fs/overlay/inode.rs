@@ -8,6 +8,7 @@ use abi::open::OpenFlags;
 use abi::stat::{Attr, FileType};
 use abi::time::Timespec;
 use abi::{Errno, Result};
+use base::cred::{Access, Credentials};
 use base::lock::Mutex;
 
 use super::dir::{Change, Dir};
@@ -213,6 +214,14 @@ impl Inode for OverlayInode {
         };
         (attr.dev, attr.ino) = (self.dev, self.ino);
         Ok(attr)
+    }
+
+    /// Of the attributes that matter here the upper inode has all, when there is one.
+    fn permission(&self, cred: &Credentials, access: Access) -> Result<()> {
+        match self.upper.get() {
+            Some(upper) => upper.permission(cred, access),
+            None => cred.check(&self.attr()?, access),
+        }
     }
 
     fn file_type(&self) -> FileType {
