@@ -12,6 +12,7 @@ use platform::{CallMemory, Context, Event, Fault, Note, PlatformError};
 
 use crate::config::Outcome;
 use crate::cx::Cx;
+use crate::executor::timer::{Sleep, monotonic};
 use crate::error::{Restart, SysError};
 use crate::kernel::Kernel;
 use crate::mm::FaultVerdict;
@@ -99,7 +100,15 @@ async fn run_guest(
     if has_more {
         ready::after_answer(kernel, thread);
     }
-    let event = poll_fn(|cx| context.poll_event(cx)).await;
+    let mut patience = None;
+    let event = poll_fn(|cx| {
+        let polled = context.poll_event(cx);
+        if polled.is_pending() {
+            end_the_deaf(kernel, thread, cx, &mut patience);
+        }
+        polled
+    })
+    .await;
     thread.run.leave_guest();
     let notes = context.take_notes();
     for (at, note) in notes.iter().enumerate() {
@@ -110,6 +119,30 @@ async fn run_guest(
         }
     }
     event
+}
+
+/// Guest code that is to end gets a while to come back, for what an exit does to its memory. One that cannot be interrupted, because it
+/// loops where a kick finds the shim at work, is killed then.
+fn end_the_deaf(
+    kernel: &Kernel,
+    thread: &Thread,
+    cx: &mut TaskContext<'_>,
+    patience: &mut Option<Sleep>,
+) {
+    const PATIENCE_NS: u64 = 1_000_000_000;
+    thread.run.watch(cx);
+    // Now, for who sets it wakes then whom it finds.
+    if !thread.run.has_attention() || !thread.group.is_ending() {
+        return;
+    }
+    let patience = patience
+        .get_or_insert_with(|| kernel.timers.sleep_until(monotonic().saturating_add(PATIENCE_NS)));
+    if Pin::new(patience).poll(cx).is_ready()
+        && let Some(mm) = thread.mm_if_alive()
+    {
+        tracing::warn!(tid = thread.tid().0, "guest code cannot be interrupted, and is killed");
+        mm.space().kill();
+    }
 }
 
 /// The host has refused the last change of the layout.

@@ -215,9 +215,9 @@ pub fn take_back(word: &AtomicU64, own: u64) -> Option<u64> {
     before.ok().map(Words::position)
 }
 
-/// Has guest code have the position again, unless it has closed that descriptor and opened another file.
-pub fn give_back(word: &AtomicU64, own: u64) {
-    let _ = word.compare_exchange(0, own, Ordering::SeqCst, Ordering::SeqCst);
+/// Has guest code have the position again; false when it has closed that descriptor and opened another file.
+pub fn give_back(word: &AtomicU64, own: u64) -> bool {
+    word.compare_exchange(0, own, Ordering::SeqCst, Ordering::SeqCst).is_ok()
 }
 
 /// One loan.
@@ -250,10 +250,10 @@ impl Held {
         state.is_installed && !state.is_over && !state.is_taken
     }
 
-    fn lend(&self, at: u64) {
-        if let Some(word) = self.word() {
-            give_back(word, Words::word(self.generation, self.place, at));
-        }
+    /// False: guest code has closed the descriptor, so the position stays with the sentry.
+    fn lend(&self, at: u64) -> bool {
+        let own = Words::word(self.generation, self.place, at);
+        self.word().is_some_and(|word| give_back(word, own))
     }
 
     fn revoke(&self) -> u64 {
@@ -294,10 +294,8 @@ impl Lent for Held {
         if state.is_over {
             return false;
         }
-        (state.is_taken, state.at) = (false, at);
-        if state.is_installed {
-            self.lend(at);
-        }
+        state.at = at;
+        state.is_taken = state.is_installed && !self.lend(at);
         true
     }
 
@@ -321,7 +319,7 @@ impl Loan for Held {
         if state.is_over {
             self.loans.leave(self.place, true);
         } else if !state.is_taken {
-            self.lend(state.at);
+            state.is_taken = !self.lend(state.at);
         }
     }
 }

@@ -162,12 +162,9 @@ impl Lent for ReadyFile {
         if state.is_over {
             return false;
         }
-        state.is_taken = false;
-        if !state.is_closed
-            && let Some(word) = self.word(&state)
-        {
-            loans::give_back(word, self.own_word(claim));
-        }
+        let is_given = !state.is_closed
+            && self.word(&state).is_some_and(|word| loans::give_back(word, self.own_word(claim)));
+        state.is_taken = !is_given;
         true
     }
 
