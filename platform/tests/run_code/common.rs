@@ -4,9 +4,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use abi::UserAddr;
-use platform::{Backing, Context, HostOp, Platform, Prot};
+use platform::{Backing, Context, HostOp, NewContext, Platform, Prot};
 
-use crate::harness::{DATA, DATA_LEN, block_on, map, platform};
+use crate::harness::{DATA, DATA_LEN, block_on, load, map, platform, step};
 
 /// Numbers that the platform gives.
 const ARENA: u32 = 79;
@@ -98,4 +98,31 @@ fn channels_are_apart_however_many_there_are() {
         let ops = vec![map(DATA + DATA_LEN, 4096, Prot::READ)];
         block_on(guest.execute(ops)).expect("alive").expect("mapped");
     }
+}
+
+#[test]
+fn who_forks_is_given_what_many_map() {
+    let (platform, (path, fd)) = (platform(), file("forked"));
+    let code = snippet!("2:", "mov eax, 57", "syscall", "jmp 2b");
+    let mut parent = load(&platform, code);
+    step(&mut *parent);
+    let fork = |parent: &mut dyn Context| {
+        let new = NewContext { regs: *parent.regs(), fs_base: None };
+        block_on(parent.fork(new)).expect("forked")
+    };
+    let marked = |context: &dyn Context, mark: &[u8]| {
+        context.space().write(UserAddr(DATA), mark);
+        let name = path.to_string_lossy().into_owned();
+        (0..32).filter(|number| descriptor(mark, *number).as_ref() == Some(&name)).count()
+    };
+    let first = fork(&mut *parent);
+    assert_eq!(marked(&*first, b"the first copy of it"), 0);
+    for _ in 0..8 {
+        platform.share(&fd);
+    }
+    let second = fork(&mut *parent);
+    assert_eq!(marked(&*second, b"the second copy of it"), 1, "inherited");
+    let third = fork(&mut *parent);
+    assert_eq!(marked(&*third, b"the third copy of it"), 1, "once");
+    std::fs::remove_file(&path).expect("ours");
 }
