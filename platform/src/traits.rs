@@ -1,7 +1,7 @@
 //! The traits that the sentry sees.
 
 use std::future::Future;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -112,6 +112,12 @@ pub trait Platform: Send + Sync {
 
     /// Collects dead host processes and wakes their contexts.
     fn reap(&self);
+
+    /// A program maps this file of the host, which every guest may find, open and read: where many do, new address spaces may
+    /// have its descriptor from the start. One that may be written is never shared.
+    fn share(&self, file: &Arc<OwnedFd>) {
+        let _ = file;
+    }
 
     /// Somebody wants to hear of reads and writes: from now on guest code makes calls for those of devices, too.
     fn hear_transfers(&self) {}

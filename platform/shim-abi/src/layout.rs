@@ -27,6 +27,14 @@ pub const SLOT_SIZE: u64 = 0x2_0000;
 pub const MAX_SLOTS: u32 = 4096;
 pub const CHANNEL_SIZE: u64 = SLOT_SIZE * MAX_SLOTS as u64;
 
+/// What a fresh child of the zygote is told of its channel: the offset of that in the memory which the zygote has under
+/// [`ARENA_FD`], with this bit. Without: the descriptor of a channel.
+pub const IN_ARENA: u64 = 1 << 62;
+/// Where the zygote has the memory of its children's channels. Each of them closes it before guest code runs.
+pub const ARENA_FD: u32 = 79;
+/// Numbers of the files that the zygote has for all its children to map: from this one on.
+pub const COMMON_FD: u32 = 80;
+
 /// As [`Slot::start_frame`]: no frame, but the registers in [`Fast`], vector registers as the creator had them.
 pub const START_FAST: u32 = 1;
 
@@ -213,7 +221,9 @@ pub struct Global {
     pub filter_len: AtomicU32,
     /// Goes up whenever an absolute path may lead elsewhere, or who may follow it is another.
     pub names: AtomicU64,
-    _line_1: [u32; 10],
+    /// Where the channel of the zygote's next child begins in the memory of [`ARENA_FD`].
+    pub next_channel: AtomicU64,
+    _line_1: [u32; 8],
     /// The zygote's filter, as `struct sock_filter`.
     pub filter: [AtomicU64; MAX_FILTER],
 }

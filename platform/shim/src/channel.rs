@@ -42,18 +42,18 @@ pub enum Outcome {
     Settle,
 }
 
-/// Obeys the sentry until it says that guest code may run.
-pub fn serve(slot: &Slot) {
-    if matches!(obey(slot), Outcome::Settle) {
+/// Obeys the sentry until it says that guest code may run. `rang`: what an earlier ring returned, 0 without one.
+pub fn serve(slot: &Slot, rang: u64) {
+    if matches!(obey(slot, rang), Outcome::Settle) {
         // In a signal it is settled.
         die(109);
     }
 }
 
-/// Obeys the sentry until it has no more orders.
-pub fn obey(slot: &Slot) -> Outcome {
+/// Obeys the sentry until it has no more orders. `rang` as in [`serve`].
+pub fn obey(slot: &Slot, mut rang: u64) -> Outcome {
     loop {
-        let fd = wait(slot);
+        let fd = wait(slot, core::mem::take(&mut rang));
         let order = slot.state.load(Acquire);
         match order {
             state::RESUME | state::EXECUTE => {
@@ -116,8 +116,7 @@ fn await_birth(slot: &Slot) {
 }
 
 /// Waits until the slot is ours again; returns what the doorbell returned, if it rang.
-fn wait(slot: &Slot) -> u64 {
-    let mut rang = 0;
+fn wait(slot: &Slot, mut rang: u64) -> u64 {
     loop {
         match slot.state.load(Acquire) {
             state::POSTED => {

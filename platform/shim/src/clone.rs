@@ -36,7 +36,7 @@ pub fn thread(creator: &Slot, index: u64, token: u64, fs_base: u64) -> i64 {
 }
 
 /// A copy of this process. The child stands on its private scratch stack: the channel is not inherited. `channel` is
-/// the descriptor of its own, or [`NO_CHANNEL`] when its first ring brings that.
+/// the descriptor of its own, or where that is in what it inherits from the zygote ([`abi::IN_ARENA`]).
 pub fn process(creator: Option<&Slot>, token: u64, channel: u64) -> i64 {
     if let Some(creator) = creator {
         vectors::copy_vectors(fast::fast(creator), scratch());
@@ -46,8 +46,6 @@ pub fn process(creator: Option<&Slot>, token: u64, channel: u64) -> i64 {
     // SAFETY: nobody stands on the scratch stack of the child's own copy.
     unsafe { raw_clone(abi::PROCESS_CLONE_FLAGS, stack, 0, channel, main, token) }
 }
-
-pub const NO_CHANNEL: u64 = u64::MAX;
 
 /// Where a copy finds its creator's vector registers: in the lowest part of its scratch stack.
 fn scratch() -> &'static abi::Fast {
@@ -96,8 +94,8 @@ extern "C" fn thread_main(token: u64) -> ! {
     let here = 0u8;
     let slot = channel::slot_of(&raw const here as u64);
     take_signal_stack(slot);
-    calls::ring(ring::HELLO, token);
-    channel::serve(slot);
+    let answer = calls::ring(ring::HELLO, token);
+    channel::serve(slot, answer);
     begin(slot)
 }
 
@@ -109,23 +107,29 @@ extern "C" fn process_main(token: u64, channel: u64) -> ! {
     const MAP_SHARED_FIXED: u64 = 0x11;
     const MADV_DONTFORK: u64 = 10;
     syscall(calls::PRCTL, [PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0]);
-    let fd = if channel == NO_CHANNEL { calls::ring(ring::HELLO, token) } else { channel };
+    let (fd, offset) = match channel & abi::IN_ARENA {
+        0 => (channel, 0),
+        _ => (u64::from(abi::ARENA_FD), channel & !abi::IN_ARENA),
+    };
     let (at, len) = (abi::CHANNEL_ADDR, abi::CHANNEL_SIZE);
-    if failed(syscall(calls::MMAP, [at, len, PROT_READ_WRITE, MAP_SHARED_FIXED, fd, 0]))
+    if failed(syscall(calls::MMAP, [at, len, PROT_READ_WRITE, MAP_SHARED_FIXED, fd, offset]))
         || failed(syscall(calls::MADVISE, [at, len, MADV_DONTFORK, 0, 0, 0]))
         || failed(syscall(calls::CLOSE, [fd, 0, 0, 0, 0, 0]))
     {
         die(105);
     }
-    if channel != NO_CHANNEL {
-        calls::ring(ring::HELLO, token);
-    }
+    // A copy's creator waits for this; a stub has nothing better to do before.
+    let is_copy = channel & abi::IN_ARENA == 0;
+    let mut answer = if is_copy { calls::ring(ring::HELLO, token) } else { 0 };
     let slot = crate::channel::slot(0);
     // Read first: that maps what the sentry has made of the neighbourhood as well.
     slot.state.load(Relaxed);
     take_signal_stack(slot);
     vectors::copy_vectors(scratch(), fast::fast(slot));
-    channel::serve(slot);
+    if !is_copy {
+        answer = calls::ring(ring::HELLO, token);
+    }
+    channel::serve(slot, answer);
     begin(slot)
 }
 

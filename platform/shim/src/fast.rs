@@ -415,7 +415,7 @@ pub unsafe extern "C" fn begin(slot: u64) -> ! {
 /// Obeys the sentry until guest code may run; not zero when the state is to be settled first.
 extern "C" fn serve(slot: u64) -> u32 {
     let slot = channel::slot_of(slot);
-    match channel::obey(slot) {
+    match channel::obey(slot, 0) {
         Outcome::Resume => 0,
         Outcome::Settle => 1,
     }

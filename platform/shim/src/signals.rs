@@ -77,5 +77,5 @@ extern "C" fn on_signal(signal: i32, _info: u64, context: u64) {
     slot.signal.store(signal as u32, Relaxed);
     slot.frame.store((context & (SLOT_SIZE - 1)) as u32, Relaxed);
     channel::post(slot, kind::SIGNAL);
-    channel::serve(slot);
+    channel::serve(slot, 0);
 }

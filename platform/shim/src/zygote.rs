@@ -134,7 +134,8 @@ extern "C" fn run(stack_top: u64, vdso: u64) -> ! {
     let mut result = 0;
     loop {
         if token != 0 {
-            result = clone::process(None, token, clone::NO_CHANNEL);
+            let place = channel::global().next_channel.load(Relaxed);
+            result = clone::process(None, token, abi::IN_ARENA | place);
         }
         token = calls::ring(ring::ZYGOTE, result as u64);
     }

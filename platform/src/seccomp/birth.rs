@@ -1,6 +1,8 @@
 //! Contexts that make contexts: fork and threads.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::Poll;
@@ -88,12 +90,25 @@ impl SeccompContext {
         child.gs_base = self.gs_base;
     }
 
+    /// Takes what many programs map, for the copies, which mostly become such a program: given to each of them it would cost more.
+    async fn equip(&mut self) -> Result<(), PlatformError> {
+        let known = self.process.news.load(Relaxed);
+        let Some((version, files)) = self.shared.pool.common().news(known) else { return Ok(()) };
+        self.process.news.store(version, Relaxed);
+        let is_new = |file: &Arc<OwnedFd>| self.process.held(file).is_none();
+        let ops: VecDeque<_> =
+            files.into_iter().filter(is_new).map(|fd| HostOp::Hold { fd }).collect();
+        // What cannot be had is done without.
+        self.execute_queue(ops).await.map(drop)
+    }
+
     pub(super) async fn do_fork(
         &mut self,
         new: NewContext,
     ) -> Result<Box<dyn Context>, PlatformError> {
         // The child is to see what this call wrote so far.
         self.flush_windows();
+        self.equip().await?;
         let region = self.shared.take_region().map_err(PlatformError::Exhausted)?;
         let order = self.shared.order_process(&self.thread);
         // The descriptor of the child's channel: it inherits it.
@@ -104,7 +119,7 @@ impl SeccompContext {
             loan: None,
         };
         let (arrival, place) = self.create(&order, raw).await?;
-        let thread = self.shared.adopt_process(arrival, region, order.token(), false)?;
+        let thread = self.shared.adopt_process(arrival, region, order.token())?;
         thread.place.store(place, Relaxed);
         thread.process().inherit_held(&self.process);
         let mut child = self.newborn(thread, &new)?;
@@ -144,7 +159,7 @@ impl SeccompContext {
             }
         };
         let thread = Thread::new(&self.process, arrival.tid, slot);
-        thread.hold_hello(arrival.notification, false);
+        thread.hold_hello(arrival.notification);
         thread.place.store(place, Relaxed);
         let mut child = self.newborn(thread, &new)?;
         self.adopt(&mut child, &new);

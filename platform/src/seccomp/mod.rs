@@ -5,10 +5,11 @@
 //!
 //! The sentry forks once and executes the shim blob from a memfd: the *zygote*. Its address space holds the blob,
 //! the page all shims read ([`shim_abi::Global`]), a scratch stack, vvar and vDSO, nothing else; it has no
-//! capability, no descriptor, no controlling terminal. It installs the filter, whose listener the sentry takes with
-//! pidfd_getfd(2), and from then on clones itself on order. Each clone is a child of the sentry (CLONE_PARENT), is
-//! given a *channel region* (a sparse memfd; a slot of 128 KiB per thread) with SECCOMP_IOCTL_NOTIF_ADDFD, maps it at
-//! a fixed address and waits in its doorbell. `spawn` takes such a stub; fork and threads are made by the shim of
+//! capability, no controlling terminal, and no descriptor but what its children are to have (`common`). It installs the filter, whose listener the sentry takes with
+//! pidfd_getfd(2), and from then on clones itself on order. Each clone is a child of the sentry (CLONE_PARENT), maps a
+//! *channel region* (a slot of 128 KiB per thread) at a fixed address and waits in its doorbell. The region is a part of a
+//! sparse memfd that the zygote is given, one for many children; each closes it before it says hello, hence before guest
+//! code can run, and the zygote never runs any: nobody gets at another one's channel. `spawn` takes such a stub; fork and threads are made by the shim of
 //! the process itself, which also gets the descriptor of its child's region. A guest process is an address space; it
 //! dies by SIGKILL on its pidfd, when the worker has nothing better to do.
 //!
@@ -109,7 +110,7 @@
 //! | `listener`, `spin`, `placement` | waiting for rings; when to look instead; which CPUs guests then have |
 //! | `chain` | which CPU guests have that take turns, while nobody looks |
 //! | `shared`, `awaited` | tables, notifications, deaths; whose posts are looked for |
-//! | `orders`, `pool` | new processes and threads; stubs ahead of demand |
+//! | `orders`, `pool`, `common` | new processes and threads; stubs ahead of demand; what these have from the start |
 //! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
 //! | `loans`, `descriptors`, `path_stats` | files that the shim reads by itself; what it knows of descriptors and paths |
 //! | `windows` | small inputs and outputs of a call, in its slot |
@@ -124,6 +125,7 @@ mod awaited;
 mod birth;
 mod blob;
 mod chain;
+mod common;
 mod context;
 mod descriptors;
 mod filter;
@@ -147,7 +149,7 @@ mod windows;
 mod zygote;
 
 use std::future::poll_fn;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, OnceLock};
 
@@ -400,6 +402,12 @@ impl Platform for SeccompPlatform {
     fn reap(&self) {
         if let Ok(shared) = self.shared() {
             shared.reap();
+        }
+    }
+
+    fn share(&self, file: &Arc<OwnedFd>) {
+        if let Ok(shared) = self.shared() {
+            shared.pool.common().note_use(file);
         }
     }
 

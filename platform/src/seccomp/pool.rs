@@ -1,14 +1,18 @@
-//! Stubs ahead of demand: clones of the zygote that have their channel and stand in the doorbell.
+//! Stubs ahead of demand: clones of the zygote that have their channel, which they map from what it has, and stand in their
+//! first doorbell.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use abi::Errno;
 use parking_lot::Mutex;
 
+use super::common::{Common, Held};
 use super::orders::Arrival;
+use super::region::Region;
 use super::shared::Shared;
 use super::sys;
 use super::thread::Thread;
@@ -23,6 +27,7 @@ pub struct Pool {
     zygote: OwnedFd,
     /// Stubs to keep ready.
     target: usize,
+    common: Common,
     state: Mutex<State>,
 }
 
@@ -34,6 +39,8 @@ struct State {
     current: Option<u64>,
     /// Ordered, not yet arrived.
     ordered: Vec<u64>,
+    /// What those that the zygote was told of will have.
+    births: Vec<Birth>,
     /// Not yet told to the zygote.
     queue: VecDeque<u64>,
     ready: VecDeque<Arc<Thread>>,
@@ -44,9 +51,17 @@ struct State {
     is_dead: bool,
 }
 
+/// A stub to be.
+struct Birth {
+    token: u64,
+    region: Arc<Region>,
+    held: Vec<Held>,
+}
+
 impl Pool {
     pub fn new(zygote_pid: i32, zygote: OwnedFd, target: usize) -> Self {
-        Self { zygote_pid, zygote, target, state: Mutex::default() }
+        let (common, state) = (Common::default(), Mutex::default());
+        Self { zygote_pid, zygote, target, common, state }
     }
 
     pub fn zygote_pid(&self) -> i32 {
@@ -55,6 +70,10 @@ impl Pool {
 
     pub fn zygote(&self) -> &OwnedFd {
         &self.zygote
+    }
+
+    pub fn common(&self) -> &Common {
+        &self.common
     }
 
     /// Whether a hello's token is one of the pool's open orders.
@@ -79,23 +98,49 @@ impl Pool {
         }
         let order = state.next_order();
         drop(state);
-        if let Some((notification, token)) = order {
-            shared.listener.send_elsewhere(notification, token);
+        if let Some(order) = order {
+            self.tell(shared, order);
         }
+    }
+
+    /// Tells the zygote, which waits in its doorbell, to make a stub.
+    fn tell(&self, shared: &Shared, (notification, token): (u64, u64)) {
+        let region = match shared.take_stub_region() {
+            Ok(region) => region,
+            Err(errno) => {
+                // It goes on waiting.
+                self.state.lock().notification = Some(notification);
+                return self.fail(token, errno);
+            }
+        };
+        self.common.equip(&shared.listener, notification, &region);
+        shared.global.get().next_channel.store(region.offset(), SeqCst);
+        let held = self.common.held();
+        self.state.lock().births.push(Birth { token, region, held });
+        shared.listener.send_elsewhere(notification, token);
+    }
+
+    /// Nobody will come.
+    fn fail(&self, token: u64, errno: Errno) {
+        let mut state = self.state.lock();
+        state.forget(token);
+        state.failure = Some(errno);
+        let wakers = std::mem::take(&mut state.waiting);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// The zygote rang: it waits for its next order. `result` is what its last clone returned.
     pub fn on_zygote(&self, shared: &Shared, notification: u64, result: u64) {
         let mut state = self.state.lock();
         let current = state.current.take();
-        let mut wakers = Vec::new();
         if let Ok(errno) = i32::try_from(result.cast_signed().wrapping_neg())
             && (1..4096).contains(&errno)
+            && let Some(token) = current
         {
-            // Nobody will come.
-            state.ordered.retain(|token| Some(*token) != current);
-            state.failure = Some(Errno::from_raw(errno));
-            wakers = std::mem::take(&mut state.waiting);
+            drop(state);
+            self.fail(token, Errno::from_raw(errno));
+            state = self.state.lock();
         }
         let expected = current.filter(|token| state.ordered.contains(token));
         let is_first = state.taken == 0;
@@ -115,17 +160,16 @@ impl Pool {
                 shared.unwatch_unborn(token);
             }
         }
-        if let Some((notification, token)) = order {
-            shared.listener.send_elsewhere(notification, token);
+        if let Some(order) = order {
+            self.tell(shared, order);
         }
-        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// A stub died before it said hello.
     pub fn on_lost(&self, shared: &Shared, token: u64) {
         let mut state = self.state.lock();
         let before = state.ordered.len();
-        state.ordered.retain(|open| *open != token);
+        state.forget(token);
         let was_ours = state.ordered.len() != before;
         drop(state);
         if was_ours {
@@ -133,11 +177,11 @@ impl Pool {
         }
     }
 
-    /// A stub said hello: it gets its channel and is ready.
+    /// A stub said hello: it is ready.
     pub fn on_stub(&self, shared: &Arc<Shared>, token: u64, tid: i32, notification: u64) -> bool {
-        let stub = make_stub(shared, token, tid, notification);
+        let birth = self.state.lock().forget(token);
+        let stub = make_stub(shared, birth, tid, notification);
         let mut state = self.state.lock();
-        state.ordered.retain(|open| *open != token);
         match stub {
             Ok(thread) => state.ready.push_back(thread),
             Err(errno) => {
@@ -198,6 +242,13 @@ impl Pool {
 }
 
 impl State {
+    /// An order is none any more; what there was for it.
+    fn forget(&mut self, token: u64) -> Option<Birth> {
+        self.ordered.retain(|open| *open != token);
+        let at = self.births.iter().position(|birth| birth.token == token)?;
+        Some(self.births.swap_remove(at))
+    }
+
     /// The zygote's doorbell with what to answer, when it waits and there is an order.
     fn next_order(&mut self) -> Option<(u64, u64)> {
         let token = *self.queue.front()?;
@@ -210,19 +261,18 @@ impl State {
 
 fn make_stub(
     shared: &Arc<Shared>,
-    token: u64,
+    birth: Option<Birth>,
     tid: i32,
     notification: u64,
 ) -> Result<Arc<Thread>, Errno> {
-    let region = shared.take_region()?;
+    let Birth { token, region, held } = birth.ok_or(Errno::EIO)?;
     let pidfd = Some(sys::pidfd_open(tid)?);
     let arrival = Arrival { tid, pidfd, notification };
-    let thread =
-        shared.adopt_process(arrival, region, token, true).map_err(|error| match error {
-            PlatformError::Exhausted(errno) => errno,
-            _ => Errno::EIO,
-        })?;
+    let thread = shared.adopt_process(arrival, region, token).map_err(|error| match error {
+        PlatformError::Exhausted(errno) => errno,
+        _ => Errno::EIO,
+    })?;
+    thread.process().begin_with(held);
     shared.threads.lock().insert(tid, Arc::clone(&thread));
-    thread.give_channel_now(&shared.listener);
     Ok(thread)
 }

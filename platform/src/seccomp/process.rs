@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags};
 use shim_abi::{READY_SLOT, Waits};
 
+use super::common::Held;
 use super::holdable::{self, EVERYBODY};
 use super::loans::Loans;
 use super::path_stats::PathStats;
@@ -24,7 +25,7 @@ use crate::{
 
 /// Host threads of one process that wait for another guest thread.
 const MOST_RESTING: usize = 8;
-/// Descriptors that stay in one guest process.
+/// Descriptors that stay in one guest process, beside those that it was born with.
 const MOST_HELD: usize = 16;
 
 /// A host thread whose context is gone and that stands in its slot after an event, ready for another context.
@@ -52,6 +53,8 @@ pub struct Process {
     is_doomed: AtomicBool,
     /// Its id is, or will soon be, free for others.
     is_collected: AtomicBool,
+    /// Which of what many programs map it was given for its copies: see `Common::news`.
+    pub news: AtomicU64,
     members: Mutex<Members>,
 }
 
@@ -64,7 +67,7 @@ struct Members {
     /// be dying in its slot.
     used: u32,
     /// Descriptors that stay in the guest, with their numbers there.
-    held: Vec<(Arc<OwnedFd>, u32)>,
+    held: Vec<Held>,
     free: Vec<SlotRef>,
     left: Vec<Arc<Thread>>,
     resting: Vec<Resting>,
@@ -85,6 +88,7 @@ impl Process {
             is_dead: AtomicBool::new(false),
             is_doomed: AtomicBool::new(false),
             is_collected: AtomicBool::new(false),
+            news: AtomicU64::new(0),
             members: Mutex::default(),
         })
     }
@@ -104,10 +108,6 @@ impl Process {
 
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
-    }
-
-    pub fn region(&self) -> &Arc<Region> {
-        &self.region
     }
 
     pub fn loans(&self) -> &Arc<Loans> {
@@ -191,7 +191,11 @@ impl Process {
     /// Whether a descriptor may stay in the guest once it is there: when all that it is good for there is to map the
     /// file again to read it, which everybody may (the process's rights may shrink later), and there are not many.
     pub fn may_hold(&self, file: &Arc<OwnedFd>) -> bool {
-        self.members.lock().held.len() < MOST_HELD && holdable::is_holdable(file)
+        let members = self.members.lock();
+        let given = members.held.iter().filter(|(_, number)| *number < shim_abi::COMMON_FD);
+        let has_room = given.count() < MOST_HELD;
+        drop(members);
+        has_room && holdable::is_holdable(file)
     }
 
     /// The descriptor was installed.
@@ -206,6 +210,12 @@ impl Process {
         let held = parent.members.lock().held.clone();
         self.members.lock().held = held;
         self.loans.inherit(&parent.loans);
+        self.news.store(parent.news.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// A child of the zygote has what that has.
+    pub fn begin_with(&self, held: Vec<Held>) {
+        self.members.lock().held = held;
     }
 
     /// Gives back a slot that no thread ever got.

@@ -25,6 +25,8 @@ use shim_abi::{
 struct Mapping {
     base: *mut u8,
     len: usize,
+    /// Where it begins in the memfd.
+    offset: u64,
     fd: Arc<OwnedFd>,
     /// Unmaps it with others; `None`: it does so itself.
     arena: Option<Arc<Arena>>,
@@ -74,6 +76,38 @@ impl RegionMaker {
     }
 }
 
+/// Makes regions for children of the zygote: several in one memory, which that has once and for all of them. No guest ever
+/// has it: a child closes it before it runs guest code, and the zygote runs none.
+#[derive(Debug, Default)]
+pub struct StubRegionMaker {
+    current: Option<(Arc<Arena>, Arc<OwnedFd>, usize)>,
+}
+
+impl StubRegionMaker {
+    pub fn make(&mut self) -> Result<Arc<Region>, Errno> {
+        let (arena, fd, index) = match self.current.take() {
+            Some(current) if current.2 < ARENA_REGIONS => current,
+            _ => {
+                let len = ARENA_REGIONS * REGION_LEN;
+                let fd = memory("channels", len as u64)?;
+                let base = map(&fd, len, None)?;
+                (Arc::new(Arena { base, len }), Arc::new(fd), 0)
+            }
+        };
+        let offset = index * REGION_LEN;
+        let region = Arc::new(Region(Mapping {
+            base: arena.base.wrapping_add(offset),
+            len: REGION_LEN,
+            offset: offset as u64,
+            fd: Arc::clone(&fd),
+            arena: Some(Arc::clone(&arena)),
+        }));
+        self.current = Some((arena, fd, index + 1));
+        touch(&region);
+        Ok(region)
+    }
+}
+
 /// Makes the pages that a process's first thread will use first.
 fn touch(region: &Arc<Region>) {
     const OFFSETS: [u64; 5] =
@@ -100,23 +134,35 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// `place`: an arena and an offset in it that nobody else has.
     fn new(name: &str, len: u64, place: Option<(&Arc<Arena>, usize)>) -> Result<Self, Errno> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let fd = rustix::fs::memfd_create(name, flags).map_err(errno)?;
-        rustix::fs::ftruncate(&fd, len).map_err(errno)?;
-        // Nobody shrinks it under the sentry's feet.
-        let seals = SealFlags::SHRINK | SealFlags::GROW;
-        rustix::fs::fcntl_add_seals(&fd, seals).map_err(errno)?;
+        let fd = memory(name, len)?;
         let len = usize::try_from(len).map_err(|_| Errno::ENOMEM)?;
-        let prot = ProtFlags::READ | ProtFlags::WRITE;
-        let mut flags = MapFlags::SHARED | MapFlags::NORESERVE;
-        flags.set(MapFlags::FIXED, place.is_some());
-        let at =
-            place.map_or(std::ptr::null_mut(), |(arena, offset)| arena.base.wrapping_add(offset));
-        // SAFETY: where the kernel likes, or a part of the arena that holds nothing.
-        let base = unsafe { rustix::mm::mmap(at.cast(), len, prot, flags, &fd, 0) };
-        let base = base.map_err(errno)?.cast();
-        Ok(Self { base, len, fd: Arc::new(fd), arena: place.map(|(arena, _)| Arc::clone(arena)) })
+        let at = place.map(|(arena, offset)| arena.base.wrapping_add(offset));
+        let base = map(&fd, len, at)?;
+        let arena = place.map(|(arena, _)| Arc::clone(arena));
+        Ok(Self { base, len, offset: 0, fd: Arc::new(fd), arena })
     }
+}
+
+/// Memory with a descriptor.
+fn memory(name: &str, len: u64) -> Result<OwnedFd, Errno> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let fd = rustix::fs::memfd_create(name, flags).map_err(errno)?;
+    rustix::fs::ftruncate(&fd, len).map_err(errno)?;
+    // Nobody shrinks it under the sentry's feet.
+    let seals = SealFlags::SHRINK | SealFlags::GROW;
+    rustix::fs::fcntl_add_seals(&fd, seals).map_err(errno)?;
+    Ok(fd)
+}
+
+/// Maps it, in a part of an arena that holds nothing, or where the kernel likes.
+fn map(fd: &OwnedFd, len: usize, at: Option<*mut u8>) -> Result<*mut u8, Errno> {
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    let mut flags = MapFlags::SHARED | MapFlags::NORESERVE;
+    flags.set(MapFlags::FIXED, at.is_some());
+    let at = at.unwrap_or(std::ptr::null_mut());
+    // SAFETY: as said above.
+    let base = unsafe { rustix::mm::mmap(at.cast(), len, prot, flags, fd, 0) };
+    Ok(base.map_err(errno)?.cast())
 }
 
 impl Drop for Mapping {
@@ -140,6 +186,11 @@ pub struct Region(Mapping);
 impl Region {
     pub fn fd(&self) -> &Arc<OwnedFd> {
         &self.0.fd
+    }
+
+    /// Where it begins in the memory of that descriptor.
+    pub fn offset(&self) -> u64 {
+        self.0.offset
     }
 }
 

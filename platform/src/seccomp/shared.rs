@@ -1,6 +1,6 @@
 //! What all contexts of the platform share: tables, listener, deaths.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -19,7 +19,7 @@ use super::listener::Listener;
 use super::orders::{Arrival, Order, Orders};
 use super::pool::Pool;
 use super::process::Process;
-use super::region::{GlobalPage, Region, RegionMaker, errno};
+use super::region::{GlobalPage, Region, RegionMaker, StubRegionMaker, errno};
 use super::spin::Spin;
 use super::sys::{self, Notification};
 use super::thread::{Reply, Thread};
@@ -54,6 +54,9 @@ pub struct Shared {
     /// Regions made ahead of demand.
     regions: Mutex<Vec<Arc<Region>>>,
     region_maker: Mutex<RegionMaker>,
+    /// The same for children of the zygote: first in, first out, as it has the memory of one after the other.
+    stub_regions: Mutex<VecDeque<Arc<Region>>>,
+    stub_region_maker: Mutex<StubRegionMaker>,
     /// Processes that nobody needs any more, to be killed when there is nothing better to do.
     doomed: Mutex<Vec<Arc<Process>>>,
     /// Whether there are any, for a look without the lock.
@@ -99,6 +102,8 @@ impl Shared {
             unborn: Mutex::default(),
             regions: Mutex::default(),
             region_maker: Mutex::default(),
+            stub_regions: Mutex::default(),
+            stub_region_maker: Mutex::default(),
             doomed: Mutex::default(),
             has_doomed: AtomicBool::new(false),
             dying: AtomicUsize::new(0),
@@ -280,8 +285,19 @@ impl Shared {
         ready.map_or_else(|| self.region_maker.lock().make(), Ok)
     }
 
+    /// The same for a child of the zygote.
+    pub fn take_stub_region(&self) -> Result<Arc<Region>, Errno> {
+        let ready = self.stub_regions.lock().pop_front();
+        ready.map_or_else(|| self.stub_region_maker.lock().make(), Ok)
+    }
+
     /// Makes regions ahead of demand, when there is time.
     fn stock_regions(&self) {
+        while self.stub_regions.lock().len() < REGIONS_AHEAD
+            && let Ok(region) = self.stub_region_maker.lock().make()
+        {
+            self.stub_regions.lock().push_back(region);
+        }
         while self.regions.lock().len() < REGIONS_AHEAD
             && let Ok(region) = self.region_maker.lock().make()
         {
@@ -295,7 +311,6 @@ impl Shared {
         arrival: Arrival,
         region: Arc<Region>,
         token: u64,
-        wants_channel: bool,
     ) -> Result<Arc<Thread>, PlatformError> {
         self.unwatch_unborn(token);
         let pidfd = arrival.pidfd.ok_or_else(|| PlatformError::Broken("no pidfd".to_owned()))?;
@@ -306,7 +321,7 @@ impl Shared {
         slot.head().host_futexes.store(u32::from(self.may_answer), Relaxed);
         slot.head().state.store(state::POSTED, SeqCst);
         let thread = Thread::new(&process, arrival.tid, slot);
-        thread.hold_hello(arrival.notification, wants_channel);
+        thread.hold_hello(arrival.notification);
         self.watch(process.pidfd(), process.id_for_death()).map_err(PlatformError::Exhausted)?;
         self.processes.lock().insert(process.id_for_death(), process);
         Ok(thread)

@@ -63,8 +63,6 @@ pub struct Thread {
 struct Link {
     /// Its doorbell that has not been answered.
     notification: Option<u64>,
-    /// The doorbell is a new process's: the answer must bring the channel.
-    wants_channel: bool,
     /// It was told to ring so that this can be given to it.
     pending: Option<Reply>,
 }
@@ -187,10 +185,8 @@ impl Thread {
     }
 
     /// A hello was this thread's: its notification waits for the first reply.
-    pub fn hold_hello(&self, notification: u64, wants_channel: bool) {
-        let mut link = self.link.lock();
-        link.notification = Some(notification);
-        link.wants_channel = wants_channel;
+    pub fn hold_hello(&self, notification: u64) {
+        self.link.lock().notification = Some(notification);
     }
 
     /// Operations were deferred that are yet to be sent.
@@ -250,23 +246,17 @@ impl Thread {
     /// Gives the slot back to the guest. The operations were written.
     pub fn reply(&self, listener: &Listener, reply: Reply) {
         let mut link = self.link.lock();
-        let notification = link.notification.take();
-        if let Some(notification) = notification.filter(|_| !link.wants_channel) {
+        if let Some(notification) = link.notification.take() {
             drop(link);
             self.answer(listener, notification, &reply);
             return;
         }
-        link.wants_channel = false;
         // Under the lock: who rings meanwhile is late (rule 5), or waits for an answer that is still to come.
         if !reply.has_files() {
             self.publish(&reply, 0);
         } else {
             link.pending = Some(reply);
             self.give_back(state::RING);
-        }
-        drop(link);
-        if let Some(notification) = notification {
-            self.give_channel(listener, notification);
         }
     }
 
@@ -292,29 +282,6 @@ impl Thread {
         let before = head.state.swap(state, Ordering::SeqCst);
         if matches!(before, state::POSTED_ASLEEP | state::LONG_ASLEEP) {
             sys::futex_wake(&head.state);
-        }
-    }
-
-    /// Answers the hello at once, before there is a reply.
-    pub fn give_channel_now(&self, listener: &Listener) {
-        let mut link = self.link.lock();
-        link.wants_channel = false;
-        let notification = link.notification.take();
-        drop(link);
-        if let Some(notification) = notification {
-            self.give_channel(listener, notification);
-        }
-    }
-
-    /// Answers a hello with the channel's descriptor.
-    fn give_channel(&self, listener: &Listener, notification: u64) {
-        let fd = self.process.region().fd().as_raw_fd();
-        let is_pulled = self.pull_here(listener);
-        if let Err(errno) = listener.add_fd(notification, fd, AfterAddFd::Answer) {
-            self.lost(errno);
-        }
-        if is_pulled {
-            self.let_go(listener);
         }
     }
 

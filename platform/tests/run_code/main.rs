@@ -4,6 +4,7 @@
 mod harness;
 mod calls;
 mod clones;
+mod common;
 mod deaths;
 mod fast;
 mod faults;

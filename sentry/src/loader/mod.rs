@@ -90,6 +90,8 @@ pub struct Prepared {
     image: Image,
     /// Its descriptor, if it has one of the host's.
     program: Option<Arc<OwnedFd>>,
+    /// Everybody may find it and its interpreter.
+    is_public: bool,
     stack: stack::Stack,
     /// Credentials after execve.
     pub cred: Credentials,
@@ -147,11 +149,13 @@ pub fn prepare(cx: &VfsCx<'_>, request: Request<'_>) -> core::result::Result<Pre
     info.auxv = stack.auxv.clone();
     let comm = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
     let exe = program.file.path().clone();
+    let is_public = |mappable: &Mappable| profile::is_public(mappable.file.path());
+    let is_public = is_public(&program) && interpreter.as_ref().is_none_or(is_public);
     let program = match program.source {
         MapSource::Host { fd, .. } => Some(fd),
         MapSource::Anonymous => None,
     };
-    Ok(Prepared { image, program, stack, cred, is_secure, exe, comm })
+    Ok(Prepared { image, program, is_public, stack, cred, is_secure, exe, comm })
 }
 
 /// Opens the program; for a script its interpreter, with the arguments that this gets.

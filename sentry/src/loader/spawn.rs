@@ -1,12 +1,14 @@
 //! The host's part of loading: a fresh address space, its mappings in one batch, the bytes that go into it.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use abi::UserAddr;
 use abi::arch::Registers;
-use platform::{Context, HostOp, Layout, PlatformError};
+use platform::{AddressSpace, Backing, Context, HostOp, Layout, PlatformError};
 
 use crate::kernel::Kernel;
+use crate::loader::profile::Mapped;
 use crate::loader::{LoadError, Prepared};
 use crate::mm::{Mm, MmState};
 
@@ -54,10 +56,18 @@ impl Prepared {
         context: &mut dyn Context,
         mut ops: Vec<HostOp>,
     ) -> Result<Arc<Mm>, LoadError> {
+        if self.is_public {
+            self.share(kernel);
+        }
         ops.append(&mut self.image.ops);
         if let Some(program) = &self.program {
             let profile = kernel.profiles.of(program);
-            ops.extend(profile.files().into_iter().map(|fd| HostOp::Hold { fd }));
+            for Mapped { fd, is_public } in profile.files() {
+                if is_public {
+                    kernel.platform.share(&fd);
+                }
+                ops.push(HostOp::Hold { fd });
+            }
             self.image.state.image.profile = Some(profile);
         }
         if let Err((index, errno)) = context.execute(ops).await.map_err(spawn_error)? {
@@ -65,25 +75,58 @@ impl Prepared {
             return Err(LoadError::Fatal);
         }
         let space = Arc::clone(context.space());
-        for zero in &self.image.zeroes {
-            let bytes = vec![0; usize::try_from(zero.len).unwrap_or(0)];
-            if space.write(UserAddr(zero.addr), &bytes) != bytes.len() && zero.must {
-                return Err(LoadError::Fatal);
-            }
-        }
-        let stack = &self.stack;
-        if space.write(UserAddr(stack.pointer), &stack.bytes) != stack.bytes.len() {
-            return Err(LoadError::Fatal);
-        }
+        self.fill(&*space)?;
         *context.regs_mut() = Registers {
             rip: self.image.entry,
-            rsp: stack.pointer,
+            rsp: self.stack.pointer,
             rflags: INITIAL_FLAGS,
             ..Registers::default()
         };
         let bounds = self.image.state.bounds;
         let state = std::mem::replace(&mut self.image.state, MmState::new(bounds));
         Ok(Mm::new(space, state, kernel.memory.clone()))
+    }
+}
+
+impl Prepared {
+    /// Offers what is about to be mapped to the platform.
+    fn share(&self, kernel: &Kernel) {
+        let mut last: Option<&Arc<OwnedFd>> = None;
+        for op in &self.image.ops {
+            if let HostOp::Map { backing: Backing::File { fd, .. }, .. } = op
+                && last.is_none_or(|last| !Arc::ptr_eq(last, fd))
+            {
+                kernel.platform.share(fd);
+                last = Some(fd);
+            }
+        }
+    }
+
+    /// Writes the bytes that the program begins with: all at once, mostly.
+    fn fill(&self, space: &dyn AddressSpace) -> Result<(), LoadError> {
+        let zeroes = self
+            .image
+            .zeroes
+            .iter()
+            .filter_map(|zero| Some((UserAddr(zero.addr), usize::try_from(zero.len).ok()?)));
+        let stack = self.stack.pieces.iter().map(|(addr, bytes)| (UserAddr(*addr), bytes.len()));
+        let ranges: Vec<_> = zeroes.clone().chain(stack).collect();
+        let zero_bytes: usize = zeroes.map(|(_, len)| len).sum();
+        let mut bytes = vec![0; zero_bytes];
+        self.stack.pieces.iter().for_each(|(_, piece)| bytes.extend_from_slice(piece));
+        if space.write_vectored(&ranges, &bytes) == bytes.len() {
+            return Ok(());
+        }
+        // One by one, to see which.
+        for zero in &self.image.zeroes {
+            let bytes = vec![0; usize::try_from(zero.len).unwrap_or(0)];
+            if space.write(UserAddr(zero.addr), &bytes) != bytes.len() && zero.must {
+                return Err(LoadError::Fatal);
+            }
+        }
+        let is_written =
+            |(addr, bytes): &(u64, Vec<u8>)| space.write(UserAddr(*addr), bytes) == bytes.len();
+        if self.stack.pieces.iter().all(is_written) { Ok(()) } else { Err(LoadError::Fatal) }
     }
 }
 

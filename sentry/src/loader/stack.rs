@@ -47,9 +47,10 @@ pub struct Aux {
 /// A stack ready to be copied in.
 #[derive(Debug, Clone)]
 pub struct Stack {
-    /// The stack pointer at entry, where `bytes` go.
+    /// The stack pointer at entry.
     pub pointer: u64,
-    pub bytes: Vec<u8>,
+    /// What is not zero there, and where it goes. Between tables and strings lies a random distance that is not to be touched.
+    pub pieces: [(u64, Vec<u8>); 2],
     pub args: Range<u64>,
     pub env: Range<u64>,
     pub auxv: Vec<u64>,
@@ -91,9 +92,12 @@ pub fn build(top: u64, strings: &Strings<'_>, aux: &Aux, random: &[u8; 18]) -> R
     let args_end = block.at;
     let args = block.strings(strings.args)?;
     let (args_range, env_range) = (block.at..args_end, args_end..env_end);
+    let strings_at = block.at;
+    let strings = block.flat(strings_at, top)?;
 
     let jitter = u64::from(u16::from_le_bytes([random[16], random[17]])) % JITTER;
     block.at = block.at.checked_sub(jitter).ok_or(Errno::E2BIG)? & !15;
+    let tables_end = block.at;
     let platform = block.string(b"x86_64")?;
     block.at = block.at.checked_sub(16).ok_or(Errno::E2BIG)? & !15;
     let random_at = block.at;
@@ -111,7 +115,9 @@ pub fn build(top: u64, strings: &Strings<'_>, aux: &Aux, random: &[u8; 18]) -> R
     let pointer = block.at.checked_sub(size).ok_or(Errno::E2BIG)? & !15;
     let table: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     block.pieces.push((pointer, table));
-    Ok(Stack { pointer, bytes: block.flat(pointer, top)?, args: args_range, env: env_range, auxv })
+    let tables = block.flat(pointer, tables_end)?;
+    let pieces = [(pointer, tables), (strings_at, strings)];
+    Ok(Stack { pointer, pieces, args: args_range, env: env_range, auxv })
 }
 
 fn auxv_words(aux: &Aux, exec_name: u64, platform: u64, random: u64) -> Vec<u64> {
@@ -167,11 +173,11 @@ impl Block {
         Ok(places)
     }
 
-    /// One buffer from `start` to `end`.
-    fn flat(self, start: u64, end: u64) -> Result<Vec<u8>> {
+    /// One buffer from `start` to `end`, of what was placed there since the last.
+    fn flat(&mut self, start: u64, end: u64) -> Result<Vec<u8>> {
         let size = usize::try_from(end - start).map_err(|_| Errno::E2BIG)?;
         let mut bytes = vec![0; size];
-        for (at, piece) in self.pieces {
+        for (at, piece) in self.pieces.drain(..) {
             let from = usize::try_from(at - start).map_err(|_| Errno::E2BIG)?;
             let target = bytes.get_mut(from..from + piece.len()).ok_or(Errno::E2BIG)?;
             target.copy_from_slice(&piece);
@@ -184,14 +190,17 @@ impl Block {
 mod tests {
     use super::*;
 
+    fn from(stack: &Stack, addr: u64) -> &[u8] {
+        let piece = stack.pieces.iter().rev().find(|(at, _)| *at <= addr).unwrap();
+        &piece.1[(addr - piece.0) as usize..]
+    }
+
     fn word(stack: &Stack, addr: u64) -> u64 {
-        let at = (addr - stack.pointer) as usize;
-        u64::from_le_bytes(stack.bytes[at..at + 8].try_into().unwrap())
+        u64::from_le_bytes(from(stack, addr)[..8].try_into().unwrap())
     }
 
     fn string(stack: &Stack, addr: u64) -> Vec<u8> {
-        let at = (addr - stack.pointer) as usize;
-        stack.bytes[at..].iter().copied().take_while(|byte| *byte != 0).collect()
+        from(stack, addr).iter().copied().take_while(|byte| *byte != 0).collect()
     }
 
     #[test]
@@ -203,7 +212,10 @@ mod tests {
         let top = 0x7000_0000_0000;
         let stack = build(top, &strings, &aux, &[7; 18]).unwrap();
         assert_eq!(stack.pointer % 16, 0);
-        assert_eq!(stack.pointer + stack.bytes.len() as u64, top);
+        let [tables, strings] = &stack.pieces;
+        assert_eq!(tables.0, stack.pointer);
+        assert!(tables.0 + tables.1.len() as u64 <= strings.0);
+        assert_eq!(strings.0 + strings.1.len() as u64, top);
         assert_eq!(word(&stack, stack.pointer), 2);
         let first = word(&stack, stack.pointer + 8);
         assert_eq!(string(&stack, first), b"prog");

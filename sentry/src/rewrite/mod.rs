@@ -59,6 +59,8 @@ const PATCH_AFTER: u32 = 12;
 const LEARN_HERE_AFTER: u32 = 3;
 /// Processes in which a site trapped before it is rewritten for those to come, by exec or by fork.
 const LEARN_AFTER: u32 = 4;
+/// Mode bits of a file that everybody may read.
+const EVERYBODY: u32 = 0o444;
 /// clone(2), fork(2), clone3(2).
 const FORKS: [u64; 3] = [56, 57, 435];
 
@@ -102,7 +104,7 @@ impl FileKey {
     /// read: copies of its text go to every process that maps it.
     fn of(fd: &OwnedFd, base: u64) -> Option<Self> {
         let stat = rustix::fs::fstat(fd).ok()?;
-        let is_public = stat.st_mode & 0o004 != 0;
+        let is_public = stat.st_mode & EVERYBODY == EVERYBODY;
         (stat.st_nlink > 0 && is_public).then_some(Self {
             device: stat.st_dev,
             inode: stat.st_ino,

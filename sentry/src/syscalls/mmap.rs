@@ -13,6 +13,7 @@ use vfs::file::MapSource;
 
 use crate::cx::Cx;
 use crate::error::{SysError, SysResult};
+use crate::loader::profile;
 use crate::mm::{Limits, MapRequest, Mm, MmState, Plan, VmaFlags};
 use crate::syscalls::args::{FromArg, Render, push_flags};
 use crate::syscalls::table::Attempt;
@@ -163,8 +164,9 @@ pub fn try_mmap(
 fn with_shared_text(cx: &Cx<'_>, request: MapRequest, source: Option<&MapSource>) -> MapRequest {
     let Some(source @ MapSource::Host { fd, .. }) = source else { return request };
     let profile = cx.mm().with_state(|state| state.image.profile.clone());
+    let is_public = || request.file.as_ref().is_some_and(|file| profile::is_public(file.path()));
     if let Some(profile) = &profile {
-        profile.note(fd);
+        profile.note(fd, is_public);
     }
     let Some(rewriter) = &cx.kernel.rewriter else { return request };
     if request.flags.map_type() != MapFlags::TYPE_PRIVATE {
@@ -173,7 +175,7 @@ fn with_shared_text(cx: &Cx<'_>, request: MapRequest, source: Option<&MapSource>
     let prot = Prot::from_bits_truncate(request.prot);
     let shared_text = rewriter.shared_text(source, prot, request.offset, request.len);
     if let (Some(profile), Some(text)) = (&profile, &shared_text) {
-        profile.note(&text.fd);
+        profile.note(&text.fd, is_public);
     }
     MapRequest { shared_text, ..request }
 }
