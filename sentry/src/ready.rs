@@ -392,7 +392,8 @@ impl Refill<'_> {
             ready.end();
         }
         let (names, name) = (self.names, Arc::clone(name));
-        let prepared = Prepared { opened, loan, ready, names, dir: number, above: dir.clone(), name };
+        let prepared =
+            Prepared { opened, loan, ready, names, dir: number, above: dir.clone(), name };
         *self.state.places.get_mut(place)? = Place::Ready(Box::new(prepared));
         self.state.laid += 1;
         Some((place, path))

@@ -5,6 +5,7 @@
 //! Static, so that it needs nothing of its environment. A family `f` has its tests in `f::TESTS`.
 
 mod call_sites;
+mod changed_names;
 mod directory;
 mod exec;
 mod fcntl;
@@ -13,6 +14,7 @@ mod hostile;
 mod identity;
 mod known_descriptors;
 mod known_effects;
+mod known_names;
 mod known_paths;
 mod known_watches;
 mod layout;
@@ -21,6 +23,8 @@ mod lent_reads;
 mod lent_sharing;
 mod memory;
 mod misc;
+mod names_model;
+mod names_tree;
 mod network;
 mod pipe;
 mod poll;
@@ -48,6 +52,9 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("read_write", read_write::TESTS),
     ("known_descriptors", known_descriptors::TESTS),
     ("known_effects", known_effects::TESTS),
+    ("known_names", known_names::TESTS),
+    ("changed_names", changed_names::TESTS),
+    ("names_model", names_model::TESTS),
     ("known_paths", known_paths::TESTS),
     ("known_watches", known_watches::TESTS),
     ("lent_reads", lent_reads::TESTS),

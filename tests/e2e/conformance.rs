@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use sandbox_tests::{Output, Who, binaries, program};
+use sandbox_tests::{Output, Who, binaries, names, program};
 
 const FAMILIES: &[&str] = &[
     "read_write",
@@ -14,6 +14,9 @@ const FAMILIES: &[&str] = &[
     "lent_sharing",
     "known_descriptors",
     "known_effects",
+    "known_names",
+    "changed_names",
+    "names_model",
     "known_paths",
     "known_watches",
     "directory",
@@ -43,12 +46,32 @@ const FAMILIES: &[&str] = &[
     "hostile",
 ];
 
+/// Trees that a family walks through, one for each test.
+fn trees(family: &str) -> &'static [&'static str] {
+    match family {
+        "known_names" => &[
+            "sizes", "listings", "numbers", "again", "many", "children", "exec", "threads",
+            "refused", "watched",
+        ],
+        "changed_names" => {
+            &["files", "open", "names", "closed", "moved-names", "users", "halves", "mounts"]
+        }
+        "names_model" => &["model-0", "model-1", "model-2"],
+        _ => &[],
+    }
+}
+
 fn run(family: &str, who: Who, native: bool) -> Output {
     let binary = binaries::conformance().to_str().expect("a plain path").to_owned();
     let mut case = program(&[&binary, family]).by(who).limit(60);
     // Files that were there before, for those who change one: of the host, in the sandbox.
     for name in ["mode", "link", "name", "folder", "moved"] {
         case = case.file(&format!("{name}/subject"), "a file\n");
+    }
+    for name in trees(family) {
+        for (path, bytes) in names::files() {
+            case = case.file(&format!("{name}/{path}"), bytes);
+        }
     }
     if native { case.run_natively() } else { case.run_in_sandbox() }
 }
@@ -114,7 +137,7 @@ macro_rules! families {
 }
 
 families! {
-    read_write lent_reads lent_sharing known_descriptors known_effects known_paths known_watches directory memory process signal signal_calls frame thread layout private_futex time poll identity call_sites stat pipe socket
+    read_write lent_reads lent_sharing known_descriptors known_effects known_names changed_names names_model known_paths known_watches directory memory process signal signal_calls frame thread layout private_futex time poll identity call_sites stat pipe socket
     network
     exec misc fcntl timer terminal watch proc hostile
 }

@@ -16,6 +16,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | `case` | a command with its files, input and options; the comparison |
+//! | `names` | a tree of files whose bytes follow from their names |
 //! | `processes` | looking at others through /proc |
 //! | `run` | processes with a time limit |
 //! | `scratch` | directories of their own; what changed in them |
@@ -23,6 +24,7 @@
 
 pub mod binaries;
 pub mod case;
+pub mod names;
 pub mod processes;
 pub mod run;
 pub mod scratch;

@@ -5,7 +5,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::layout::{
     BROUGHT_BYTES, BROUGHT_BYTES_OFFSET, BROUGHT_OFFSET, MORE_NOTES, MORE_NOTES_OFFSET, Note,
-    PATH_STATS_OFFSET, READY_BYTES_OFFSET, READY_INDEX_OFFSET, READY_SLOTS, READY_STRIDE, SLOT_SIZE,
+    PATH_STATS_OFFSET, READY_BYTES_OFFSET, READY_INDEX_OFFSET, READY_SLOTS, READY_STRIDE,
+    SLOT_SIZE,
 };
 
 /// Host descriptors that are lent to a process, so that its shim reads by itself: a word for each descriptor number of the
@@ -229,8 +230,7 @@ pub struct ReadyIndex {
 const _: () = assert!(size_of::<Ready>() as u64 <= READY_BYTES_OFFSET);
 const _: () = assert!(offset_of!(Ready, file) == 0 && size_of::<Brought>() == 256);
 const _: () = assert!(Ready::COUNT as u64 * READY_STRIDE == READY_SLOTS as u64 * SLOT_SIZE);
-const _: () =
-    assert!(READY_INDEX_OFFSET + size_of::<ReadyIndex>() as u64 <= MORE_NOTES_OFFSET);
+const _: () = assert!(READY_INDEX_OFFSET + size_of::<ReadyIndex>() as u64 <= MORE_NOTES_OFFSET);
 const _: () = assert!(MORE_NOTES_OFFSET + (MORE_NOTES * size_of::<Note>()) as u64 <= SLOT_SIZE);
 const _: () = assert!(Loans::FIRST_READY as usize + Ready::COUNT == 1 << Loans::PLACE_BITS);
 const _: () = assert!(Loans::PLACES == 32 && Loans::FIRST_FD + Loans::PLACES <= 64);
@@ -239,5 +239,6 @@ const _: () = assert!(BROUGHT_BYTES_OFFSET + Brought::COUNT * BROUGHT_BYTES <= P
 const _: () = assert!(size_of::<PathStat>() == 320);
 const _: () =
     assert!(BROUGHT_OFFSET + Brought::COUNT * size_of::<Brought>() as u64 <= BROUGHT_BYTES_OFFSET);
-const _: () =
-    assert!(PATH_STATS_OFFSET + (PathStat::COUNT * size_of::<PathStat>()) as u64 <= READY_INDEX_OFFSET);
+const _: () = assert!(
+    PATH_STATS_OFFSET + (PathStat::COUNT * size_of::<PathStat>()) as u64 <= READY_INDEX_OFFSET
+);

@@ -16,8 +16,8 @@ use abi::Errno;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use shim_abi::{
-    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, Note, PathStat,
-    Ready, ReadyIndex, SLOT_SIZE, Slot,
+    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, Note,
+    PathStat, Ready, ReadyIndex, SLOT_SIZE, Slot,
 };
 
 /// A shared mapping of a memfd.
