@@ -22,6 +22,7 @@ mod languages;
 mod layers;
 mod lent_reads;
 mod options;
+mod ready_names;
 mod shell;
 mod system;
 mod terminal;

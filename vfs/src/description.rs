@@ -295,6 +295,20 @@ impl File {
         cx: &VfsCx<'_>,
         emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<()> {
+        self.readdir_to(cx, emit, &mut Ok)
+    }
+
+    /// As [`File::readdir`], for who can fail to pass on what was taken: `give` gets the position after that and answers the one after
+    /// what it has passed on. When it fails, the position stays.
+    ///
+    /// # Errors
+    /// Also those of `give`.
+    pub fn readdir_to(
+        &self,
+        cx: &VfsCx<'_>,
+        emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
+        give: &mut dyn FnMut(u64) -> Result<u64>,
+    ) -> Result<()> {
         if self.flags().contains(OpenFlags::PATH) {
             return Err(Errno::EBADF);
         }
@@ -313,12 +327,15 @@ impl File {
             }
             taken
         });
-        *pos = next;
+        let given = if result.is_ok() { give(next) } else { Ok(next) };
+        if let Ok(next) = given {
+            *pos = next;
+        }
         drop(pos);
         if notify::is_watched() {
             notify::object(&self.path, Events::ACCESS);
         }
-        result
+        result.and(given.map(drop))
     }
 
     /// Inode number of "..", for filesystems that emit it.

@@ -1,5 +1,7 @@
 //! Reading directories.
 
+use std::cell::RefCell;
+
 use abi::Errno;
 use abi::dirent::{DIRENT_HEADER, DIRENT64_HEADER, dirent_len, dirent64_len};
 use abi::ids::Fd;
@@ -33,19 +35,44 @@ pub fn getdents64(cx: &mut Cx<'_>, fd: Fd, buf: OutSlice) -> SysResult {
 fn read_entries(cx: &Cx<'_>, fd: Fd, buf: UserSlice, format: Format) -> SysResult {
     let file = cx.file(fd)?;
     let room = (buf.len as u32 as usize).min(MOST_BYTES);
-    let mut records = Vec::with_capacity(room.min(4096));
+    let records = RefCell::new(Vec::with_capacity(room.min(4096)));
     let mut is_full = false;
+    let mut count = 0;
     cx.with_vfs(|vfs| {
-        file.readdir(vfs, &mut |entry| {
-            is_full = !push(&mut records, room, &entry, format);
+        let mut emit = |entry: DirEntry<'_>| {
+            is_full = !push(&mut records.borrow_mut(), room, &entry, format);
             !is_full
+        };
+        file.readdir_to(vfs, &mut emit, &mut |next| {
+            let records = records.borrow();
+            count = cx.mm().space().write(buf.addr, &records);
+            if count == records.len() {
+                return Ok(next);
+            }
+            let (whole, next) = last_within(&records, count).ok_or(Errno::EFAULT)?;
+            count = whole;
+            Ok(next)
         })
     })?;
-    if records.is_empty() && is_full {
+    if count == 0 && is_full {
         return Err(Errno::EINVAL.into());
     }
-    cx.mm().write(buf.addr, &records)?;
-    Ok(records.len() as u64)
+    Ok(count as u64)
+}
+
+/// Where the last record ends that is wholly in that many bytes, and the position after it.
+fn last_within(records: &[u8], count: usize) -> Option<(usize, u64)> {
+    let mut found = None;
+    let mut start = 0;
+    while let Some(header) = records.get(start..start + DIRENT_HEADER) {
+        let (next, len) = (header.get(8..16)?, header.get(16..18)?);
+        start += usize::from(u16::from_ne_bytes(len.try_into().ok()?));
+        if start > count {
+            break;
+        }
+        found = Some((start, u64::from_ne_bytes(next.try_into().ok()?)));
+    }
+    found
 }
 
 /// Appends a record of getdents64(2) unless there is no room for it.
