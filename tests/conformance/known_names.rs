@@ -14,7 +14,7 @@ use crate::support::{errno, exit_code, fails, in_child, ok, read_some, sys, test
 
 tests! {
     reads_of_all_sizes, listings_of_all_sizes, numbers_are_the_lowest, a_number_again_and_again, many_at_once,
-    children_walk_on, what_exec_is_given, a_thread_walks_too, what_is_refused, watches_hear,
+    children_walk_on, what_exec_is_given, a_thread_walks_too, what_is_refused, memory_that_ends, watches_hear,
 }
 
 pub const PLAIN: i32 = libc::O_RDONLY | libc::O_CLOEXEC;
@@ -380,6 +380,56 @@ fn entries_of(root: i32, dir: &str) -> usize {
     let count = entries(fd, 4096).len();
     ok!(close(fd));
     count
+}
+
+/// What fits before memory ends is given, and the rest by the next call.
+fn memory_that_ends() {
+    const PAGE: usize = 4096;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let start = sys!(mmap(std::ptr::null_mut(), 2 * PAGE, protection, flags, -1, 0));
+    ok!(munmap(start.wrapping_byte_add(PAGE), PAGE));
+    let before_end = |left: usize| start.wrapping_byte_add(PAGE - left);
+    let root = known("ends");
+    for dir in DIRS.iter().cycle().take(18) {
+        let (fd, names) = known_dir(root, dir);
+        lead(fd, &names[..4]);
+        ok!(lseek(fd, 0, libc::SEEK_SET));
+        let all = entries(fd, 4096);
+        ok!(close(fd));
+        let fd = open_dir(root, dir);
+        fails!(libc::EFAULT, syscall(libc::SYS_getdents64, fd, before_end(8), 4096));
+        fails!(libc::EFAULT, syscall(libc::SYS_getdents64, fd, before_end(0), 4096));
+        let count = ok!(syscall(libc::SYS_getdents64, fd, before_end(80), 4096)) as usize;
+        assert!((24..=80).contains(&count));
+        let rest = entries(fd, 4096);
+        assert!(all.ends_with(&rest) && (1..=3).contains(&(all.len() - rest.len())));
+        lead(fd, &names[..4]);
+        let file = open_at(fd, &names[4], PLAIN).expect("it may be read");
+        let expected = content(&format!("{dir}/{}", names[4]));
+        if expected.len() > 64 {
+            assert_eq!(ok!(read(file, before_end(8).cast(), 64)), 8);
+            fails!(libc::EFAULT, read(file, before_end(0).cast(), 64));
+            assert!(read_all(file, 4096) == expected[8..]);
+        }
+        fails!(libc::EFAULT, fstat(file, before_end(8).cast()));
+        // A name that ends with memory, and one that does not.
+        let name = names[5].as_bytes();
+        // SAFETY: within the mapping.
+        unsafe {
+            before_end(4).cast::<[u8; 4]>().write([name[0], name[1], name[2], 0]);
+        }
+        let other = ok!(openat(fd, before_end(4).cast(), PLAIN));
+        assert_eq!(Ok(stat_of(other)), stat_at(fd, &names[5]));
+        // SAFETY: as above.
+        unsafe {
+            before_end(1).cast::<u8>().write(b'x');
+        }
+        fails!(libc::EFAULT, openat(fd, before_end(4).cast(), PLAIN));
+        for open in [other, file, fd] {
+            ok!(close(open));
+        }
+    }
 }
 
 /// Masks and names of what a watch heard.

@@ -51,7 +51,7 @@ fn trees(family: &str) -> &'static [&'static str] {
     match family {
         "known_names" => &[
             "sizes", "listings", "numbers", "again", "many", "children", "exec", "threads",
-            "refused", "watched",
+            "refused", "watched", "ends",
         ],
         "changed_names" => {
             &["files", "open", "names", "closed", "moved-names", "users", "halves", "mounts"]
