@@ -12,16 +12,16 @@ use platform::{CallMemory, Context, Event, Fault, Note, PlatformError};
 
 use crate::config::Outcome;
 use crate::cx::Cx;
-use crate::executor::timer::{Sleep, monotonic};
 use crate::error::{Restart, SysError};
+use crate::executor::timer::{Sleep, monotonic};
 use crate::kernel::Kernel;
 use crate::mm::FaultVerdict;
-use crate::{descriptors, ready, rewrite};
 use crate::signal::frame::Trap;
 use crate::signal::{ExitStatus, Flow, Interrupted, deliver, end_group, send};
 use crate::syscalls::arch_prctl;
 use crate::syscalls::dispatch::{ARCH_PRCTL, EXECVE, EXECVEAT, dispatch};
 use crate::task::{OwnParts, Thread, exit};
+use crate::{descriptors, ready, rewrite};
 
 /// Starts a guest thread that was entered into the pid table and has its context ([`Thread::set_context`]).
 pub fn spawn(kernel: &Arc<Kernel>, thread: &Arc<Thread>, context: Box<dyn Context>) {
@@ -89,9 +89,6 @@ async fn run_guest(
         thread.run.enter_guest();
     }
     let has_more = thread.ready.is_wanted();
-    if has_more {
-        context.run_beside();
-    }
     context.resume();
     // See `run_state`: who interrupted before the resume took effect is not lost.
     if thread.run.must_leave() {

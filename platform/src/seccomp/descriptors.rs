@@ -74,7 +74,8 @@ pub fn word(state: Descriptor) -> u64 {
     };
     let dir = u64::from(state.dir) << Words::DIR_SHIFT;
     let epoll = if state.is_epoll { Words::EPOLL } else { 0 };
-    let word = Words::OPEN | own | device | dir | epoll | watch(state.watched) | u64::from(state.flags);
+    let word =
+        Words::OPEN | own | device | dir | epoll | watch(state.watched) | u64::from(state.flags);
     with_cloexec(word, state.cloexec)
 }
 

@@ -5,8 +5,8 @@
 //! along: its position is in the word of its descriptor.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
 use base::lent::{Lent, Taken};
 use parking_lot::Mutex;

@@ -16,8 +16,8 @@ use abi::Errno;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use shim_abi::{
-    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, Note, PathStat,
-    Ready, ReadyIndex, SLOT_SIZE, Slot,
+    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, Note,
+    PathStat, Ready, ReadyIndex, SLOT_SIZE, Slot,
 };
 
 /// A shared mapping of a memfd.
@@ -349,13 +349,12 @@ impl SlotRef {
     /// Of the same slot: notes beyond those of [`Fast`].
     pub fn more_notes(&self) -> &[Note] {
         // SAFETY: as above.
-        let notes = unsafe {
+        unsafe {
             &*self
                 .base()
                 .add(shim_abi::MORE_NOTES_OFFSET as usize)
                 .cast::<[Note; shim_abi::MORE_NOTES]>()
-        };
-        notes
+        }
     }
 
     /// Of the same slot: where to find what lies ready.

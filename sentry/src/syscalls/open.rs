@@ -12,11 +12,11 @@ use vfs::{File, LookupFlags};
 use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::io_wait::on_queue;
-use crate::{loans, ready};
 use crate::mm::{UserCStr, UserRef};
 use crate::syscalls::args::{DirFd, Mode};
 use crate::syscalls::descriptor::PathAt;
 use crate::syscalls::table::Attempt;
+use crate::{loans, ready};
 
 /// open. See [open(2)](https://man7.org/linux/man-pages/man2/open.2.html).
 pub async fn open(cx: &mut Cx<'_>, path: UserCStr, flags: OpenFlags, mode: Mode) -> SysResult {

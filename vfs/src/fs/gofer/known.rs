@@ -266,7 +266,12 @@ impl Known {
     }
 
     /// The place after `name`, if that is near the last one that was asked for, or near the start.
-    fn place_after<T>(&self, name: &[u8], all: &[T], name_of: fn(&T) -> &Arc<[u8]>) -> Option<usize> {
+    fn place_after<T>(
+        &self,
+        name: &[u8],
+        all: &[T],
+        name_of: fn(&T) -> &Arc<[u8]>,
+    ) -> Option<usize> {
         const NEAR: usize = 512;
         let from = |start: usize| {
             let near = all.get(start..).unwrap_or_default().iter().take(NEAR);
