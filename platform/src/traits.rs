@@ -334,9 +334,6 @@ pub trait Context: Send {
     /// Lets the guest run with the current registers. Then poll for the event.
     fn resume(&mut self);
 
-    /// The caller has something to do after the next resume: guest code is to run on another CPU meanwhile, if there is one.
-    fn run_beside(&mut self) {}
-
     /// The next event after a resume. Registers are valid once this is ready.
     fn poll_event(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Event, PlatformError>>;
 

@@ -34,9 +34,10 @@ use crate::task::Thread;
 
 /// Opens in directories that must have been calls before anything is laid ready.
 const SURE_AFTER: u32 = 4;
-/// So many are laid ready at first, and at most: then there is room for those that are open.
+/// So many are laid ready at first, and at most, of directories or of files, too: then there is room for those that are open.
 const FIRST_REACH: usize = 4;
-const MOST_REACH: usize = 24;
+const MOST_DIRS_AHEAD: usize = 24;
+const MOST_FILES_AHEAD: usize = 48;
 /// Directories that have a number.
 const MOST_DIRS: usize = 512;
 /// So many get one at most between two opens that are calls, or nearly.
@@ -55,10 +56,10 @@ pub struct ReadyFiles {
 
 #[derive(Default)]
 struct State {
-    places: [Place; READY_FILES],
+    places: Places,
     dirs: HashMap<(usize, usize), Dir>,
     last_dir: u32,
-    /// The last open that was a call: in which directory, and what.
+    /// What was opened last: in which directory, by which name, and itself if it is a directory.
     wanted: Option<(Path, Arc<[u8]>, Option<Path>)>,
     /// How many to have ready; 0: it did not pay.
     reach: usize,
@@ -78,6 +79,14 @@ struct State {
 struct Dir {
     number: u32,
     _path: Path,
+}
+
+struct Places([Place; READY_FILES]);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Place::Free))
+    }
 }
 
 #[derive(Default)]
@@ -114,13 +123,18 @@ pub fn after_open(cx: &Cx<'_>, dir: DirFd, at: &PathAt, file: &File) {
     if !is_fixed || !start.inode().is_settled() || !file.inode().is_settled() {
         return;
     }
+    let files = cx.files();
+    let mm = cx.mm();
+    if !mm.is_alone() || !mm.borrows_from(files.id()) {
+        return;
+    }
     let mut held = cx.thread.ready.state.lock();
     if held.as_ref().is_some_and(|state| state.last_dir > MOST_DIR - ROOM_FOR_DIRS) {
         // Numbers begin anew: guest code is told of all its descriptors with the answer.
         let former = held.take();
         drop(held);
         drop(former);
-        cx.files().look_again();
+        files.look_again();
         held = cx.thread.ready.state.lock();
     }
     let state = held.get_or_insert_default();
@@ -141,7 +155,8 @@ pub fn after_open(cx: &Cx<'_>, dir: DirFd, at: &PathAt, file: &File) {
     state.wanted = Some((start.clone(), at.text.as_slice().into(), child));
     drop(held);
     cx.thread.ready.is_wanted.store(true, Ordering::Relaxed);
-    cx.files().look_again_at(dir.0);
+    cx.thread.run.set_lends(true);
+    files.look_again_at(dir.0);
 }
 
 /// One component of a path, short enough.
@@ -160,7 +175,6 @@ pub fn after_answer(kernel: &Kernel, thread: &Thread) {
     let names = vfs::names::generation();
     // Again: the first changes came before there was anybody to tell.
     kernel.platform.forget_names(names);
-    thread.run.set_lends(true);
     thread.with_vfs(|vfs| {
         Refill { state: &mut state, space: &**mm.space(), vfs, names, brings: thread.brings() }
             .run();
@@ -173,7 +187,7 @@ pub fn after_answer(kernel: &Kernel, thread: &Thread) {
 pub fn opened(thread: &Thread, place: usize, fd: Fd, flags: OpenFlags) {
     let mut held = thread.ready.state.lock();
     let Some(state) = held.as_mut() else { return };
-    let Some(at) = state.places.get_mut(place) else { return };
+    let Some(at) = state.places.0.get_mut(place) else { return };
     let Place::Ready(prepared) = std::mem::take(at) else { return };
     *at = Place::Open(Arc::downgrade(&prepared.ready));
     state.opened += 1;
@@ -229,7 +243,7 @@ impl State {
 
     /// Makes room: what does not hold any more goes, and what is not open any more.
     fn tidy(&mut self, names: u64) {
-        for place in &mut self.places {
+        for place in &mut self.places.0 {
             let is_free = match place {
                 Place::Free => true,
                 Place::Ready(prepared) => {
@@ -252,15 +266,15 @@ impl State {
 
     /// What lies ready and was not opened, with its place.
     fn ready(&self) -> impl Iterator<Item = (usize, &Prepared)> {
-        self.places.iter().enumerate().filter_map(|(at, place)| match place {
+        self.places.0.iter().enumerate().filter_map(|(at, place)| match place {
             Place::Ready(prepared) if !prepared.ready.was_opened() => Some((at, &**prepared)),
             _ => None,
         })
     }
 
     /// What is not `near` will not be opened soon.
-    fn end_others(&mut self, near: u32) {
-        for (_, prepared) in self.ready().filter(|(place, _)| near & 1 << place == 0) {
+    fn end_others(&mut self, near: u64) {
+        for (_, prepared) in self.ready().filter(|(place, _)| near & 1u64 << place == 0) {
             prepared.ready.end();
         }
     }
@@ -268,9 +282,10 @@ impl State {
     /// How many to lay ready from now on: more when most were opened, none when hardly any.
     fn adapt(&mut self) {
         let (laid, opened) = (std::mem::take(&mut self.laid), std::mem::take(&mut self.opened));
+        let most = if self.opens_files { MOST_FILES_AHEAD } else { MOST_DIRS_AHEAD };
         if laid > 0 {
             self.reach = match opened {
-                _ if opened * 2 >= laid => (self.reach * 2).min(MOST_REACH),
+                _ if opened * 2 >= laid => (self.reach * 2).min(most),
                 _ if opened * 8 >= laid => self.reach,
                 _ => self.reach / 2,
             };
@@ -297,16 +312,16 @@ impl Refill<'_> {
             self.state.end_others(near);
         }
         let left = self.state.ready().filter(|(_, prepared)| !prepared.ready.is_over()).count();
-        (self.state.left, self.state.low) = (left, left / 2);
-        self.space.tell_ready(left, left / 2);
+        (self.state.left, self.state.low) = (left, left / 4);
+        self.space.tell_ready(left, left / 4);
     }
 
     /// Lays ready what comes after `name` in `dir`: first in it, when it is a directory, then beside it, then beside `dir`. Answers which
     /// places have what is to lie ready, a bit each.
-    fn walk(&mut self, dir: Path, name: Arc<[u8]>, child: Option<Path>) -> u32 {
+    fn walk(&mut self, dir: Path, name: Arc<[u8]>, child: Option<Path>) -> u64 {
         let mut ways = vec![(dir, Some(name))];
         ways.extend(child.map(|child| (child, None)));
-        let (mut near, mut wanted) = (0, self.state.reach);
+        let (mut near, mut wanted) = (0u64, self.state.reach);
         for _ in 0..MOST_LOOKS {
             let Some((dir, after)) = ways.last_mut().filter(|_| wanted > 0) else { break };
             let next = dir.inode().following(after.as_deref(), !self.state.opens_files);
@@ -322,7 +337,7 @@ impl Refill<'_> {
             wanted -= 1;
             let found = self.find(&dir, &name).or_else(|| self.lay(&dir, &name));
             let Some((place, path)) = found else { continue };
-            near |= 1 << place;
+            near |= 1u64 << place;
             if kind == FileType::Directory {
                 ways.push((path, None));
             }
@@ -348,7 +363,7 @@ impl Refill<'_> {
 
     /// Lays one ready; `None` when that cannot be.
     fn lay(&mut self, dir: &Path, name: &Arc<[u8]>) -> Option<(usize, Path)> {
-        let place = self.state.places.iter().position(|place| matches!(place, Place::Free))?;
+        let place = self.state.places.0.iter().position(|place| matches!(place, Place::Free))?;
         let number = Some(self.state.number(dir)).filter(|number| *number != 0)?;
         if vfs::notify::is_watched() || !is_name(name) {
             return None;
@@ -394,7 +409,7 @@ impl Refill<'_> {
         let (names, name) = (self.names, Arc::clone(name));
         let prepared =
             Prepared { opened, loan, ready, names, dir: number, above: dir.clone(), name };
-        *self.state.places.get_mut(place)? = Place::Ready(Box::new(prepared));
+        *self.state.places.0.get_mut(place)? = Place::Ready(Box::new(prepared));
         self.state.laid += 1;
         Some((place, path))
     }

@@ -89,9 +89,6 @@ async fn run_guest(
         thread.run.enter_guest();
     }
     let has_more = thread.ready.is_wanted();
-    if has_more {
-        context.run_beside();
-    }
     context.resume();
     // See `run_state`: who interrupted before the resume took effect is not lost.
     if thread.run.must_leave() {

@@ -31,7 +31,7 @@ impl Loans {
     pub const FIRST_READY: u32 = Self::PLACES;
     const POSITION_BITS: u32 = 38;
     const PLACE_SHIFT: u32 = Self::POSITION_BITS;
-    const PLACE_BITS: u32 = 6;
+    const PLACE_BITS: u32 = 7;
     const GENERATION_SHIFT: u32 = Self::PLACE_SHIFT + Self::PLACE_BITS;
     /// Largest position that can be lent.
     pub const MOST_POSITION: u64 = (1 << Self::POSITION_BITS) - 1;
@@ -195,7 +195,7 @@ pub struct Ready {
 }
 
 impl Ready {
-    pub const COUNT: usize = 32;
+    pub const COUNT: usize = 64;
     /// Words of the longest name and its end.
     pub const WORDS: usize = 8;
     pub const CLOSED: u64 = 1;
@@ -232,7 +232,7 @@ const _: () = assert!(offset_of!(Ready, file) == 0 && size_of::<Brought>() == 25
 const _: () = assert!(Ready::COUNT as u64 * READY_STRIDE == READY_SLOTS as u64 * SLOT_SIZE);
 const _: () = assert!(READY_INDEX_OFFSET + size_of::<ReadyIndex>() as u64 <= MORE_NOTES_OFFSET);
 const _: () = assert!(MORE_NOTES_OFFSET + (MORE_NOTES * size_of::<Note>()) as u64 <= SLOT_SIZE);
-const _: () = assert!(Loans::FIRST_READY as usize + Ready::COUNT == 1 << Loans::PLACE_BITS);
+const _: () = assert!(Loans::FIRST_READY as usize + Ready::COUNT <= 1 << Loans::PLACE_BITS);
 const _: () = assert!(Loans::PLACES == 32 && Loans::FIRST_FD + Loans::PLACES <= 64);
 const _: () = assert!(size_of::<Loans>() as u64 <= BROUGHT_OFFSET);
 const _: () = assert!(BROUGHT_BYTES_OFFSET + Brought::COUNT * BROUGHT_BYTES <= PATH_STATS_OFFSET);

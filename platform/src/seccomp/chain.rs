@@ -99,11 +99,6 @@ impl Shared {
         if !self.spin.has_choice() || self.spin.is_hot() {
             return;
         }
-        if thread.runs_beside.swap(false, Relaxed) {
-            self.spin.send_away(thread.tid());
-            thread.place.store(AWAY, SeqCst);
-            return;
-        }
         // The reactor answers now and then: it stays where it is.
         if self.listener.is_listener() {
             let overlap = chain.note_turn(is_alone);

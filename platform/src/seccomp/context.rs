@@ -285,10 +285,6 @@ impl Context for SeccompContext {
         }
     }
 
-    fn run_beside(&mut self) {
-        self.thread.runs_beside.store(true, Relaxed);
-    }
-
     fn set_return(&mut self, value: u64) {
         self.regs.rax = value;
         if self.dirty == Dirty::No {

@@ -101,6 +101,14 @@
 //!     that is alone with its descriptors (`Fast::knows`) closes and duplicates those whose file descriptions are its own: the
 //!     sentry does so again when it takes the note, and both keep the same words of what is open (`descriptors`).
 //!
+//! 15. *Ready files.* What such a thread is likely to open next may lie ready (`ready`), each in a place with a state: nothing, closed,
+//!     opened, with the loan's generation. The sentry writes it while the state is nothing, and ends it by an exchange; the shim
+//!     opens it by compare-and-exchange, so that one of them is first, and both know who. Then it gives the lowest free number
+//!     its words and writes a note. A place is used again when the note has come and that loan is over. A position is taken back
+//!     from a word only if the word is still of that loan, and given back only where there is none: the number may mean another
+//!     file by now of which the sentry has not heard. With so many opened that more are wanted, the shim comes back as if it had
+//!     been kicked.
+//!
 //! # Modules
 //!
 //! | module | what |
@@ -112,7 +120,8 @@
 //! | `shared`, `awaited` | tables, notifications, deaths; whose posts are looked for |
 //! | `orders`, `pool`, `common` | new processes and threads; stubs ahead of demand; what these have from the start |
 //! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
-//! | `loans`, `descriptors`, `path_stats` | files that the shim reads by itself; what it knows of descriptors and paths |
+//! | `loans`, `ready` | files that the shim reads, and opens, by itself |
+//! | `descriptors`, `path_stats` | what it knows of descriptors and paths |
 //! | `windows` | small inputs and outputs of a call, in its slot |
 //! | `ops` | host operations as the shim's orders |
 //! | `region`, `frame` | channel memory; signal frames in it |

@@ -348,9 +348,13 @@ impl SlotRef {
 
     /// Of the same slot: notes beyond those of [`Fast`].
     pub fn more_notes(&self) -> &[Note] {
-        let offset = shim_abi::MORE_NOTES_OFFSET as usize;
         // SAFETY: as above.
-        unsafe { &*self.base().add(offset).cast::<[Note; shim_abi::MORE_NOTES]>() }
+        unsafe {
+            &*self
+                .base()
+                .add(shim_abi::MORE_NOTES_OFFSET as usize)
+                .cast::<[Note; shim_abi::MORE_NOTES]>()
+        }
     }
 
     /// Of the same slot: where to find what lies ready.

@@ -42,8 +42,6 @@ pub struct Thread {
     pub is_ended: AtomicBool,
     /// Where it may run: see `chain`, and `spin`.
     pub place: AtomicU32,
-    /// The worker has something to do once it has answered: the guest is to run on another CPU meanwhile.
-    pub runs_beside: AtomicBool,
     /// Flags of the one clone(2) that it was ordered to make; 0: none.
     pub may_clone: AtomicU64,
     /// How many operations went with the last resume that had any; [`UNSENT`] while some wait to be sent.
@@ -109,7 +107,6 @@ impl Thread {
             is_doomed: AtomicBool::new(false),
             is_ended: AtomicBool::new(false),
             place: AtomicU32::new(chain::ROAMS),
-            runs_beside: AtomicBool::new(false),
             may_clone: AtomicU64::new(0),
             expected_ops: AtomicU32::new(UNSENT),
             position: AtomicUsize::new(NOWHERE),
