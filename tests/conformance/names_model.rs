@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 
-use sandbox_tests::names::{DIRS, files};
+use sandbox_tests::names::{DIRS, content, files};
 
 use crate::known_names::PLAIN;
-use crate::names_tree::{Other, names_in, open_at, open_dir, stat_at, stat_of, tree, walk};
+use crate::names_tree::{
+    Other, lead, names_in, open_at, open_dir, read_all, stat_at, stat_of, tree, walk,
+};
 use crate::support::{c, exit_code, in_child, ok, sys, tests, wait_for};
 
-tests! { a_walk_beside_a_model, another_walk_beside_a_model, a_walk_with_many_changes }
+tests! { a_walk_beside_a_model, another_walk_beside_a_model, a_walk_with_many_changes, a_number_that_another_reads_by }
 
 /// What there should be.
 struct Model {
@@ -287,7 +289,7 @@ impl Model {
     fn finish(mut self) {
         assert!(self.made > 0);
         for fd in self.table.keys().copied().collect::<Vec<_>>() {
-            let got = crate::names_tree::read_all(fd, 4096);
+            let got = read_all(fd, 4096);
             let (content, position) = self.of(fd);
             assert!(got == content.get(*position..).unwrap_or_default());
             *position = (*position).max(content.len());
@@ -295,7 +297,7 @@ impl Model {
         for ((dir, name), content) in &self.names {
             assert_eq!(sys!(faccessat(self.dirs[*dir], c(name).as_ptr(), libc::R_OK, 0)), 0);
             let fd = open_at(self.dirs[*dir], name, PLAIN).expect("it may be read");
-            assert!(crate::names_tree::read_all(fd, 4096) == self.contents[*content]);
+            assert!(read_all(fd, 4096) == self.contents[*content]);
             ok!(close(fd));
         }
     }
@@ -322,4 +324,45 @@ fn another_walk_beside_a_model() {
 
 fn a_walk_with_many_changes() {
     run("model", 2..3, 12);
+}
+
+/// A child reads on in a file whose number means another one by now, here: each has its own position.
+fn a_number_that_another_reads_by() {
+    let path = tree("numbers-read");
+    walk(libc::AT_FDCWD, &path);
+    walk(libc::AT_FDCWD, &path);
+    let root = open_dir(libc::AT_FDCWD, &path);
+    for (round, dir) in DIRS.iter().cycle().take(30).enumerate() {
+        let fd = open_dir(root, dir);
+        let mut names = names_in(fd);
+        names.retain(|name| name != "inner");
+        let of = |at: usize| content(&format!("{dir}/{}", names[at]));
+        lead(fd, &names[..4]);
+        let file = open_at(fd, &names[4], PLAIN).expect("it may be read");
+        let first = of(4);
+        let mut at = crate::support::read_some(file, 1).len();
+        let (theirs, mut there) = (first.clone(), at);
+        let other = Other::new(move |_| {
+            let got = crate::support::read_some(file, 1);
+            assert!(theirs[there.min(theirs.len())..].starts_with(&got));
+            there += got.len();
+        });
+        if round % 2 == 0 {
+            other.ask(0);
+            at = (at + 1).min(first.len());
+            assert_eq!(ok!(lseek(file, 0, libc::SEEK_CUR)), at as i64);
+        }
+        lead(fd, &names[..8]);
+        for next in 8..14 {
+            ok!(close(file));
+            assert_eq!(open_at(fd, &names[next], PLAIN), Ok(file));
+            let expected = of(next);
+            let got = crate::support::read_some(file, 2);
+            other.ask(0);
+            assert!(read_all(file, 4096) == expected[got.len()..]);
+            other.ask(0);
+        }
+        ok!(close(file));
+        ok!(close(fd));
+    }
 }

@@ -56,7 +56,7 @@ fn trees(family: &str) -> &'static [&'static str] {
         "changed_names" => {
             &["files", "open", "names", "closed", "moved-names", "users", "halves", "mounts"]
         }
-        "names_model" => &["model-0", "model-1", "model-2"],
+        "names_model" => &["model-0", "model-1", "model-2", "numbers-read"],
         _ => &[],
     }
 }
