@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use abi::open::OpenFlags;
 use abi::poll::PollEvents;
@@ -148,17 +149,20 @@ pub struct OpenedAhead {
 }
 
 impl OpenedAhead {
-    /// As `open` with `O_RDONLY` and `O_NOFOLLOW` and `name`, one component, in `dir`, but only of a regular file or directory that is
-    /// in the same mount and [settled](Inode::is_settled).
+    /// As `open` with `O_RDONLY` and `O_NOFOLLOW` and `name`, one component and no dots, in `dir`, but only of a regular file or directory
+    /// that is in the same mount and [settled](Inode::is_settled).
     ///
     /// # Errors
     /// Those of open(2); `EPERM` for all else.
     pub fn new(cx: &VfsCx<'_>, dir: &Path, name: &[u8]) -> Result<Self> {
+        dir.inode().permission(cx.cred, Access::EXEC)?;
         let looking = VfsCx { will_open: true, ..*cx };
-        let path = resolve(&looking, Some(dir), name, LookupFlags::empty())?;
+        let child = look_up_child(&looking, dir, name)?;
+        let path = Path::new(Arc::clone(&dir.mount), child);
         let inode = path.inode();
         let is_thing = matches!(inode.file_type(), FileType::Regular | FileType::Directory);
-        if !is_thing || !inode.is_settled() || !Arc::ptr_eq(&path.mount, &dir.mount) {
+        let is_mount_point = path.dentry.mounted.load(Ordering::Relaxed) > 0;
+        if !is_thing || !inode.is_settled() || is_mount_point {
             return Err(Errno::EPERM);
         }
         may_open(cx, &path, OpenFlags::empty())?;
