@@ -353,9 +353,9 @@ fn a_number_that_another_reads_by() {
             assert_eq!(ok!(lseek(file, 0, libc::SEEK_CUR)), at as i64);
         }
         lead(fd, &names[..8]);
-        for next in 8..14 {
+        for (next, name) in names.iter().enumerate().skip(8) {
             ok!(close(file));
-            assert_eq!(open_at(fd, &names[next], PLAIN), Ok(file));
+            assert_eq!(open_at(fd, name, PLAIN), Ok(file));
             let expected = of(next);
             let got = crate::support::read_some(file, 2);
             other.ask(0);
