@@ -336,3 +336,25 @@ impl Drop for Held {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_another_loan_are_left_alone() {
+        let (own, other) = (Words::word(7, 3, 0), Words::word(8, 40, 99));
+        let word = AtomicU64::new(Words::word(7, 3, 500));
+        assert_eq!(take_back(&word, own), Some(500));
+        assert_eq!(word.load(Ordering::SeqCst), 0);
+        assert_eq!(take_back(&word, own), None, "closed");
+        assert!(give_back(&word, Words::word(7, 3, 501)));
+        // Guest code has closed it, and opened another file by the same number.
+        word.store(other, Ordering::SeqCst);
+        assert_eq!(take_back(&word, own), None);
+        assert!(!give_back(&word, own));
+        assert_eq!(word.load(Ordering::SeqCst), other);
+        assert_eq!(Words::ready(other), Some(8));
+        assert_eq!((Words::ready(own), Words::brought(own)), (None, None));
+    }
+}

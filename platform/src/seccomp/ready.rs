@@ -24,6 +24,8 @@ pub struct ReadyFile {
     at: ReadyRef,
     place: usize,
     generation: u64,
+    /// So many bytes are there.
+    len: usize,
     /// Of a directory: after how many bytes of its listing the position is what, rising.
     ends: Box<[(u64, u64)]>,
     state: Mutex<State>,
@@ -89,7 +91,7 @@ impl ReadyFile {
         index.tags.get(place)?.store(Shared::tag(dir.into(), &words), Release);
         shared.state.store(generation << Shared::GENERATION_SHIFT | Shared::CLOSED, SeqCst);
         let (loans, state) = (Arc::clone(loans), Mutex::default());
-        Some(Arc::new(Self { loans, at, place, generation, ends, state }))
+        Some(Arc::new(Self { loans, at, place, generation, len, ends, state }))
     }
 
     fn word(&self, state: &State) -> Option<&AtomicU64> {
@@ -139,6 +141,10 @@ impl ReadyFile {
         shared.file.is_over.store(1, SeqCst);
         let before = shared.state.swap(0, SeqCst);
         state.was_opened = before & Shared::OPENED != 0 && state.number.is_none();
+        if state.number.is_none() && !state.was_opened {
+            // Nobody has asked for it, and the process may be about to lose the right to.
+            self.at.wipe(self.len);
+        }
     }
 }
 

@@ -450,6 +450,17 @@ impl ReadyRef {
         if most == 0 { Some(0) } else { self.slot.fill(at, most, file, 0)?.ok() }
     }
 
+    /// Zeros in place of its first bytes.
+    pub fn wipe(&self, len: usize) {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        let len = len.min(Ready::BYTES as usize);
+        for from in (0..len).step_by(ZEROS.len()) {
+            let piece = ZEROS.get(..(len - from).min(ZEROS.len())).unwrap_or_default();
+            let at = self.offset + shim_abi::READY_BYTES_OFFSET + from as u64;
+            let _ = self.slot.copy_in(at, piece);
+        }
+    }
+
     /// Copies bytes in.
     pub fn copy_in(&self, bytes: &[u8]) -> Option<()> {
         let fits = bytes.len() as u64 <= Ready::BYTES;
