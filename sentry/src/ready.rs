@@ -188,8 +188,9 @@ pub fn opened(thread: &Thread, place: usize, fd: Fd, flags: OpenFlags) {
     let mut held = thread.ready.state.lock();
     let Some(state) = held.as_mut() else { return };
     let Some(at) = state.places.0.get_mut(place) else { return };
-    let Place::Ready(prepared) = std::mem::take(at) else { return };
-    *at = Place::Open(Arc::downgrade(&prepared.ready));
+    let Place::Ready(prepared) = at else { return };
+    let is_open = Place::Open(Arc::downgrade(&prepared.ready));
+    let Place::Ready(prepared) = std::mem::replace(at, is_open) else { return };
     state.opened += 1;
     state.left = state.left.saturating_sub(1);
     if state.left <= state.low {
