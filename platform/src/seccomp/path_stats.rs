@@ -85,15 +85,20 @@ impl Drop for ToldStat {
 
 /// `None`: too long.
 fn key(path: &[u8], follows: bool) -> Option<(u64, [u64; PathStat::WORDS])> {
-    // With the end of the string.
-    if path.len() >= 8 * PathStat::WORDS {
+    let what = path.len() as u64 | if follows { PathStat::FOLLOWS } else { 0 };
+    Some((what, padded_words(path)?))
+}
+
+/// Text in words, filled up with zeros; `None`: there is no room for it and its end.
+pub fn padded_words<const N: usize>(text: &[u8]) -> Option<[u64; N]> {
+    if text.len() >= 8 * N {
         return None;
     }
-    let mut words = [0; PathStat::WORDS];
-    for (word, bytes) in words.iter_mut().zip(path.chunks(8)) {
+    let mut words = [0; N];
+    for (word, bytes) in words.iter_mut().zip(text.chunks(8)) {
         let mut padded = [0; 8];
         padded.get_mut(..bytes.len())?.copy_from_slice(bytes);
         *word = u64::from_le_bytes(padded);
     }
-    Some((path.len() as u64 | if follows { PathStat::FOLLOWS } else { 0 }, words))
+    Some(words)
 }

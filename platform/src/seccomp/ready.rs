@@ -14,8 +14,9 @@ use shim_abi::{Loans as Words, Ready as Shared};
 
 use super::descriptors;
 use super::loans::{self, Loans};
+use super::path_stats::padded_words;
 use super::region::ReadyRef;
-use crate::{Contents, Descriptor, MOST_READY_NAME, Ready, ReadyLoan, STAT_BYTES, Watched};
+use crate::{Contents, Descriptor, Ready, ReadyLoan, STAT_BYTES, Watched};
 
 /// What lies ready, or was opened since.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl ReadyFile {
         let Ready { place, dir, name, names, attr, flags, own, contents } = ready;
         let index = loans.slot()?.ready_index();
         let at = loans.slot()?.ready(place)?;
-        let words = name_words(name)?;
+        let words: [u64; Shared::WORDS] = padded_words(name).filter(|_| !name.is_empty())?;
         let shared = at.get();
         shared.state.store(0, SeqCst);
         let (len, is_whole, is_dir, ends) = match contents {
@@ -235,18 +236,4 @@ fn write(to: &[AtomicU64; STAT_BYTES / 8], bytes: &[u8; STAT_BYTES]) {
     for (to, bytes) in to.iter().zip(bytes.as_chunks().0) {
         to.store(u64::from_le_bytes(*bytes), Relaxed);
     }
-}
-
-/// `None`: empty, or too long.
-fn name_words(name: &[u8]) -> Option<[u64; Shared::WORDS]> {
-    if name.is_empty() || name.len() >= MOST_READY_NAME {
-        return None;
-    }
-    let mut words = [0; Shared::WORDS];
-    for (word, bytes) in words.iter_mut().zip(name.chunks(8)) {
-        let mut padded = [0; 8];
-        padded.get_mut(..bytes.len())?.copy_from_slice(bytes);
-        *word = u64::from_le_bytes(padded);
-    }
-    Some(words)
 }
