@@ -89,6 +89,11 @@ pub trait Platform: Send + Sync {
         0
     }
 
+    /// Events that came by the slow way, with a wake-up of whoever takes them: for statistics.
+    fn rings(&self) -> u64 {
+        0
+    }
+
     /// An empty address space with one execution context in it: what execve needs.
     fn spawn(&self) -> BoxFuture<'_, Result<Box<dyn Context>, PlatformError>>;
 

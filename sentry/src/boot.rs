@@ -71,7 +71,7 @@ pub fn greet(config: &Config) -> std::io::Result<()> {
 #[must_use]
 pub fn boot(mut config: Config, platform: Arc<dyn Platform>) -> Outcome {
     let stats = config.stats.take();
-    match prepare(config, platform) {
+    match prepare(config, platform, stats.is_some()) {
         Ok((kernel, console)) => {
             let platform = Arc::clone(&kernel.platform);
             let outcome = kernel.executor.run(&platform);
@@ -88,7 +88,11 @@ pub fn boot(mut config: Config, platform: Arc<dyn Platform>) -> Outcome {
 }
 
 /// Sets everything up; the first process is on its way when this returns.
-fn prepare(config: Config, platform: Arc<dyn Platform>) -> Result<Prepared, BootError> {
+fn prepare(
+    config: Config,
+    platform: Arc<dyn Platform>,
+    counts_calls: bool,
+) -> Result<Prepared, BootError> {
     let kernel = Kernel::new(KernelParts {
         platform,
         host: config.host,
@@ -97,6 +101,7 @@ fn prepare(config: Config, platform: Arc<dyn Platform>) -> Result<Prepared, Boot
         pids_limit: config.pids_limit,
         strace: config.strace.map(|out| Arc::new(Tracer::new(out))),
         may_rewrite: config.may_rewrite,
+        counts_calls,
     })
     .map_err(|error| BootError::new(format!("cannot set up the kernel: {error}")))?;
     let platform = Arc::clone(&kernel.platform);

@@ -23,6 +23,7 @@ use crate::loader::Profiles;
 use crate::lock_order;
 use crate::mm::MemoryAccount;
 use crate::rewrite::Rewriter;
+use crate::stats::CallCounts;
 use crate::syscalls::strace::Tracer;
 use crate::task::PidTable;
 use crate::task::job_control::Jobs;
@@ -59,6 +60,8 @@ pub struct Kernel {
     pub rewriter: Option<Arc<Rewriter>>,
     /// Where --strace lines go.
     pub strace: Option<Arc<Tracer>>,
+    /// There when `--stats` is to tell.
+    pub call_counts: Option<CallCounts>,
     /// What uname(2) says.
     pub uts: Mutex<Uts, lock_order::Leaf>,
     /// `CLOCK_REALTIME` and `CLOCK_MONOTONIC` when the sandbox started, in nanoseconds.
@@ -88,6 +91,8 @@ pub struct KernelParts {
     pub strace: Option<Arc<Tracer>>,
     /// Whether call sites may be rewritten, where the platform can.
     pub may_rewrite: bool,
+    /// Whether calls are to be counted by number.
+    pub counts_calls: bool,
 }
 
 impl Kernel {
@@ -128,6 +133,7 @@ impl Kernel {
                 memory_limit: parts.memory_limit,
                 profiles: Profiles::default(),
                 rewriter,
+                call_counts: parts.counts_calls.then(CallCounts::default),
                 strace: parts.strace,
             }
         }))

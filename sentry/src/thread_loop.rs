@@ -50,6 +50,9 @@ async fn run(kernel: Arc<Kernel>, thread: Arc<Thread>, mut context: Box<dyn Cont
         }
         match event {
             Ok(Event::Syscall) => {
+                if let Some(counts) = &kernel.call_counts {
+                    counts.note(context.call().number);
+                }
                 rewrite::on_call(&kernel, &thread, &mut *context).await;
                 match syscall(&kernel, &thread, &mut context, &mut own).await {
                     Ok(call) => interrupted = call,

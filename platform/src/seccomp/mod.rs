@@ -361,6 +361,10 @@ impl Platform for SeccompPlatform {
         self.shared().map_or(0, |shared| shared.answered_calls.load(Relaxed))
     }
 
+    fn rings(&self) -> u64 {
+        self.shared().map_or(0, |shared| shared.spin.rings())
+    }
+
     fn spawn(&self) -> BoxFuture<'_, Result<Box<dyn Context>, PlatformError>> {
         Box::pin(self.take_stub())
     }

@@ -89,6 +89,8 @@ pub struct Spin {
     not_before_ns: AtomicU64,
     penalty_ns: AtomicU64,
     last_ring_ns: AtomicU64,
+    /// Rings for events, ever.
+    rings: AtomicU64,
     hot_since_ns: AtomicU64,
     /// Involuntary switches of the looking thread, as of the last question.
     preemptions: AtomicU64,
@@ -136,6 +138,7 @@ impl Spin {
             not_before_ns: AtomicU64::new(0),
             penalty_ns: AtomicU64::new(LEAST_PENALTY_NS),
             last_ring_ns: AtomicU64::new(0),
+            rings: AtomicU64::new(0),
             hot_since_ns: AtomicU64::new(0),
             preemptions: AtomicU64::new(0),
             account_since_ns: AtomicU64::new(0),
@@ -149,6 +152,11 @@ impl Spin {
     /// When the last account was opened, in milliseconds.
     pub fn account_ms(&self) -> u32 {
         (self.account_since_ns.load(Relaxed) / 1_000_000) as u32
+    }
+
+    /// For statistics.
+    pub fn rings(&self) -> u64 {
+        self.rings.load(Relaxed)
     }
 
     /// Whether there are CPUs to choose from.
@@ -245,6 +253,7 @@ impl Shared {
     /// A shim rang for an event: how many did so in quick succession.
     pub fn note_ring(&self) {
         let spin = &self.spin;
+        spin.rings.fetch_add(1, Relaxed);
         if spin.is_hot.load(Relaxed) {
             if self.orders.are_open() {
                 // Nobody looks.
