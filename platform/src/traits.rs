@@ -94,6 +94,17 @@ pub trait Platform: Send + Sync {
         0
     }
 
+    /// Whether a CPU is idle beside those of the guests that run, and of who takes their events.
+    fn has_cpu_aside(&self) -> bool {
+        false
+    }
+
+    /// The calling thread works for a guest on `cpu` that shall not wait for it: it moves to other CPUs, if there are any, and is
+    /// counted as one more that wants a CPU for a while.
+    fn step_aside(&self, cpu: usize) {
+        let _ = cpu;
+    }
+
     /// An empty address space with one execution context in it: what execve needs.
     fn spawn(&self) -> BoxFuture<'_, Result<Box<dyn Context>, PlatformError>>;
 

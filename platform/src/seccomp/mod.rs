@@ -365,6 +365,16 @@ impl Platform for SeccompPlatform {
         self.shared().map_or(0, |shared| shared.spin.rings())
     }
 
+    fn has_cpu_aside(&self) -> bool {
+        self.shared().is_ok_and(|shared| shared.has_cpu_aside())
+    }
+
+    fn step_aside(&self, cpu: usize) {
+        if let Ok(shared) = self.shared() {
+            shared.spin.step_aside(cpu);
+        }
+    }
+
     fn spawn(&self) -> BoxFuture<'_, Result<Box<dyn Context>, PlatformError>> {
         Box::pin(self.take_stub())
     }

@@ -48,6 +48,17 @@ impl Spin {
         }
     }
 
+    /// See [`Platform::step_aside`](crate::Platform::step_aside).
+    pub fn step_aside(&self, cpu: usize) {
+        self.note_aside();
+        if self.avoided.swap(cpu, Relaxed) != cpu
+            && let Some(cpus) = self.all_but(cpu)
+        {
+            // Without effect it is only slower.
+            let _ = rustix::thread::sched_setaffinity(None, &cpus);
+        }
+    }
+
     /// Lets a thread run on one CPU only; 0 is nobody.
     pub fn hold(&self, tid: i32, cpu: u32) {
         if let Some(tid) = Pid::from_raw(tid) {
@@ -64,6 +75,11 @@ impl Spin {
 }
 
 impl Shared {
+    /// See [`Platform::has_cpu_aside`](crate::Platform::has_cpu_aside): not while a worker looks, for it has that CPU.
+    pub fn has_cpu_aside(&self) -> bool {
+        self.spin.has_choice() && !self.spin.is_hot() && self.spin.has_room(self.awake_count())
+    }
+
     /// A thread is about to be answered: while somebody looks, it stays off that CPU.
     pub fn keep_away(&self, thread: &Arc<Thread>) {
         let spin = &self.spin;

@@ -63,6 +63,8 @@ const WORTH_FINDS: u32 = 40;
 /// So many finds say that being hot was right.
 const GOOD_FINDS: u32 = 128;
 const VERY_GOOD_FINDS: u32 = 2000;
+/// Who works beside the workers (`step_aside`) will go on so for a while.
+const ASIDE_NS: u64 = 3_000_000;
 /// How long a shim looks for its reply before it sleeps.
 const SHIM_PATIENCE: Duration = Duration::from_micros(50);
 
@@ -89,6 +91,10 @@ pub struct Spin {
     not_before_ns: AtomicU64,
     penalty_ns: AtomicU64,
     last_ring_ns: AtomicU64,
+    /// When somebody beside the workers began to work last.
+    aside_ns: AtomicU64,
+    /// Which CPU it avoids.
+    pub(super) avoided: AtomicUsize,
     /// Rings for events, ever.
     rings: AtomicU64,
     hot_since_ns: AtomicU64,
@@ -138,6 +144,8 @@ impl Spin {
             not_before_ns: AtomicU64::new(0),
             penalty_ns: AtomicU64::new(LEAST_PENALTY_NS),
             last_ring_ns: AtomicU64::new(0),
+            aside_ns: AtomicU64::new(0),
+            avoided: AtomicUsize::new(usize::MAX),
             rings: AtomicU64::new(0),
             hot_since_ns: AtomicU64::new(0),
             preemptions: AtomicU64::new(0),
@@ -152,6 +160,17 @@ impl Spin {
     /// When the last account was opened, in milliseconds.
     pub fn account_ms(&self) -> u32 {
         (self.account_since_ns.load(Relaxed) / 1_000_000) as u32
+    }
+
+    /// Somebody beside the workers has something to do.
+    pub(super) fn note_aside(&self) {
+        self.aside_ns.store(self.now_ns(), Relaxed);
+    }
+
+    /// How many beside the workers want a CPU, as far as is known.
+    fn aside(&self) -> usize {
+        let last = self.aside_ns.load(Relaxed);
+        usize::from(last != 0 && self.now_ns().saturating_sub(last) < ASIDE_NS)
     }
 
     /// For statistics.
@@ -284,7 +303,7 @@ impl Shared {
     pub fn heat_up(&self) {
         let spin = &self.spin;
         if !spin.is_hot.load(Relaxed)
-            && spin.is_streak_enough(self.awake_count() + 1)
+            && spin.is_streak_enough(self.awake_count() + 1 + spin.aside())
             && !self.orders.are_open()
             && !spin.is_hot.swap(true, SeqCst)
         {

@@ -5,6 +5,7 @@
 //! | `reactor` | epoll over host descriptors; tells wait queues |
 //! | `timer` | deadlines: futures and callbacks |
 //! | `notify` | from a wait queue to a future |
+//! | `aside` | what nobody waits for, on a thread of its own |
 //!
 //! Two kinds of threads run tasks. A *worker* drains the run queue, looks at the platform's channels, then blocks in
 //! [`Platform::park`]; a guest's doorbell ends that, and the waker it calls puts the task into the queue. The *reactor*
@@ -32,9 +33,11 @@ use platform::{Platform, linger};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::config::Outcome;
+use crate::executor::aside::Aside;
 use crate::executor::reactor::Reactor;
 use crate::executor::timer::Timers;
 
+pub mod aside;
 pub mod notify;
 pub mod reactor;
 pub mod timer;
@@ -52,6 +55,7 @@ pub struct Executor {
     shared: Arc<Shared>,
     reactor: Arc<Reactor>,
     timers: Arc<Timers>,
+    aside: Arc<Aside>,
 }
 
 /// Which kind of thread runs tasks.
@@ -88,7 +92,7 @@ impl Executor {
             outcome: Mutex::default(),
             ended: AtomicBool::new(false),
         });
-        Ok(Arc::new(Self { shared, reactor, timers }))
+        Ok(Arc::new(Self { shared, reactor, timers, aside: Arc::default() }))
     }
 
     /// Queues a task; it runs on any worker.
@@ -107,6 +111,12 @@ impl Executor {
     #[must_use]
     pub fn timers(&self) -> &Arc<Timers> {
         &self.timers
+    }
+
+    /// For what guests will want soon.
+    #[must_use]
+    pub fn aside(&self) -> &Arc<Aside> {
+        &self.aside
     }
 
     /// Ends the sandbox: [`Executor::run`] returns. The first call's outcome counts.

@@ -33,6 +33,7 @@ pub async fn exit_thread(
     mut context: Box<dyn Context>,
     is_dead: bool,
 ) {
+    thread.ready.settle();
     if !is_dead {
         release_memory_users(kernel, thread, &mut *context).await;
     }

@@ -4,33 +4,36 @@
 //! while guest code runs on already, what comes next is opened, and read, or listed: the platform lays it ready, and guest code finds
 //! it by its name and its directory's descriptor (`platform::Ready`). Only what nobody but us changes, which everybody may read, and
 //! only for a thread that is alone with its descriptors. What was opened so is told by a note, and is an open file then as any other.
+//!
+//! A *refill* runs on a thread beside the workers when there is a CPU for it (`executor::aside`): the guest's calls are answered
+//! meanwhile. Both find the state under its lock; a place that is being filled is marked, and whoever takes the state away has the
+//! refill end before ([`ReadyFiles::settle`]).
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use abi::ids::Fd;
 use abi::open::OpenFlags;
 use abi::stat::FileType;
-use abi::statbuf::Stat;
 use base::Lent;
 use base::lock::Mutex;
-use platform::{
-    AddressSpace, Contents, MOST_DIR, MOST_READY_BYTES, MOST_READY_NAME, READY_FILES, Ready,
-    ReadyLoan,
-};
+use parking_lot::Condvar;
+use platform::{MOST_DIR, MOST_READY_NAME, READY_FILES, ReadyLoan};
 use vfs::ops::OpenedAhead;
-use vfs::{File, Loan, Path, VfsCx};
-use zerocopy::IntoBytes;
+use vfs::{File, Loan, Path};
 
+use self::refill::Refill;
 use crate::cx::Cx;
+use crate::executor::aside::Work;
 use crate::kernel::Kernel;
 use crate::lock_order;
 use crate::syscalls::args::DirFd;
 use crate::syscalls::descriptor::PathAt;
-use crate::syscalls::dir::push_record;
 use crate::task::Thread;
+
+mod refill;
 
 /// Opens in directories that must have been calls before anything is laid ready.
 const SURE_AFTER: u32 = 4;
@@ -42,9 +45,9 @@ const MOST_FILES_AHEAD: usize = 48;
 const MOST_DIRS: usize = 512;
 /// So many get one at most between two opens that are calls, or nearly.
 const ROOM_FOR_DIRS: u32 = 1 << 14;
-/// Names looked at for one refill.
-const MOST_LOOKS: usize = 256;
-const READABLE_BY_ALL: u32 = 0o004;
+/// The guest is to say when so many are left of what lies ready, a share of it: when it waits for what is laid, and when it does not.
+const LOW_SHARE: usize = 4;
+const LOW_SHARE_ASIDE: usize = 2;
 
 /// What lies ready for a thread. Its own affair.
 #[derive(Default)]
@@ -52,6 +55,12 @@ pub struct ReadyFiles {
     state: Mutex<Option<Box<State>>, lock_order::Leaf>,
     /// There is something to do after the answer.
     is_wanted: AtomicBool,
+    /// A refill is underway. Written under the lock of the state.
+    is_running: AtomicBool,
+    /// It is to end soon.
+    must_stop: AtomicBool,
+    quiet: parking_lot::Mutex<()>,
+    became_quiet: Condvar,
 }
 
 #[derive(Default)]
@@ -81,6 +90,17 @@ struct Dir {
     _path: Path,
 }
 
+/// A place that is being filled, the number of the directory that it is found in, and its own if it is one.
+struct Claim {
+    place: usize,
+    dir: u32,
+    own: u32,
+}
+
+/// See [`State::tidy`].
+#[derive(Default)]
+struct Garbage(Vec<Place>, HashMap<(usize, usize), Dir>);
+
 struct Places([Place; READY_FILES]);
 
 impl Default for Places {
@@ -93,6 +113,8 @@ impl Default for Places {
 enum Place {
     #[default]
     Free,
+    /// A refill fills it now.
+    Laying,
     Ready(Box<Prepared>),
     /// It is an open file.
     Open(Weak<dyn ReadyLoan>),
@@ -131,9 +153,8 @@ pub fn after_open(cx: &Cx<'_>, dir: DirFd, at: &PathAt, file: &File) {
     let mut held = cx.thread.ready.state.lock();
     if held.as_ref().is_some_and(|state| state.last_dir > MOST_DIR - ROOM_FOR_DIRS) {
         // Numbers begin anew: guest code is told of all its descriptors with the answer.
-        let former = held.take();
         drop(held);
-        drop(former);
+        cx.thread.ready.forget();
         files.look_again();
         held = cx.thread.ready.state.lock();
     }
@@ -166,26 +187,43 @@ fn is_name(text: &[u8]) -> bool {
 }
 
 /// To be called while guest code goes on after its call, when something [is wanted](ReadyFiles::is_wanted).
-pub fn after_answer(kernel: &Kernel, thread: &Thread) {
-    let ready = &thread.ready;
-    ready.is_wanted.store(false, Ordering::Relaxed);
-    // Taken out, for files are opened without that lock.
-    let Some(mut state) = ready.state.lock().take() else { return };
+pub fn after_answer(kernel: &Kernel, thread: &Arc<Thread>) {
     let Some(mm) = thread.mm_if_alive() else { return };
-    let names = vfs::names::generation();
-    // Again: the first changes came before there was anybody to tell.
-    kernel.platform.forget_names(names);
-    thread.with_vfs(|vfs| {
-        Refill { state: &mut state, space: &**mm.space(), vfs, names, brings: thread.brings() }
-            .run();
+    if !thread.ready.begin() {
+        return;
+    }
+    let parts = thread.parts();
+    let platform = Arc::clone(&kernel.platform);
+    let is_aside = platform.has_cpu_aside();
+    let low_share = if is_aside { LOW_SHARE_ASIDE } else { LOW_SHARE };
+    let (of, mine) = (Arc::clone(thread), Arc::clone(&platform));
+    let work: Work = Box::new(move || {
+        loop {
+            let names = vfs::names::generation();
+            // Again: the first changes came before there was anybody to tell.
+            mine.forget_names(names);
+            of.with_parts(&parts.cred, &parts.fs, |vfs| {
+                let (ready, space, brings) = (&of.ready, &**mm.space(), of.brings());
+                Refill { ready, space, vfs, names, brings, low_share }.run();
+            });
+            if !of.ready.has_more() {
+                break;
+            }
+        }
+        // Before it is quiet, for who waits for that gives them up.
+        drop((parts, mm));
+        of.ready.end();
     });
-    let former = ready.state.lock().replace(state);
-    drop(former);
+    if !is_aside {
+        work();
+    } else if let Err(work) = kernel.executor.aside().run(&platform, work) {
+        work();
+    }
 }
 
 /// Guest code has opened what lay ready at `place`, or says so.
 pub fn opened(thread: &Thread, place: usize, fd: Fd, flags: OpenFlags) {
-    let mut held = thread.ready.state.lock();
+    let mut held = thread.ready.settled(place);
     let Some(state) = held.as_mut() else { return };
     let Some(at) = state.places.0.get_mut(place) else { return };
     let Place::Ready(prepared) = at else { return };
@@ -220,12 +258,84 @@ impl ReadyFiles {
         self.is_wanted.load(Ordering::Relaxed)
     }
 
-    /// Nothing that lies there holds any more.
+    /// Nothing that lies there holds any more. For the thread itself, as all that ends a refill.
     pub fn forget(&self) {
+        self.settle();
         let former = self.state.lock().take();
         drop(former);
     }
+
+    /// A refill that is underway ends first.
+    pub fn settle(&self) {
+        if !self.is_running.load(Ordering::Acquire) {
+            return;
+        }
+        self.must_stop.store(true, Ordering::Relaxed);
+        let mut quiet = self.quiet.lock();
+        while self.is_running.load(Ordering::Acquire) {
+            // Not for ever: it may have become quiet right before.
+            self.became_quiet.wait_for(&mut quiet, Duration::from_millis(1));
+        }
+    }
+
+    /// The state, when this place is not being filled.
+    fn settled(&self, place: usize) -> Held<'_> {
+        loop {
+            let held = self.state.lock();
+            let is_laying = held
+                .as_ref()
+                .and_then(|state| state.places.0.get(place))
+                .is_some_and(|place| matches!(place, Place::Laying));
+            if !is_laying || !self.is_running.load(Ordering::Relaxed) {
+                return held;
+            }
+            // Guest code was very quick, or lies: it takes some microseconds.
+            drop(held);
+            std::thread::yield_now();
+        }
+    }
+
+    /// A refill is to begin; false: there is one, which will see what is wanted, or nothing to do.
+    fn begin(&self) -> bool {
+        self.is_wanted.store(false, Ordering::Relaxed);
+        let held = self.state.lock();
+        if held.is_none() || self.is_running.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.must_stop.store(false, Ordering::Relaxed);
+        self.is_running.store(true, Ordering::Release);
+        true
+    }
+
+    /// Whether something is wanted again.
+    fn has_more(&self) -> bool {
+        let held = self.state.lock();
+        held.as_ref().is_some_and(|state| state.wanted.is_some()) && !self.must_stop()
+    }
+
+    /// The refill is through.
+    fn end(&self) {
+        let held = self.state.lock();
+        if held.as_ref().is_some_and(|state| state.wanted.is_some()) {
+            self.is_wanted.store(true, Ordering::Relaxed);
+        }
+        self.is_running.store(false, Ordering::Release);
+        drop(held);
+        drop(self.quiet.lock());
+        self.became_quiet.notify_all();
+    }
+
+    fn must_stop(&self) -> bool {
+        self.must_stop.load(Ordering::Relaxed)
+    }
+
+    /// For a moment, and without what takes further locks.
+    fn with_state<R>(&self, f: impl FnOnce(&mut State) -> R) -> Option<R> {
+        self.state.lock().as_mut().map(|state| f(state))
+    }
 }
+
+type Held<'h> = base::lock::MutexGuard<'h, Option<Box<State>>>;
 
 impl State {
     /// The directory's number, a new one if need be; 0 when there is none left.
@@ -242,11 +352,12 @@ impl State {
         self.last_dir
     }
 
-    /// Makes room: what does not hold any more goes, and what is not open any more.
-    fn tidy(&mut self, names: u64) {
+    /// Makes room: what does not hold any more goes, and what is not open any more. Answers what is to be dropped without the lock.
+    fn tidy(&mut self, names: u64) -> Garbage {
+        let mut garbage = Garbage::default();
         for place in &mut self.places.0 {
-            let is_free = match place {
-                Place::Free => true,
+            let is_over = match place {
+                Place::Free | Place::Laying => false,
                 Place::Ready(prepared) => {
                     if prepared.names != names && !prepared.ready.was_opened() {
                         prepared.ready.end();
@@ -255,13 +366,44 @@ impl State {
                 }
                 Place::Open(ready) => ready.upgrade().is_none_or(|ready| ready.is_over()),
             };
-            if is_free {
-                *place = Place::Free;
+            if is_over {
+                garbage.0.push(std::mem::take(place));
             }
         }
         // Those that lie ready keep theirs by being found nowhere: numbers are not used twice.
         if self.dirs.len() >= MOST_DIRS {
-            self.dirs.clear();
+            garbage.1 = std::mem::take(&mut self.dirs);
+        }
+        garbage
+    }
+
+    /// What lies ready under that name already, and its place.
+    fn find(&self, dir: &Path, name: &[u8]) -> Option<(usize, Path)> {
+        let number = self.dirs.get(&dir.key())?.number;
+        let mut there = self.ready();
+        let (place, known) =
+            there.find(|(_, ready)| ready.dir == number && *ready.name == *name)?;
+        Some((place, known.opened.path().clone()))
+    }
+
+    fn has_place(&self) -> bool {
+        self.places.0.iter().any(|place| matches!(place, Place::Free))
+    }
+
+    /// A place for a file of `dir`, or for the directory `own` in it, and their numbers.
+    fn begin_place(&mut self, dir: &Path, own: Option<&Path>) -> Option<Claim> {
+        let place = self.places.0.iter().position(|place| matches!(place, Place::Free))?;
+        let dir = Some(self.number(dir)).filter(|number| *number != 0)?;
+        let own = own.map_or(0, |own| self.number(own));
+        *self.places.0.get_mut(place)? = Place::Laying;
+        Some(Claim { place, dir, own })
+    }
+
+    /// It is filled, or was not.
+    fn end_place(&mut self, place: usize, prepared: Option<Box<Prepared>>) {
+        self.laid += usize::from(prepared.is_some());
+        if let Some(at) = self.places.0.get_mut(place) {
+            *at = prepared.map_or(Place::Free, Place::Ready);
         }
     }
 
@@ -292,139 +434,5 @@ impl State {
             };
         }
         self.calls = 0;
-    }
-}
-
-struct Refill<'r> {
-    state: &'r mut State,
-    space: &'r dyn AddressSpace,
-    vfs: &'r VfsCx<'r>,
-    names: u64,
-    /// Bytes of a file.
-    brings: u32,
-}
-
-impl Refill<'_> {
-    fn run(mut self) {
-        self.state.tidy(self.names);
-        self.state.adapt();
-        if let Some((dir, name, child)) = self.state.wanted.take() {
-            let near = self.walk(dir, name, child);
-            self.state.end_others(near);
-        }
-        let left = self.state.ready().filter(|(_, prepared)| !prepared.ready.is_over()).count();
-        (self.state.left, self.state.low) = (left, left / 4);
-        self.space.tell_ready(left, left / 4);
-    }
-
-    /// Lays ready what comes after `name` in `dir`: first in it, when it is a directory, then beside it, then beside `dir`. Answers which
-    /// places have what is to lie ready, a bit each.
-    fn walk(&mut self, dir: Path, name: Arc<[u8]>, child: Option<Path>) -> u64 {
-        let mut ways = vec![(dir, Some(name))];
-        ways.extend(child.map(|child| (child, None)));
-        let (mut near, mut wanted) = (0u64, self.state.reach);
-        for _ in 0..MOST_LOOKS {
-            let Some((dir, after)) = ways.last_mut().filter(|_| wanted > 0) else { break };
-            let next = dir.inode().following(after.as_deref(), !self.state.opens_files);
-            let Some((name, kind)) = next else {
-                let (dir, _) = (dir.clone(), ways.pop());
-                if ways.is_empty() {
-                    ways.extend(self.beside(&dir));
-                }
-                continue;
-            };
-            *after = Some(Arc::clone(&name));
-            let dir = dir.clone();
-            wanted -= 1;
-            let found = self.find(&dir, &name).or_else(|| self.lay(&dir, &name));
-            let Some((place, path)) = found else { continue };
-            near |= 1u64 << place;
-            if kind == FileType::Directory {
-                ways.push((path, None));
-            }
-        }
-        near
-    }
-
-    /// Where the walk goes on when it is through with `dir`, if guest code has been there.
-    fn beside(&self, dir: &Path) -> Option<(Path, Option<Arc<[u8]>>)> {
-        let above = Path::new(Arc::clone(&dir.mount), dir.dentry.parent()?);
-        let is_known = self.state.dirs.contains_key(&above.key());
-        is_known.then(|| (above, Some(Arc::from(&*dir.name()))))
-    }
-
-    /// What lies ready already, and its place.
-    fn find(&self, dir: &Path, name: &[u8]) -> Option<(usize, Path)> {
-        let number = self.state.dirs.get(&dir.key())?.number;
-        let mut there = self.state.ready();
-        let (place, known) =
-            there.find(|(_, ready)| ready.dir == number && *ready.name == *name)?;
-        Some((place, known.opened.path().clone()))
-    }
-
-    /// Lays one ready; `None` when that cannot be.
-    fn lay(&mut self, dir: &Path, name: &Arc<[u8]>) -> Option<(usize, Path)> {
-        let place = self.state.places.0.iter().position(|place| matches!(place, Place::Free))?;
-        let number = Some(self.state.number(dir)).filter(|number| *number != 0)?;
-        if vfs::notify::is_watched() || !is_name(name) {
-            return None;
-        }
-        let opened = OpenedAhead::new(self.vfs, dir, name).ok()?;
-        let path = opened.path().clone();
-        let attr = path.inode().attr().ok()?;
-        if attr.mode & READABLE_BY_ALL == 0 {
-            return None;
-        }
-        let host;
-        let records;
-        let (contents, own) = if attr.is_dir() {
-            let (listed, ends) = self.list(&opened)?;
-            records = listed;
-            (Contents::Listing { records: &records, ends }, self.state.number(&path))
-        } else {
-            host = opened.ops().lendable()?;
-            // One byte more than there are tells that these are all.
-            let most = u64::from(self.brings).min(attr.size.saturating_add(1)) as usize;
-            (Contents::File(host.as_fd(), most), 0)
-        };
-        let stat = Stat::from(&attr);
-        let ready = self.space.lay_ready(Ready {
-            place,
-            dir: number,
-            name,
-            names: self.names,
-            attr: stat.as_bytes().try_into().ok()?,
-            flags: OpenFlags::LARGEFILE.bits(),
-            own,
-            contents,
-        })?;
-        let lent: Arc<dyn Lent> = Arc::clone(&ready) as Arc<dyn ReadyLoan>;
-        let loan = Loan::new(path.inode(), lent);
-        // Now, for who changes it looks for loans then.
-        let holds = path.inode().is_settled()
-            && path.inode().attr().is_ok_and(|now| now == attr)
-            && !vfs::notify::is_watched();
-        if !holds {
-            ready.end();
-        }
-        let (names, name) = (self.names, Arc::clone(name));
-        let prepared =
-            Prepared { opened, loan, ready, names, dir: number, above: dir.clone(), name };
-        *self.state.places.0.get_mut(place)? = Place::Ready(Box::new(prepared));
-        self.state.laid += 1;
-        Some((place, path))
-    }
-
-    /// A directory's records, and the position after each; `None` when they are too many.
-    fn list(&self, opened: &OpenedAhead) -> Option<(Vec<u8>, Box<[(u64, u64)]>)> {
-        let mut records = Vec::with_capacity(2048);
-        let mut ends = Vec::new();
-        let mut is_full = false;
-        let listed = opened.list(self.vfs, &mut |entry| {
-            is_full = !push_record(&mut records, MOST_READY_BYTES, &entry);
-            ends.push((records.len() as u64, entry.next));
-            !is_full
-        });
-        (listed.is_ok() && !is_full).then(|| (records, ends.into()))
     }
 }
