@@ -194,7 +194,9 @@ pub fn after_answer(kernel: &Kernel, thread: &Arc<Thread>) {
     }
     let parts = thread.parts();
     let platform = Arc::clone(&kernel.platform);
-    let is_aside = platform.has_cpu_aside();
+    // Listings take that thread several times as long as the guest, which would be there first. Opening files is another matter.
+    let opens_files = thread.ready.with_state(|state| state.opens_files);
+    let is_aside = opens_files == Some(true) && platform.has_cpu_aside();
     let low_share = if is_aside { LOW_SHARE_ASIDE } else { LOW_SHARE };
     let (of, mine) = (Arc::clone(thread), Arc::clone(&platform));
     let work: Work = Box::new(move || {
