@@ -11,7 +11,7 @@ use gofer_protocol::wire::Decoded;
 use gofer_protocol::{DirItem, Listing, Op, Plus, SyncScope};
 
 use super::inode::GoferInode;
-use super::known::{Entry, Listed, PLUS_LIMIT};
+use super::known::PLUS_LIMIT;
 use super::subtree::Subtree;
 use crate::context::VfsCx;
 use crate::file::{DirEntry, File, FileOps};
@@ -42,9 +42,11 @@ pub struct Piece {
     pub is_last: bool,
 }
 
-/// What came with a row.
+/// What came with one of its rows.
+#[derive(Clone)]
 pub struct Brought {
-    pub attr: Option<Attr>,
+    pub row: usize,
+    pub attr: Attr,
     pub is_open: bool,
 }
 
@@ -56,21 +58,21 @@ struct Row {
 }
 
 impl Piece {
-    /// The piece of an answer, and the attributes that came with its rows.
+    /// The piece of an answer, and the attributes that came with some of its rows, in order.
     pub(super) fn decode(from: u64, listing: Listing<'_>) -> Decoded<(Self, Vec<Brought>)> {
         let mut piece = Self { from, is_last: listing.is_last, ..Self::default() };
         // Growing step by step costs more than what is given back below.
         let (rows, bytes) = listing.bounds();
         piece.rows.reserve(rows);
         piece.names.reserve(bytes);
-        let mut brought = Vec::with_capacity(rows);
+        let mut brought = Vec::new();
         for item in listing {
             let DirItem { ino, next, kind, name, attr, is_open } = item?;
             let start = piece.names.len();
             piece.names.extend_from_slice(name);
             let name = start..piece.names.len();
+            brought.extend(attr.map(|attr| Brought { row: piece.rows.len(), attr, is_open }));
             piece.rows.push(Row { ino, next, kind: kind.unwrap_or(FileType::Regular), name });
-            brought.push(Brought { attr, is_open });
         }
         piece.rows.shrink_to_fit();
         piece.names.shrink_to_fit();
@@ -89,9 +91,16 @@ impl Piece {
         self.rows.iter().position(|row| row.next == pos).map(|at| at + 1)
     }
 
-    /// The names of its rows, in order.
-    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
-        self.rows.iter().map(|row| self.name(row))
+    /// The name of a row.
+    pub fn name_of(&self, row: usize) -> &[u8] {
+        self.rows.get(row).map_or(b"", |row| self.name(row))
+    }
+
+    /// Its entries but for `.` and `..`, each with the number of its row.
+    pub fn entries(&self) -> impl Iterator<Item = (usize, &[u8], FileType)> {
+        let rows = self.rows.iter().enumerate();
+        let entries = rows.map(|(at, row)| (at, self.name(row), row.kind));
+        entries.filter(|(_, name, _)| !matches!(*name, b"." | b".."))
     }
 
     pub fn len(&self) -> usize {
@@ -196,19 +205,8 @@ impl GoferDir {
 impl GoferInode {
     /// Remembers a piece of the listing, and what came with its rows.
     pub(super) fn learn_piece(&self, piece: &Arc<Piece>, brought: &[Brought]) {
-        let mut unasked = 0;
-        let entries =
-            piece.rows.iter().zip(brought).filter_map(|(row, Brought { attr, is_open })| {
-                let name = piece.name(row);
-                if matches!(name, b"." | b"..") {
-                    return None;
-                }
-                unasked += usize::from(attr.is_some_and(|attr| !attr.is_dir()) && !is_open);
-                let entry =
-                    attr.map_or(Entry::Named(row.kind), |attr| Entry::Listed(Listed::new(attr)));
-                Some((name, entry, row.kind))
-            });
-        self.learn(piece, entries);
+        let unasked = brought.iter().filter(|row| !row.attr.is_dir() && !row.is_open).count();
+        self.learn(piece, brought);
         self.shared.foresight.brought(unasked);
     }
 }

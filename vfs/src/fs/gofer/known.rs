@@ -9,7 +9,7 @@ use abi::stat::{Attr, FileType};
 use base::lock::Mutex;
 use gofer_protocol::Plus;
 
-use super::dir::Piece;
+use super::dir::{Brought, Piece};
 use super::foresight::OpenAhead;
 use super::inode::GoferInode;
 use super::open_files::Kept;
@@ -54,9 +54,18 @@ pub enum Entry {
     Absent,
 }
 
+/// A whole listing that nobody has asked about yet: most directories of a walk are listed, and that is all.
+struct Unread {
+    piece: Arc<Piece>,
+    brought: Box<[Brought]>,
+    name_bytes: usize,
+}
+
 /// The entries a directory knows.
 #[derive(Default)]
 pub struct Known {
+    /// To be [read](Known::read) before anything below is looked at but the listing.
+    unread: Option<Unread>,
     entries: HashMap<Arc<[u8]>, Entry, NameHasher>,
     /// Bytes of all names.
     name_bytes: usize,
@@ -91,19 +100,25 @@ impl Known {
     /// Bytes it takes, as the budget counts them.
     pub fn bytes(&self) -> usize {
         let listing = self.listing.as_ref().map_or(0, |piece| piece.bytes());
-        self.entries.len() * ENTRY_BYTES + self.name_bytes + listing
+        // As if it were read, which may be at any time.
+        let unread =
+            self.unread.as_ref().map_or((0, 0), |unread| (unread.piece.len(), unread.name_bytes));
+        (self.entries.len() + unread.0) * ENTRY_BYTES + self.name_bytes + unread.1 + listing
     }
 
-    pub fn get(&self, name: &[u8]) -> Option<&Entry> {
+    pub fn get(&mut self, name: &[u8]) -> Option<&Entry> {
+        self.read();
         self.entries.get(name)
     }
 
     pub fn get_mut(&mut self, name: &[u8]) -> Option<&mut Entry> {
+        self.read();
         self.entries.get_mut(name)
     }
 
     /// Replaces what was known about `name`.
     pub fn insert(&mut self, name: &[u8], entry: Entry) {
+        self.read();
         if let Some(known) = self.entries.get_mut(name) {
             *known = entry;
             return;
@@ -112,8 +127,40 @@ impl Known {
         self.entries.insert(name.into(), entry);
     }
 
+    /// Adds a piece of the listing, and what came with its rows.
+    pub fn learn(&mut self, piece: &Arc<Piece>, brought: &[Brought]) {
+        let is_all = piece.from == 0 && piece.is_last;
+        if is_all && self.unread.is_none() && self.entries.is_empty() {
+            let name_bytes = piece.entries().map(|(_, name, _)| name.len()).sum();
+            let (piece, brought) = (Arc::clone(piece), brought.into());
+            self.unread = Some(Unread { piece, brought, name_bytes });
+        } else {
+            self.read();
+            self.learn_rows(piece, brought);
+        }
+        self.learnt(piece);
+    }
+
+    fn read(&mut self) {
+        if let Some(Unread { piece, brought, .. }) = self.unread.take() {
+            self.learn_rows(&piece, &brought);
+        }
+    }
+
+    fn learn_rows(&mut self, piece: &Piece, brought: &[Brought]) {
+        let mut brought = brought.iter().peekable();
+        for (at, name, kind) in piece.entries() {
+            while brought.next_if(|told| told.row < at).is_some() {}
+            let entry = match brought.next_if(|told| told.row == at) {
+                Some(told) => Entry::Listed(Listed::new(told.attr)),
+                None => Entry::Named(kind),
+            };
+            self.learn_one(name, entry, kind);
+        }
+    }
+
     /// Adds what a listing says: less than what somebody found out about the name.
-    pub fn learn(&mut self, name: &[u8], entry: Entry, kind: FileType) {
+    fn learn_one(&mut self, name: &[u8], entry: Entry, kind: FileType) {
         match self.entries.get_mut(name) {
             None => {
                 let name: Arc<[u8]> = name.into();
@@ -135,13 +182,14 @@ impl Known {
 
     /// Nobody has found out anything about `name`: it is not there.
     pub fn learn_absent(&mut self, name: &[u8]) {
+        self.read();
         if !self.entries.contains_key(name) {
             self.insert(name, Entry::Absent);
         }
     }
 
     /// A piece of the listing was learnt whole.
-    pub fn learnt(&mut self, piece: &Arc<Piece>) {
+    fn learnt(&mut self, piece: &Arc<Piece>) {
         if piece.from == 0 {
             self.rewind();
             self.listing = piece.is_last.then(|| Arc::clone(piece));
@@ -181,6 +229,7 @@ impl Known {
     }
 
     pub fn remove(&mut self, name: &[u8]) -> bool {
+        self.read();
         let is_known = self.entries.remove(name).is_some();
         if is_known {
             self.name_bytes -= name.len();
@@ -199,6 +248,7 @@ impl Known {
         const BYTES_PER_LOOKUP: u64 = 4096;
         /// A piece of the listing would be no more than a piece.
         const MOST: usize = 1024;
+        self.read();
         if matches!(self.entries.get(name), Some(Entry::Named(_))) {
             self.lookups_of_named = self.lookups_of_named.saturating_add(1);
             let enough = (self.entries.len() / PER_LOOKUP).max(1);
@@ -223,6 +273,7 @@ impl Known {
 
     /// The file `name` is to be opened. Answers the files to open along with it, those that are likely to be next.
     pub fn open_ahead(&mut self, name: &[u8], sure_after: u32) -> Vec<Arc<[u8]>> {
+        self.read();
         self.opens = self.opens.saturating_add(1);
         if self.is_worth_opening_whole(sure_after) {
             let others = self.files.iter().filter(|file| ***file != *name);
@@ -239,6 +290,7 @@ impl Known {
     /// The directory `name` is to be listed. Answers how many to list along with it, when there is reason to, and the ones
     /// beside it that come next.
     pub fn list_ahead(&mut self, name: &[u8], sure_after: u32) -> Option<(usize, Vec<Arc<[u8]>>)> {
+        self.read();
         let rest = self.dirs.get(self.dirs_ahead.at()..).unwrap_or_default();
         let place = rest.iter().take(OpenAhead::WINDOW).position(|dir| **dir == *name);
         let count = self.dirs_ahead.next(place, sure_after);
@@ -252,6 +304,7 @@ impl Known {
         name: Option<&[u8]>,
         is_dir: bool,
     ) -> Option<(Arc<[u8]>, FileType)> {
+        self.read();
         let place = match (name, is_dir) {
             (None, _) => 0,
             (Some(name), true) => self.place_after(name, &self.dirs, |dir| dir)?,

@@ -120,13 +120,11 @@ impl<'i> Subtree<'i> {
                     inode.was_listed_ahead(Arc::clone(&count));
                 }
             }
-            for (name, Brought { attr, is_open }) in piece.names().zip(brought) {
-                if !is_open {
-                    continue;
-                }
+            for Brought { row, attr, .. } in brought.into_iter().filter(|row| row.is_open) {
                 // The last ones are missing when there was no place for them.
-                let (Some(fd), Some(attr)) = (fds.next(), attr) else { break };
+                let Some(fd) = fds.next() else { break };
                 if let Some(inode) = &inode {
+                    let name = piece.name_of(row);
                     inode.opened_ahead(name, attr, Kept::ahead(Arc::new(fd), Arc::clone(&files)));
                 }
             }

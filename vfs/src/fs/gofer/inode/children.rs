@@ -10,7 +10,7 @@ use abi::{Errno, Result};
 use gofer_protocol::{Op, Plus, TreePath, Walked};
 
 use super::{GoferInode, is_same_object};
-use crate::fs::gofer::dir::Piece;
+use crate::fs::gofer::dir::{Brought, Piece};
 use crate::fs::gofer::known::{Entry, Known, Listed};
 use crate::fs::gofer::open_files::Kept;
 
@@ -22,8 +22,9 @@ impl GoferInode {
             return None;
         }
         let listed = {
-            let state = self.state.lock();
-            let known = state.known.as_ref()?;
+            let mut state = self.state.lock();
+            let known = state.known.as_mut()?;
+            let is_complete = known.is_complete();
             match known.get(name) {
                 Some(Entry::Absent) => return Some(Err(Errno::ENOENT)),
                 Some(Entry::Inode(inode)) => return inode.upgrade().map(Ok),
@@ -34,7 +35,7 @@ impl GoferInode {
                     return None;
                 }
                 Some(Entry::Listed(listed)) => Listed::clone(listed),
-                None if known.is_complete() => return Some(Err(Errno::ENOENT)),
+                None if is_complete => return Some(Err(Errno::ENOENT)),
                 None => return None,
             }
         };
@@ -50,8 +51,8 @@ impl GoferInode {
 
     /// Whether of `name` no more is known than that it is a regular file.
     pub(super) fn is_named_file(&self, name: &[u8]) -> bool {
-        let state = self.state.lock();
-        let entry = state.known.as_ref().and_then(|known| known.get(name));
+        let mut state = self.state.lock();
+        let entry = state.known.as_mut().and_then(|known| known.get(name));
         matches!(entry, Some(Entry::Named(FileType::Regular)))
     }
 
@@ -115,20 +116,10 @@ impl GoferInode {
     }
 
     /// Remembers a piece of the listing and its entries with their kinds; only in read-only trees.
-    pub(in super::super) fn learn<'n>(
-        &self,
-        piece: &Arc<Piece>,
-        entries: impl Iterator<Item = (&'n [u8], Entry, FileType)>,
-    ) {
-        if self.shared.is_writable {
-            return;
+    pub(in super::super) fn learn(&self, piece: &Arc<Piece>, brought: &[Brought]) {
+        if !self.shared.is_writable {
+            self.with_known(|known| known.learn(piece, brought));
         }
-        self.with_known(|known| {
-            for (name, entry, kind) in entries {
-                known.learn(name, entry, kind);
-            }
-            known.learnt(piece);
-        });
     }
 
     /// The whole listing, when it is known.
@@ -166,8 +157,8 @@ impl GoferInode {
     /// The directory `name`, when what is known suffices to say that it is one; unless its listing is known, too.
     pub(in super::super) fn unlisted_dir(&self, name: &[u8]) -> Option<Arc<Self>> {
         let held = {
-            let state = self.state.lock();
-            match state.known.as_ref()?.get(name)? {
+            let mut state = self.state.lock();
+            match state.known.as_mut()?.get(name)? {
                 Entry::Inode(inode) => Ok(inode.upgrade()?),
                 Entry::Listed(listed) => Err(listed.attr),
                 Entry::Named(_) | Entry::Absent => return None,
@@ -263,7 +254,7 @@ impl GoferInode {
     }
 
     pub(super) fn known_child(&self, name: &[u8]) -> Option<Arc<Self>> {
-        match self.state.lock().known.as_ref()?.get(name)? {
+        match self.state.lock().known.as_mut()?.get(name)? {
             Entry::Inode(inode) => inode.upgrade(),
             Entry::Listed(_) | Entry::Named(_) | Entry::Absent => None,
         }
