@@ -24,7 +24,7 @@ use crate::linger;
 
 /// How long a worker looks after the last find: an eighth of the time that it was hot, within these. So what is lost
 /// on a guest that has other things to do stays small beside what was won; and a virtual CPU may pause for long.
-const PATIENCE: Duration = Duration::from_micros(60);
+const PATIENCE: Duration = Duration::from_micros(100);
 const MOST_PATIENCE: Duration = Duration::from_micros(250);
 const HOT_PER_PATIENCE: u32 = 8;
 /// And after it has turned hot: the guest has to be woken on another CPU first, which takes long on a virtual machine.
@@ -35,8 +35,10 @@ const LONG_GLANCE: Duration = Duration::from_micros(60);
 /// After so many glances, or so many finds, it is asked whether somebody has rung nevertheless.
 const GLANCES_PER_RING: u32 = 8;
 const FINDS_PER_RING: u32 = 16;
-/// Rings no further apart than this make a streak.
+/// Rings no further apart than this make a streak. A longer pause takes back a ring for each so much of it: who makes two dozen calls,
+/// computes for a while, and so on, is worth to be looked at, too.
 const STREAK_GAP: Duration = Duration::from_micros(60);
+const GAP_PER_RING_NS: u64 = 6_000;
 /// Rings while hot, one after the other, that make it cold.
 const MOST_VAIN_RINGS: u32 = 3;
 /// More than a short program makes in all: the guest is moved to another CPU for it, and back.
@@ -58,8 +60,8 @@ const MOST_PENALTY_NS: u64 = 256_000_000;
 /// Who posts nothing for so long computes, and wants a CPU; unless it had to wait for one, so much for each other guest.
 const SILENT_MS: u32 = 20;
 const TURN_MS: u32 = 8;
-/// So many finds pay for the way to them, when something that needs rings comes between.
-const WORTH_FINDS: u32 = 40;
+/// So many finds pay for the way to them (each saves some 6 µs), when something that needs rings comes between, or nothing.
+const WORTH_FINDS: u32 = 20;
 /// So many finds say that being hot was right.
 const GOOD_FINDS: u32 = 128;
 const VERY_GOOD_FINDS: u32 = 2000;
@@ -289,8 +291,12 @@ impl Shared {
             spin.dense_streak.fetch_add(1, Relaxed);
         }
         if u128::from(gap_ns) > STREAK_GAP.as_nanos() {
+            let before = spin.streak.load(Relaxed);
+            let lost = u32::try_from(gap_ns / GAP_PER_RING_NS).unwrap_or(u32::MAX);
+            let after = before.saturating_sub(lost);
+            spin.streak.store(after, Relaxed);
             // A streak that was long, but not long enough: the next one need not be quite so long.
-            if spin.streak.swap(0, Relaxed) >= WORTH_FINDS {
+            if before >= WORTH_FINDS && after < WORTH_FINDS {
                 let wanted = spin.wanted_streak.load(Relaxed);
                 spin.wanted_streak.store(wanted - wanted / 8, Relaxed);
             }
