@@ -77,6 +77,20 @@ pub struct Ready<'a> {
     pub contents: Contents<'a>,
 }
 
+/// What an absolute path is to everybody.
+#[derive(Debug, Clone, Copy)]
+pub enum PathFact<'a> {
+    /// There is no such file: every call that walks there says `ENOENT`.
+    Absent,
+    /// It is there, and no symbolic link.
+    Plain,
+    /// And this is its `struct stat`.
+    Stat(&'a [u8; STAT_BYTES]),
+}
+
+/// Longest path that can be told.
+pub const MOST_TOLD_PATH: usize = 8 * shim_abi::KnownPath::WORDS - 1;
+
 /// What is in it.
 #[derive(Debug)]
 pub enum Contents<'a> {

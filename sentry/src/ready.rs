@@ -401,7 +401,8 @@ impl Refill<'_> {
         let lent: Arc<dyn Lent> = Arc::clone(&ready) as Arc<dyn ReadyLoan>;
         let loan = Loan::new(path.inode(), lent);
         // Now, for who changes it looks for loans then.
-        let holds = path.inode().is_settled()
+        let holds = vfs::names::remember_child(dir, name, &path, self.names)
+            && path.inode().is_settled()
             && path.inode().attr().is_ok_and(|now| now == attr)
             && !vfs::notify::is_watched();
         if !holds {

@@ -4,7 +4,8 @@
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use crate::abi::{self, Fast, PathStat, Slot, TASK_SIZE};
+use crate::abi::{self, Fast, KnownPath, PathStat, Slot, TASK_SIZE};
+use crate::known_paths::{ENOENT, Known};
 use crate::loans::{NEWFSTATAT, STAT_BYTES};
 use crate::{channel, guest_memory, ready};
 
@@ -35,6 +36,13 @@ pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
     if words[0] & 0xff != u64::from(b'/') {
         let is_at = slot.number() == NEWFSTATAT;
         return if is_at { ready::stat(slot, fast, &words, len, addr) } else { None };
+    }
+    if let Some(known) = Known::find(fast, &words, len) {
+        let has_stat = known.is(KnownPath::HAS_STAT)
+            && guest_memory::copy(addr, known.stat(), STAT_BYTES) == 0;
+        if (has_stat || known.is(KnownPath::ABSENT)) && known.holds() {
+            return Some(if has_stat { 0 } else { ENOENT });
+        }
     }
     let what = len | if follows { PathStat::FOLLOWS } else { 0 };
     let known = &table()[PathStat::place(what, &words)];
