@@ -84,8 +84,21 @@ pub enum PathFact<'a> {
     Absent,
     /// It is there, and no symbolic link.
     Plain,
-    /// And this is its `struct stat`.
-    Stat(&'a [u8; STAT_BYTES]),
+    /// And this is known of it.
+    Attributes(PathAttributes<'a>),
+}
+
+/// Of a path that is there.
+#[derive(Debug, Clone, Copy)]
+pub struct PathAttributes<'a> {
+    /// A `struct stat`.
+    pub stat: &'a [u8; STAT_BYTES],
+    /// The path is a symbolic link, and these are of what it leads to.
+    pub is_linked: bool,
+    /// Everybody may read it,
+    pub is_readable: bool,
+    /// and run it, or go through it.
+    pub is_runnable: bool,
 }
 
 /// Longest path that can be told.

@@ -26,7 +26,7 @@ use crate::{known_paths, loans, ready};
 pub fn after_call(cx: &mut Cx<'_>) {
     let number = cx.number;
     if !cx.context.knows_descriptors() {
-        if begins(number) && !cx.context.has_trapped() {
+        if number == EXECVE || begins(number) && !cx.context.has_trapped() {
             begin(cx);
         }
         return;
@@ -162,6 +162,8 @@ fn watch_in(note: &Note) -> Option<((Fd, Fd), u32, Interest)> {
     Some((key, operation, Interest { events, data }))
 }
 
+const EXECVE: u64 = 59;
+
 /// Calls that often come before what guest code can do on its own. What it knows of paths (`path_stats`, `known_paths`) hangs on that, too.
 fn begins(number: u64) -> bool {
     const OPEN: u64 = 2;
@@ -176,7 +178,16 @@ fn begins(number: u64) -> bool {
     const NEWFSTATAT: u64 = 262;
     matches!(
         number,
-        OPEN | CLOSE | STAT | LSTAT | ACCESS | FCNTL | READLINK | EPOLL_CTL | OPENAT | NEWFSTATAT
+        OPEN | CLOSE
+            | STAT
+            | LSTAT
+            | ACCESS
+            | EXECVE
+            | FCNTL
+            | READLINK
+            | EPOLL_CTL
+            | OPENAT
+            | NEWFSTATAT
     )
 }
 

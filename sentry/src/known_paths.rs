@@ -7,11 +7,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use abi::stat::FileType;
 use abi::statbuf::Stat;
 use base::lock::Mutex;
-use platform::{MOST_TOLD_PATH, PathFact};
+use platform::{MOST_TOLD_PATH, PathAttributes, PathFact};
 use vfs::known_path::{self, KnownPath};
-use vfs::{Loan, Path};
+use vfs::{Loan, MountFlags, Path};
 use zerocopy::IntoBytes;
 
 use crate::cx::Cx;
@@ -60,7 +61,8 @@ impl KnownPaths {
 pub enum Question {
     /// Whether it is there, or a symbolic link.
     Kind,
-    Attributes,
+    /// What it is, or what it leads to.
+    Attributes { follows: bool },
 }
 
 /// Whether the calling thread may be told what holds for everybody: its root is the first one, and nobody else changes it.
@@ -76,40 +78,55 @@ fn first_root(cx: &Cx<'_>) -> Option<Path> {
     Some(cx.kernel.mounts.get()?.root())
 }
 
-/// To be called when a call of whom has asked about `text`, and its answer can be told.
-pub fn after_question(cx: &Cx<'_>, text: &[u8], question: Question) {
+/// To be called when a call has asked about `text`; `found`: it is there.
+pub fn after_question(cx: &Cx<'_>, text: &[u8], question: Question, found: bool) {
     let is_candidate = text.first() == Some(&b'/')
         && text.len() <= MOST_TOLD_PATH
         && cx.context.knows_descriptors()
         && !cx.context.has_trapped();
-    if is_candidate && cx.kernel.known_paths.is_known(text) {
+    // Attributes of each file are asked for by who walks through a tree, and once.
+    let is_cheap = question == Question::Kind || !found;
+    if is_candidate && (is_cheap || cx.kernel.known_paths.is_known(text)) {
         tell(cx, text, question);
     }
 }
 
 fn tell(cx: &Cx<'_>, text: &[u8], question: Question) -> Option<()> {
+    if !are_for(cx) {
+        return None;
+    }
     let platform = &cx.kernel.platform;
     let root = first_root(cx)?;
     let names = vfs::names::generation();
     // Again: the first changes came before there was anybody to tell.
     platform.forget_names(names);
-    let known = cx.with_vfs(|vfs| known_path::look(vfs, &root, text, names))?;
-    let at = match (known, question) {
-        (KnownPath::Absent, _) => {
-            platform.tell_path(names, text, PathFact::Absent);
-            return Some(());
-        }
-        (KnownPath::Plain(_), Question::Kind) => {
-            platform.tell_path(names, text, PathFact::Plain);
-            return Some(());
-        }
-        (KnownPath::Plain(at), Question::Attributes) => at,
-    };
+    let what = (text, question == Question::Attributes { follows: true });
+    let (at, is_linked) =
+        match (cx.with_vfs(|vfs| known_path::look(vfs, &root, what, names))?, question) {
+            (KnownPath::Absent, _) => {
+                platform.tell_path(names, text, PathFact::Absent);
+                return Some(());
+            }
+            (_, Question::Kind) => {
+                platform.tell_path(names, text, PathFact::Plain);
+                return Some(());
+            }
+            (KnownPath::Plain(at), _) => (at, false),
+            (KnownPath::Linked(at), _) => (at, true),
+        };
     let inode = at.inode();
     let attr = inode.attr().ok().filter(|_| inode.is_settled())?;
     let stat = Stat::from(&attr);
-    let fact = PathFact::Stat(stat.as_bytes().try_into().ok()?);
-    let loan = Loan::new(inode, platform.tell_path(names, text, fact)?);
+    let is_program = attr.file_type() == FileType::Regular;
+    let fact = PathAttributes {
+        stat: stat.as_bytes().try_into().ok()?,
+        is_linked,
+        is_readable: attr.mode & 0o444 == 0o444,
+        is_runnable: attr.mode & 0o111 == 0o111
+            && !(is_program && at.mount.flags().contains(MountFlags::NOEXEC)),
+    };
+    let told = platform.tell_path(names, text, PathFact::Attributes(fact))?;
+    let loan = Loan::new(inode, told);
     // Now, for who changes it looks for loans then.
     if inode.is_settled() && inode.attr().is_ok_and(|now| now == attr) {
         cx.kernel.known_paths.keep(loan);

@@ -18,6 +18,8 @@ pub enum KnownPath {
     Absent,
     /// It is there, and no symbolic link.
     Plain(Path),
+    /// It is a symbolic link, which leads there.
+    Linked(Path),
 }
 
 /// `r-xr-xr-x`. Who may list a directory learns nothing when others tell what is in it.
@@ -26,12 +28,18 @@ const OPEN_TO_ALL: u32 = 0o555;
 const STICKY: u32 = 0o1000;
 const MOST_LINKS: u32 = 8;
 
-/// What `text` is, seen from `root`, as long as `generation` is that of the names; `None`: not known, or not for everybody.
+/// What `text` is, seen from `root`, as long as `generation` is that of the names; `None`: not known, or not for everybody, or a link
+/// that is not to be followed.
 #[must_use]
-pub fn look(cx: &VfsCx<'_>, root: &Path, text: &[u8], generation: u64) -> Option<KnownPath> {
+pub fn look(
+    cx: &VfsCx<'_>,
+    root: &Path,
+    (text, follows): (&[u8], bool),
+    generation: u64,
+) -> Option<KnownPath> {
     let mut at = root.clone();
     let mut rest = text.strip_prefix(b"/")?.to_vec();
-    let mut links = 0;
+    let (mut links, mut is_linked) = (0, false);
     loop {
         if at.inode().file_type() != FileType::Directory {
             return None;
@@ -48,13 +56,15 @@ pub fn look(cx: &VfsCx<'_>, root: &Path, text: &[u8], generation: u64) -> Option
             b".." => at = above(root, at),
             _ => match at.dentry.remember(name, generation)? {
                 // Where guests make names, this one may be next.
-                Child::Absent(_) if !at.inode().is_settled() => return None,
+                Child::Absent(_) if is_linked || !at.inode().is_settled() => return None,
                 Child::Absent(_) => return Some(KnownPath::Absent),
                 Child::Present(child) if child.inode().file_type() == FileType::Symlink => {
                     links += 1;
-                    if is_last || mode & STICKY != 0 || links > MOST_LINKS {
+                    let is_ours = follows || !is_last;
+                    if !is_ours || mode & STICKY != 0 || links > MOST_LINKS {
                         return None;
                     }
+                    is_linked |= is_last;
                     let LinkTarget::Text(mut target) = child.inode().follow(cx).ok()? else {
                         return None;
                     };
@@ -71,7 +81,7 @@ pub fn look(cx: &VfsCx<'_>, root: &Path, text: &[u8], generation: u64) -> Option
             },
         }
         if is_last {
-            return Some(KnownPath::Plain(at));
+            return Some(if is_linked { KnownPath::Linked(at) } else { KnownPath::Plain(at) });
         }
         rest.drain(..=end);
     }

@@ -203,8 +203,13 @@ impl KnownPath {
     pub const ABSENT: u64 = 1 << 32;
     /// There is one, and it is no symbolic link.
     pub const PLAIN: u64 = 1 << 33;
-    /// And `stat` is what it is.
+    /// There is one, and `stat` is what it is, or what it leads to.
     pub const HAS_STAT: u64 = 1 << 34;
+    /// access(2) gives everybody these, `R_OK` and `X_OK`, from this bit on.
+    pub const RIGHTS_SHIFT: u32 = 35;
+    pub const RIGHTS: u64 = 5 << Self::RIGHTS_SHIFT;
+    /// What the attributes of the file say, not its name.
+    pub const OF_FILE: u64 = Self::HAS_STAT | Self::RIGHTS;
 
     /// The first place of a path's set.
     pub fn first_place(path: &[u64; Self::WORDS]) -> usize {

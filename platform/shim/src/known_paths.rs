@@ -19,7 +19,9 @@ pub const ENOENT: u64 = -2_i64 as u64;
 const EINVAL: u64 = -22_i64 as u64;
 const AT_SYMLINK_NOFOLLOW: u64 = 0x100;
 const AT_EACCESS: u64 = 0x200;
-const ALL_RIGHTS: u64 = 7;
+const R_OK: u64 = 4;
+const W_OK: u64 = 2;
+const X_OK: u64 = 1;
 
 /// One of them, as it was when it was found.
 pub struct Known {
@@ -64,21 +66,21 @@ impl Known {
     }
 }
 
-/// readlink(2) of what is no link, access(2) of what is there, and open(2) for reading and these of what is not: what the call is.
+/// readlink(2) of what is no link, access(2) of what everybody may, and both and open(2) for reading of what is not there: what the call
+/// is.
 pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
     if fast.knows.load(Relaxed) & knows::PATHS == 0 {
         return None;
     }
-    let number = slot.number();
-    let (path, found) = match number {
-        // A buffer without room is refused before the path is looked at.
-        READLINK => (slot.argument(0), (slot.argument(2) as i32 > 0).then_some(EINVAL)?),
-        READLINKAT => (slot.argument(1), (slot.argument(3) as i32 > 0).then_some(EINVAL)?),
-        OPEN => (slot.argument(0), may_open(fast, slot.argument(1))?),
-        OPENAT => (slot.argument(1), may_open(fast, slot.argument(2))?),
-        ACCESS => (slot.argument(0), may_ask(slot.argument(1), 0)?),
-        FACCESSAT => (slot.argument(1), may_ask(slot.argument(2), 0)?),
-        _ => (slot.argument(1), may_ask(slot.argument(2), slot.argument(3))?),
+    let at = |index: u8| slot.argument(index);
+    let (path, found) = match slot.number() {
+        READLINK => (at(0), for_readlink(at(2))?),
+        READLINKAT => (at(1), for_readlink(at(3))?),
+        OPEN => (at(0), for_open(fast, at(1))?),
+        OPENAT => (at(1), for_open(fast, at(2))?),
+        ACCESS => (at(0), for_access(at(1), 0)?),
+        FACCESSAT => (at(1), for_access(at(2), 0)?),
+        _ => (at(1), for_access(at(2), at(3))?),
     };
     let mut words = [0; KnownPath::WORDS];
     let len = path_stats::read_path(slot, path, &mut words)?;
@@ -86,33 +88,40 @@ pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
         return None;
     }
     let known = Known::find(fast, &words, len)?;
-    let result = if known.is(KnownPath::ABSENT) {
-        ENOENT
-    } else if known.is(KnownPath::PLAIN) && found != ASK {
-        found
-    } else {
-        return None;
+    let result = match found {
+        _ if known.is(KnownPath::ABSENT) => ENOENT,
+        Some((bits, result)) if known.is(bits) => result,
+        _ => return None,
     };
     known.holds().then_some(result)
 }
 
-/// As a result: what is there is the sentry's to tell.
-const ASK: u64 = 1;
+/// What a call says of a path of which these bits are known.
+type Found = Option<(u64, u64)>;
 
-/// Whether an open fails when there is no such file, and for no other reason; it is the sentry's when there is.
-fn may_open(fast: &Fast, flags: u64) -> Option<u64> {
-    let is_plain = ready::is_plain(flags & 0xffff_ffff);
-    // Without a number for it, it would fail with another error.
-    (is_plain && descriptors::find_free(fast, 0).is_some()).then_some(ASK)
+/// A buffer without room is refused before the path is looked at.
+fn for_readlink(room: u64) -> Option<Found> {
+    (room as i32 > 0).then_some(Some((KnownPath::PLAIN, EINVAL)))
 }
 
-/// What access(2) says of a file that is there.
-fn may_ask(mode: u64, flags: u64) -> Option<u64> {
+/// `None` unless the open fails when there is no such file, and for no other reason. What is there is the sentry's to open.
+fn for_open(fast: &Fast, flags: u64) -> Option<Found> {
+    // Without a number for it, it would fail with another error.
+    let can_be = ready::is_plain(flags & 0xffff_ffff) && descriptors::find_free(fast, 0).is_some();
+    can_be.then_some(None)
+}
+
+fn for_access(mode: u64, flags: u64) -> Option<Found> {
     let (mode, flags) = (mode & 0xffff_ffff, flags & 0xffff_ffff);
-    if mode & !ALL_RIGHTS != 0 || flags & !(AT_SYMLINK_NOFOLLOW | AT_EACCESS) != 0 {
+    if mode & !(R_OK | W_OK | X_OK) != 0 || flags & !(AT_SYMLINK_NOFOLLOW | AT_EACCESS) != 0 {
         return None;
     }
-    Some(if mode == 0 { 0 } else { ASK })
+    let is_it = match mode {
+        0 => KnownPath::PLAIN,
+        _ => KnownPath::HAS_STAT | mode << KnownPath::RIGHTS_SHIFT,
+    };
+    let itself = if flags & AT_SYMLINK_NOFOLLOW == 0 { 0 } else { KnownPath::PLAIN };
+    Some((mode & W_OK == 0).then_some((is_it | itself, 0)))
 }
 
 fn table() -> &'static [KnownPath; KnownPath::COUNT] {

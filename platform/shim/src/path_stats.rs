@@ -39,6 +39,7 @@ pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
     }
     if let Some(known) = Known::find(fast, &words, len) {
         let has_stat = known.is(KnownPath::HAS_STAT)
+            && (follows || known.is(KnownPath::PLAIN))
             && guest_memory::copy(addr, known.stat(), STAT_BYTES) == 0;
         if (has_stat || known.is(KnownPath::ABSENT)) && known.holds() {
             return Some(if has_stat { 0 } else { ENOENT });

@@ -10,7 +10,7 @@ use shim_abi::KnownPath;
 
 use super::path_stats::padded_words;
 use super::region::GlobalPage;
-use crate::PathFact;
+use crate::{PathAttributes, PathFact};
 
 /// The table, written under a lock that nobody holds while he waits.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl KnownPaths {
         let (bits, stat) = match fact {
             PathFact::Absent => (KnownPath::ABSENT, None),
             PathFact::Plain => (KnownPath::PLAIN, None),
-            PathFact::Stat(stat) => (KnownPath::PLAIN | KnownPath::HAS_STAT, Some(stat)),
+            PathFact::Attributes(of) => (bits_of(of), Some(of.stat)),
         };
         let len = path.len() as u64;
         let mut turn = self.turn.lock();
@@ -95,6 +95,14 @@ impl KnownPaths {
     }
 }
 
+fn bits_of(of: PathAttributes<'_>) -> u64 {
+    const R_OK: u64 = 4 << KnownPath::RIGHTS_SHIFT;
+    const X_OK: u64 = 1 << KnownPath::RIGHTS_SHIFT;
+    let bits = [(!of.is_linked, KnownPath::PLAIN), (of.is_readable, R_OK), (of.is_runnable, X_OK)];
+    let bits = bits.into_iter().filter(|(is_so, _)| *is_so).map(|(_, bit)| bit);
+    bits.fold(KnownPath::HAS_STAT, |all, bit| all | bit)
+}
+
 /// Who reads meanwhile finds that out; the version after it.
 fn write(known: &KnownPath, change: impl FnOnce(&KnownPath)) -> u64 {
     let version = known.version.load(Relaxed);
@@ -123,7 +131,7 @@ impl Lent for ToldPath {
         let known = self.table.global.known_path(self.place);
         if let Some(known) = known.filter(|known| known.version.load(Relaxed) == self.version) {
             write(known, |known| {
-                known.what.fetch_and(!KnownPath::HAS_STAT, Relaxed);
+                known.what.fetch_and(!KnownPath::OF_FILE, Relaxed);
             });
         }
     }
@@ -181,15 +189,27 @@ mod tests {
     #[test]
     fn attributes_end_and_the_rest_stays() {
         let table = table();
-        let first = table.tell(1, b"/a", PathFact::Stat(&[7; STAT_BYTES])).unwrap();
-        let all = KnownPath::PLAIN | KnownPath::HAS_STAT;
+        let of = PathAttributes {
+            stat: &[7; STAT_BYTES],
+            is_linked: false,
+            is_readable: true,
+            is_runnable: true,
+        };
+        let first = table.tell(1, b"/a", PathFact::Attributes(of)).unwrap();
+        let all = KnownPath::PLAIN | KnownPath::HAS_STAT | KnownPath::RIGHTS;
         assert_eq!(bits(&table, 1, "/a"), all);
-        let second = table.tell(1, b"/a", PathFact::Stat(&[8; STAT_BYTES])).unwrap();
+        let second = table.tell(1, b"/a", PathFact::Attributes(of)).unwrap();
         // That was of what was said before.
         drop(first);
         assert_eq!(bits(&table, 1, "/a"), all);
         second.end();
         assert_eq!(bits(&table, 1, "/a"), KnownPath::PLAIN);
+        let linked = PathAttributes { is_linked: true, is_readable: false, ..of };
+        let third = table.tell(1, b"/a", PathFact::Attributes(linked)).unwrap();
+        let some = KnownPath::HAS_STAT | 1 << KnownPath::RIGHTS_SHIFT;
+        assert_eq!(bits(&table, 1, "/a"), some);
+        third.end();
+        assert_eq!(bits(&table, 1, "/a"), 0);
     }
 
     #[test]

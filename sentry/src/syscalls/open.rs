@@ -106,7 +106,7 @@ fn open_at(cx: &Cx<'_>, at: &PathAt, how: OpenHow) -> Result<Opened> {
     // An empty path is refused by the walk, which knows no AT_EMPTY_PATH here.
     let opened = cx.with_vfs(|vfs| ops::open(vfs, at.start(), &at.text, how));
     if matches!(opened, Err(Errno::ENOENT)) && !how.flags.contains(OpenFlags::CREAT) {
-        known_paths::after_question(cx, &at.text, Question::Kind);
+        known_paths::after_question(cx, &at.text, Question::Kind, false);
     }
     opened
 }

@@ -86,7 +86,9 @@ fn named_file(cx: &Cx<'_>, dir: DirFd, path: UserCStr, flags: AtFlags) -> Result
     let at = PathAt { start, text };
     let found = resolve_at(cx, &at, flags);
     if matches!(found, Ok(_) | Err(Errno::ENOENT)) {
-        known_paths::after_question(cx, &at.text, Question::Attributes);
+        let follows = !flags.contains(AtFlags::SYMLINK_NOFOLLOW);
+        let question = Question::Attributes { follows };
+        known_paths::after_question(cx, &at.text, question, found.is_ok());
     }
     found.map(|found| Named::Path(found, at.text))
 }
@@ -190,8 +192,12 @@ fn check_access(
     }
     let at = cx.path_at(dir, path)?;
     let found = resolve_at(cx, &at, flags);
-    if access.is_empty() || matches!(found, Err(Errno::ENOENT)) {
-        known_paths::after_question(cx, &at.text, Question::Kind);
+    let question = match access.is_empty() {
+        true => Question::Kind,
+        false => Question::Attributes { follows: !flags.contains(AtFlags::SYMLINK_NOFOLLOW) },
+    };
+    if matches!(found, Ok(_) | Err(Errno::ENOENT)) && !access.contains(Access::WRITE) {
+        known_paths::after_question(cx, &at.text, question, found.is_ok());
     }
     cx.with_vfs(|vfs| ops::access(vfs, &found?, access, flags.contains(EACCESS)))?;
     Ok(0)
@@ -217,7 +223,7 @@ pub fn readlinkat(cx: &mut Cx<'_>, dir: DirFd, path: UserCStr, buf: OutSlice) ->
     let link = resolve_at(cx, &at, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH);
     let text = link.and_then(|link| cx.with_vfs(|vfs| ops::readlink(vfs, &link)));
     if matches!(text, Err(Errno::EINVAL | Errno::ENOENT)) {
-        known_paths::after_question(cx, &at.text, Question::Kind);
+        known_paths::after_question(cx, &at.text, Question::Kind, text != Err(Errno::ENOENT));
     }
     let text = text
         .map_err(|errno| if is_empty && errno == Errno::EINVAL { Errno::ENOENT } else { errno })?;
