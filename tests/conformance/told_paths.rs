@@ -116,15 +116,15 @@ fn change(path: &str, at: u32, what: u32) {
             sys!(renameat2(how.0, from.as_ptr(), how.0, to.as_ptr(), how.1));
         }
         8 => {
-            sys!(chmod(from.as_ptr(), if at % 2 == 0 { 0o644 } else { 0o755 }));
+            sys!(chmod(from.as_ptr(), if at.is_multiple_of(2) { 0o644 } else { 0o755 }));
         }
         9 => {
             let dir = c(&format!("{path}/{dir}"));
-            sys!(chmod(dir.as_ptr(), if at % 2 == 0 { 0o755 } else { 0o711 }));
+            sys!(chmod(dir.as_ptr(), if at.is_multiple_of(2) { 0o755 } else { 0o711 }));
         }
         10 => {
             let (dir, away) = (format!("{path}/{dir}"), format!("{path}/away"));
-            let moved = if at % 2 == 0 {
+            let moved = if at.is_multiple_of(2) {
                 std::fs::rename(&dir, &away)
             } else {
                 std::fs::rename(&away, &dir)
