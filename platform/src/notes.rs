@@ -77,6 +77,33 @@ pub struct Ready<'a> {
     pub contents: Contents<'a>,
 }
 
+/// What an absolute path is to everybody.
+#[derive(Debug, Clone, Copy)]
+pub enum PathFact<'a> {
+    /// There is no such file: every call that walks there says `ENOENT`.
+    Absent,
+    /// It is there, and no symbolic link.
+    Plain,
+    /// And this is known of it.
+    Attributes(PathAttributes<'a>),
+}
+
+/// Of a path that is there.
+#[derive(Debug, Clone, Copy)]
+pub struct PathAttributes<'a> {
+    /// A `struct stat`.
+    pub stat: &'a [u8; STAT_BYTES],
+    /// The path is a symbolic link, and these are of what it leads to.
+    pub is_linked: bool,
+    /// Everybody may read it,
+    pub is_readable: bool,
+    /// and run it, or go through it.
+    pub is_runnable: bool,
+}
+
+/// Longest path that can be told.
+pub const MOST_TOLD_PATH: usize = 8 * shim_abi::KnownPath::WORDS - 1;
+
 /// What is in it.
 #[derive(Debug)]
 pub enum Contents<'a> {

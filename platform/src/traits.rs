@@ -11,7 +11,7 @@ use abi::signal::{SigAction, SigStack, Signal};
 use abi::{Errno, UserAddr};
 use base::Lent;
 
-use crate::{Descriptor, HostOp, Loan, Note, Ready, STAT_BYTES};
+use crate::{Descriptor, HostOp, Loan, Note, PathFact, Ready, STAT_BYTES};
 
 /// A future of a rare operation.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -138,8 +138,15 @@ pub trait Platform: Send + Sync {
     /// Somebody wants to hear of reads and writes: from now on guest code makes calls for those of devices, too.
     fn hear_transfers(&self) {}
 
-    /// An absolute path may lead elsewhere now, or who may follow it is another: nothing holds that [`AddressSpace::tell_stat`] has
-    /// told with another number.
+    /// Tells all guest code whose threads [know paths](Context::know_paths) what an absolute path is, until
+    /// [`Platform::forget_names`] is given more than `names`. Attributes end with what this returns.
+    fn tell_path(&self, names: u64, path: &[u8], fact: PathFact<'_>) -> Option<Arc<dyn Lent>> {
+        let _ = (names, path, fact);
+        None
+    }
+
+    /// An absolute path may lead elsewhere now, or who may follow it is another: nothing holds that [`Platform::tell_path`] or
+    /// [`AddressSpace::tell_stat`] has told with another number.
     fn forget_names(&self, names: u64) {
         let _ = names;
     }
@@ -316,6 +323,12 @@ pub trait Context: Send {
     fn know_descriptors(&mut self, knows: bool) -> bool {
         let _ = knows;
         false
+    }
+
+    /// The root is the one from which paths were [told](Platform::tell_path), and this thread's alone, or not any more. For who
+    /// [knows descriptors](Context::know_descriptors), until that ends.
+    fn know_paths(&mut self, knows: bool) {
+        let _ = knows;
     }
 
     /// What a descriptor is; `None`: not in use.

@@ -20,13 +20,13 @@ use vfs::{FdTable, Seen, Watch, record_lock};
 
 use crate::cx::Cx;
 use crate::task::{OwnParts, Thread};
-use crate::{loans, ready};
+use crate::{known_paths, loans, ready};
 
 /// To be called after a system call, before its thread goes on.
 pub fn after_call(cx: &mut Cx<'_>) {
     let number = cx.number;
     if !cx.context.knows_descriptors() {
-        if begins(number) && !cx.context.has_trapped() {
+        if number == EXECVE || begins(number) && !cx.context.has_trapped() {
             begin(cx);
         }
         return;
@@ -57,6 +57,8 @@ fn begin(cx: &mut Cx<'_>) {
     if !is_own || !has_room(cx.thread) || !cx.context.know_descriptors(true) {
         return;
     }
+    let knows_paths = known_paths::are_for(cx);
+    cx.context.know_paths(knows_paths);
     let _ = files.take_changed();
     for number in 0..KNOWN_DESCRIPTORS {
         tell(cx.thread, &files, &mut **cx.context, number);
@@ -160,24 +162,40 @@ fn watch_in(note: &Note) -> Option<((Fd, Fd), u32, Interest)> {
     Some((key, operation, Interest { events, data }))
 }
 
-/// Calls that often come before what guest code can do on its own. What it knows of paths (`path_stats`) hangs on that, too.
+const EXECVE: u64 = 59;
+
+/// Calls that often come before what guest code can do on its own. What it knows of paths (`path_stats`, `known_paths`) hangs on that, too.
 fn begins(number: u64) -> bool {
     const OPEN: u64 = 2;
     const CLOSE: u64 = 3;
     const STAT: u64 = 4;
     const LSTAT: u64 = 6;
+    const ACCESS: u64 = 21;
     const FCNTL: u64 = 72;
+    const READLINK: u64 = 89;
     const EPOLL_CTL: u64 = 233;
     const OPENAT: u64 = 257;
     const NEWFSTATAT: u64 = 262;
-    matches!(number, OPEN | CLOSE | STAT | LSTAT | FCNTL | EPOLL_CTL | OPENAT | NEWFSTATAT)
+    matches!(
+        number,
+        OPEN | CLOSE
+            | STAT
+            | LSTAT
+            | ACCESS
+            | EXECVE
+            | FCNTL
+            | READLINK
+            | EPOLL_CTL
+            | OPENAT
+            | NEWFSTATAT
+    )
 }
 
 /// Frequent calls that can change neither descriptors nor flags: read, write, stat, fstat, lstat, poll, lseek, the calls about memory and
-/// signals, pread64, pwrite64, readv, writev, access, sendto, recvfrom, futex, epoll_wait, newfstatat, getdents64, statx.
+/// signals, pread64, pwrite64, readv, writev, access, sendto, recvfrom, readlink, futex, epoll_wait, newfstatat, readlinkat, getdents64, statx.
 fn leaves_alone(number: u64) -> bool {
     matches!(
         number,
-        0 | 1 | 4..=15 | 17..=21 | 24..=28 | 44 | 45 | 202 | 217 | 232 | 262 | 332
+        0 | 1 | 4..=15 | 17..=21 | 24..=28 | 44 | 45 | 89 | 202 | 217 | 232 | 262 | 267 | 332
     )
 }

@@ -19,6 +19,7 @@ use crate::executor::timer::{Timers, nanos};
 use crate::files::async_io::AsyncOwners;
 use crate::files::lock_waits::LockWaits;
 use crate::futex::FutexTable;
+use crate::known_paths::KnownPaths;
 use crate::loader::Profiles;
 use crate::lock_order;
 use crate::mm::MemoryAccount;
@@ -56,6 +57,8 @@ pub struct Kernel {
     pub host: HostFacts,
     /// What programs map when they start.
     pub profiles: Profiles,
+    /// What guests ask of paths.
+    pub known_paths: KnownPaths,
     /// Call sites that need no signal any more; `None`: they are left alone.
     pub rewriter: Option<Arc<Rewriter>>,
     /// Where --strace lines go.
@@ -132,6 +135,7 @@ impl Kernel {
                 memory: parts.memory_limit.map(MemoryAccount::new),
                 memory_limit: parts.memory_limit,
                 profiles: Profiles::default(),
+                known_paths: KnownPaths::default(),
                 rewriter,
                 call_counts: parts.counts_calls.then(CallCounts::default),
                 strace: parts.strace,

@@ -13,6 +13,7 @@
 //! | `signal` | queues, masks, actions, delivery, frames, stops |
 //! | `mm` | VMA tree, mmap family, brk, user copies |
 //! | `loader` | ELF, scripts, initial stack, auxv |
+//! | `known_paths` | what all guest code is told of paths |
 //! | `loans` | files that guest code reads by itself |
 //! | `io_wait` | the one loop that makes files block |
 //! | `socket` | sockets as files |
@@ -33,6 +34,7 @@ pub mod files;
 pub mod futex;
 pub mod io_wait;
 pub mod kernel;
+pub mod known_paths;
 pub mod loader;
 mod loans;
 pub mod lock_order;

@@ -68,7 +68,11 @@ pub fn after_stat(cx: &Cx<'_>, names: u64, text: &[u8], follows: bool, at: &Path
     // One reference is the thread's, one its task's: nobody else changes the root.
     let is_own_root = Arc::strong_count(&fs) == 2;
     let root = fs.state.lock().root.clone();
-    if !is_plain || !is_own_root || !at.inode().is_settled() || path_string(&root, at) != text {
+    if !is_plain || !is_own_root || !at.inode().is_settled() {
+        return;
+    }
+    // First the marks: who changes a name looks for them then.
+    if !vfs::names::remember(at, names) || path_string(&root, at) != text {
         return;
     }
     let stat = Stat::from(attr);

@@ -41,6 +41,7 @@ mod terminal;
 mod thread;
 mod time;
 mod timer;
+mod told_paths;
 mod torture;
 mod watch;
 
@@ -56,6 +57,7 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("changed_names", changed_names::TESTS),
     ("names_model", names_model::TESTS),
     ("known_paths", known_paths::TESTS),
+    ("told_paths", told_paths::TESTS),
     ("known_watches", known_watches::TESTS),
     ("lent_reads", lent_reads::TESTS),
     ("lent_sharing", lent_sharing::TESTS),

@@ -18,6 +18,7 @@ const FAMILIES: &[&str] = &[
     "changed_names",
     "names_model",
     "known_paths",
+    "told_paths",
     "known_watches",
     "directory",
     "memory",
@@ -55,6 +56,9 @@ fn trees(family: &str) -> &'static [&'static str] {
         ],
         "changed_names" => {
             &["files", "open", "names", "closed", "moved-names", "users", "halves", "mounts"]
+        }
+        "told_paths" => {
+            &["told-0", "told-1", "told-2", "told-3", "told-4", "told-5", "told-6", "told-7"]
         }
         "names_model" => &["model-0", "model-1", "model-2", "numbers-read"],
         _ => &[],
@@ -137,7 +141,7 @@ macro_rules! families {
 }
 
 families! {
-    read_write lent_reads lent_sharing known_descriptors known_effects known_names changed_names names_model known_paths known_watches directory memory process signal signal_calls frame thread layout private_futex time poll identity call_sites stat pipe socket
+    read_write lent_reads lent_sharing known_descriptors known_effects known_names changed_names names_model known_paths told_paths known_watches directory memory process signal signal_calls frame thread layout private_futex time poll identity call_sites stat pipe socket
     network
     exec misc fcntl timer terminal watch proc hostile
 }

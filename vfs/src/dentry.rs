@@ -17,8 +17,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use base::lock::{Mutex, MutexGuard};
 
 use crate::inode::{CachePolicy, Inode};
+use crate::lock_order;
 use crate::name_hash::NameHasher;
-use crate::{lock_order, names};
+use crate::names::{Mark, SharedMark};
 
 pub(crate) use cache::DentryCache;
 
@@ -107,7 +108,18 @@ pub(crate) struct Place {
 #[derive(Clone)]
 pub(crate) enum Child {
     Present(Arc<Dentry>),
-    Absent,
+    /// With a mark for who remembers that.
+    Absent(Mark),
+}
+
+impl Child {
+    /// As of when somebody has remembered it.
+    fn mark(&self) -> Mark {
+        match self {
+            Self::Present(child) => child.remembered.get(),
+            Self::Absent(mark) => *mark,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -125,6 +137,8 @@ pub struct Dentry {
     pub(crate) mounted: AtomicU32,
     /// Looked up since the cache last considered eviction.
     referenced: AtomicBool,
+    /// As of when somebody has remembered that it is where it is.
+    remembered: SharedMark,
     /// Serialises operations that change this directory.
     ops: Mutex<(), lock_order::DirectoryOps>,
     pub(crate) children: Mutex<Children, lock_order::Dentries>,
@@ -147,6 +161,7 @@ impl Dentry {
             kind,
             mounted: AtomicU32::new(0),
             referenced: AtomicBool::new(false),
+            remembered: SharedMark::default(),
             ops: Mutex::new(()),
             children: Mutex::new(Children::default()),
             place: Mutex::new(Place { parent, name, is_deleted: false }),
@@ -248,6 +263,22 @@ impl Dentry {
         (found, children.generation)
     }
 
+    /// What is listed as `name`, marked: who ends that says so from now on (see [`crate::names`]). `None` where names change without us,
+    /// or when nothing is known.
+    pub(crate) fn remember(&self, name: &[u8], generation: u64) -> Option<Child> {
+        if self.inode.cache_policy() != CachePolicy::Forever {
+            return None;
+        }
+        let mut children = self.children.lock();
+        let child = children.map.get_mut(name)?;
+        let new = Mark::new(generation);
+        match child {
+            Child::Present(child) => child.remembered.set(new),
+            Child::Absent(mark) => *mark = new.max(*mark),
+        }
+        Some(child.clone())
+    }
+
     /// The dentry of `name` after a lookup gave `inode`: the one that is there when it has the same inode (or when only
     /// we change the directory: then somebody was faster), else a new one. `None` when the directory changed since
     /// `generation`: look up again.
@@ -289,7 +320,7 @@ impl Dentry {
             if children.generation != generation || children.map.contains_key(name) {
                 return;
             }
-            children.map.insert(Arc::clone(&key), Child::Absent);
+            children.map.insert(Arc::clone(&key), Child::Absent(Mark::default()));
         }
         cache.admit(self, key, 0);
     }
@@ -331,13 +362,14 @@ impl Dentry {
             let mut children = self.children.lock();
             children.generation += 1;
             match children.map.get_mut(name) {
-                Some(entry) if keep_absence => Some(std::mem::replace(entry, Child::Absent)),
+                Some(entry) if keep_absence => {
+                    Some(std::mem::replace(entry, Child::Absent(Mark::default())))
+                }
                 Some(_) => children.map.remove(name),
                 None => None,
             }
         };
         orphan(old);
-        names::changed();
     }
 
     /// After an operation moved this dentry: re-labels it and lists it in its new directory. The caller holds `ops`
@@ -357,6 +389,7 @@ impl Dentry {
                 children.map.remove(&*old_name);
             }
         }
+        let mark = self.remembered.get();
         let key: Name = Arc::from(name);
         let old_parent = {
             let mut place = self.place.lock();
@@ -369,7 +402,7 @@ impl Dentry {
             children.map.insert(Arc::clone(&key), Child::Present(Arc::clone(self)))
         };
         orphan(replaced);
-        names::changed();
+        mark.ends();
         drop(old_parent);
         cache.admit(to, key, self.inode.cached_bytes());
     }
@@ -382,6 +415,7 @@ impl Dentry {
             (place.parent.clone(), Arc::clone(&place.name))
         };
         let (place_a, place_b) = (place_of(a), place_of(b));
+        let mut mark = Mark::default();
         for (dentry, (parent, name)) in [(a, place_b), (b, place_a)] {
             let Some(parent) = parent else { continue };
             let old_parent = {
@@ -394,9 +428,10 @@ impl Dentry {
                 children.generation += 1;
                 children.map.insert(name, Child::Present(Arc::clone(dentry)))
             };
+            mark = mark.max(dentry.remembered.get()).max(mark_of(old.as_ref()));
             drop((old, old_parent));
         }
-        names::changed();
+        mark.ends();
     }
 
     /// Drops every cached child, for the end of a mount.
@@ -405,6 +440,7 @@ impl Dentry {
         while let Some(dentry) = work.pop() {
             let children = std::mem::take(&mut dentry.children.lock().map);
             for child in children.into_values() {
+                child.mark().ends();
                 if let Child::Present(child) = child {
                     work.push(child);
                 }
@@ -413,11 +449,17 @@ impl Dentry {
     }
 }
 
-/// Marks a dentry that lost its entry as deleted, and drops it without any lock held.
+/// Marks a dentry that lost its entry as deleted, and drops it without any lock held. Ends what was remembered of the entry.
 fn orphan(entry: Option<Child>) {
+    let mark = mark_of(entry.as_ref());
     if let Some(Child::Present(child)) = entry {
         child.place.lock().is_deleted = true;
     }
+    mark.ends();
+}
+
+fn mark_of(entry: Option<&Child>) -> Mark {
+    entry.map_or_else(Mark::default, Child::mark)
 }
 
 impl Drop for Dentry {

@@ -8,6 +8,7 @@
 //! | `file`, `description` | the trait of an open file; file descriptions, which add position and flags |
 //! | `dentry`, `path` | the cache of names; places and the walk to them |
 //! | `mount`, `mount_namespace` | filesystems at places |
+//! | `names`, `known_path` | for who remembers where paths lead |
 //! | `ops` | what system calls do with paths: open, create, rename, attributes |
 //! | `file_table` | descriptors |
 //! | `loans` | files that guest code reads by itself |
@@ -31,6 +32,7 @@ pub mod file_table;
 pub mod filesystem;
 pub mod fs;
 pub mod inode;
+pub mod known_path;
 mod loans;
 pub mod lock_order;
 pub mod mount;

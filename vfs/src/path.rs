@@ -171,7 +171,7 @@ pub(crate) fn look_up_child(cx: &VfsCx<'_>, dir: &Path, name: &[u8]) -> Result<A
     {
         return match known {
             Child::Present(child) => Ok(child),
-            Child::Absent => Err(Errno::ENOENT),
+            Child::Absent(_) => Err(Errno::ENOENT),
         };
     }
     look_up(cx, dir, &[name]).map(|(child, _)| child)

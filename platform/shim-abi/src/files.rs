@@ -4,9 +4,9 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::layout::{
-    BROUGHT_BYTES, BROUGHT_BYTES_OFFSET, BROUGHT_OFFSET, MORE_NOTES, MORE_NOTES_OFFSET, Note,
-    PATH_STATS_OFFSET, READY_BYTES_OFFSET, READY_INDEX_OFFSET, READY_SLOTS, READY_STRIDE,
-    SLOT_SIZE,
+    BROUGHT_BYTES, BROUGHT_BYTES_OFFSET, BROUGHT_OFFSET, GLOBAL_SIZE, KNOWN_PATHS_OFFSET,
+    MORE_NOTES, MORE_NOTES_OFFSET, Note, PATH_STATS_OFFSET, READY_BYTES_OFFSET, READY_INDEX_OFFSET,
+    READY_SLOTS, READY_STRIDE, SLOT_SIZE,
 };
 
 /// Host descriptors that are lent to a process, so that its shim reads by itself: a word for each descriptor number of the
@@ -165,11 +165,55 @@ impl PathStat {
 
     /// Where the answer about a path is.
     pub fn place(what: u64, path: &[u64; Self::WORDS]) -> usize {
-        let mut hash = what;
-        for word in path {
-            hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-        }
-        hash as usize % Self::COUNT
+        hash(what, path) as usize % Self::COUNT
+    }
+}
+
+fn hash(seed: u64, words: &[u64]) -> u64 {
+    let mix =
+        |hash: u64, word: &u64| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    words.iter().fold(seed, mix)
+}
+
+/// What an absolute path is to everybody whose root is the first one, in the memory that all shims read. Written by the sentry at any
+/// time: `version` is odd then, and another one after it.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct KnownPath {
+    pub version: AtomicU64,
+    /// [`Global::names`](super::layout::Global::names) as of then.
+    pub names: AtomicU64,
+    /// Bytes of the path, and what it is. 0: there is none.
+    pub what: AtomicU64,
+    /// Filled up with zeros.
+    pub path: [AtomicU64; KnownPath::WORDS],
+    pub stat: [AtomicU64; 18],
+}
+
+impl KnownPath {
+    /// Words of the longest path and its end.
+    pub const WORDS: usize = PathStat::WORDS;
+    /// Each path has its set, of so many places.
+    pub const WAYS: usize = 4;
+    pub const SETS: usize = 128;
+    pub const COUNT: usize = Self::WAYS * Self::SETS;
+    /// Bits of `what`.
+    pub const LEN: u64 = 0xffff_ffff;
+    /// There is no such file.
+    pub const ABSENT: u64 = 1 << 32;
+    /// There is one, and it is no symbolic link.
+    pub const PLAIN: u64 = 1 << 33;
+    /// There is one, and `stat` is what it is, or what it leads to.
+    pub const HAS_STAT: u64 = 1 << 34;
+    /// access(2) gives everybody these, `R_OK` and `X_OK`, from this bit on.
+    pub const RIGHTS_SHIFT: u32 = 35;
+    pub const RIGHTS: u64 = 5 << Self::RIGHTS_SHIFT;
+    /// What the attributes of the file say, not its name.
+    pub const OF_FILE: u64 = Self::HAS_STAT | Self::RIGHTS;
+
+    /// The first place of a path's set.
+    pub fn first_place(path: &[u64; Self::WORDS]) -> usize {
+        (hash(0, path) >> 32) as usize % Self::SETS * Self::WAYS
     }
 }
 
@@ -206,11 +250,7 @@ impl Ready {
 
     /// By what it is found in [`ReadyIndex`]; not 0.
     pub fn tag(dir: u64, name: &[u64]) -> u32 {
-        let mut hash = dir;
-        for word in name {
-            hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-        }
-        (hash >> 32) as u32 | 1
+        (hash(dir, name) >> 32) as u32 | 1
     }
 }
 
@@ -237,6 +277,9 @@ const _: () = assert!(Loans::PLACES == 32 && Loans::FIRST_FD + Loans::PLACES <= 
 const _: () = assert!(size_of::<Loans>() as u64 <= BROUGHT_OFFSET);
 const _: () = assert!(BROUGHT_BYTES_OFFSET + Brought::COUNT * BROUGHT_BYTES <= PATH_STATS_OFFSET);
 const _: () = assert!(size_of::<PathStat>() == 320);
+const _: () = assert!(size_of::<KnownPath>() == 320);
+const _: () =
+    assert!(KNOWN_PATHS_OFFSET + (KnownPath::COUNT * size_of::<KnownPath>()) as u64 <= GLOBAL_SIZE);
 const _: () =
     assert!(BROUGHT_OFFSET + Brought::COUNT * size_of::<Brought>() as u64 <= BROUGHT_BYTES_OFFSET);
 const _: () = assert!(

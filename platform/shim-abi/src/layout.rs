@@ -7,7 +7,7 @@
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-pub use super::files::{Brought, Descriptors, Loans, PathStat, Ready, ReadyIndex};
+pub use super::files::{Brought, Descriptors, KnownPath, Loans, PathStat, Ready, ReadyIndex};
 
 /// First address that guest code may not use; everything of ours but the vDSO lies above.
 pub const TASK_SIZE: u64 = 0x7e00_0000_0000;
@@ -17,7 +17,9 @@ pub const MIN_ADDR: u64 = 0x1_0000;
 pub const SHIM_BASE: u64 = 0x7e00_0001_0000;
 /// Read-only page of the sentry, the same in all guests: [`Global`].
 pub const GLOBAL_ADDR: u64 = 0x7e00_0080_0000;
-pub const GLOBAL_SIZE: u64 = 0x2000;
+pub const GLOBAL_SIZE: u64 = 0x2a000;
+/// In the same memory: [`KnownPath`]s.
+pub const KNOWN_PATHS_OFFSET: u64 = 0x2000;
 /// Private stack on which zygote and fresh children stand until they have a channel.
 pub const SCRATCH_ADDR: u64 = 0x7e00_00c0_0000;
 pub const SCRATCH_SIZE: u64 = 0x8000;
@@ -394,8 +396,8 @@ pub struct Fast {
     pub stack_limit: [AtomicU64; 2],
     /// Not zero: the thread's descriptors are those of [`Loans`]. Written by the sentry while guest code stands still.
     pub lends: AtomicU32,
-    /// Not zero: `descriptors` are the thread's, and nobody else's; it may carry out what [`Note`] can say of them. Written by the
-    /// sentry while guest code stands still.
+    /// Not zero: `descriptors` are the thread's, and nobody else's; it may carry out what [`Note`] can say of them. Bits beyond the
+    /// first: [`knows`]. Written by the sentry while guest code stands still.
     pub knows: AtomicU32,
     pub descriptors: Descriptors,
 }
@@ -420,6 +422,13 @@ pub const MAX_NOTES: usize = 16;
 /// and so many in the slot of [`Loans`], for who has more to tell.
 pub const MORE_NOTES: usize = 160;
 pub const ALL_NOTES: usize = MAX_NOTES + MORE_NOTES;
+
+/// Bits of [`Fast::knows`].
+pub mod knows {
+    pub const DESCRIPTORS: u32 = 1;
+    /// Its root is the one that [`super::KnownPath`]s are seen from, and nobody else changes it.
+    pub const PATHS: u32 = 2;
+}
 
 /// One xmm register.
 #[repr(C, align(16))]
@@ -491,4 +500,4 @@ const _: () = assert!(offset_of!(Fast, registers) == 40);
 const _: () = assert!(size_of::<Slot>() as u64 == FAST_OFFSET);
 // The rest is the stack.
 const _: () = assert!(FAST_OFFSET + size_of::<Fast>() as u64 + 0x1000 <= FAST_STACK_TOP);
-const _: () = assert!(size_of::<Global>() as u64 <= GLOBAL_SIZE);
+const _: () = assert!(size_of::<Global>() as u64 <= KNOWN_PATHS_OFFSET);

@@ -20,7 +20,7 @@ use crate::abi::{self, Fast, Global, Slot, kind, state, task};
 use crate::calls;
 use crate::channel::{self, Outcome};
 use crate::{
-    descriptors, epoll, futex, loans, marshal, memory_calls, path_stats, ready, signal_calls, start_calls,
+    descriptors, epoll, futex, known_paths, loans, marshal, memory_calls, path_stats, ready, signal_calls, start_calls,
     vectors,
 };
 
@@ -434,7 +434,9 @@ extern "C" fn offer(slot: u64) -> u32 {
         loans::NEWFSTATAT => loans::answer_about(slot, fast(slot))
             .or_else(|| path_stats::answer(slot, fast(slot))),
         path_stats::STAT | path_stats::LSTAT => path_stats::answer(slot, fast(slot)),
-        ready::OPENAT => ready::open(slot, fast(slot)),
+        ready::OPENAT => ready::open(slot, fast(slot)).or_else(|| known_paths::answer(slot, fast(slot))),
+        known_paths::OPEN | known_paths::ACCESS | known_paths::READLINK | known_paths::READLINKAT
+        | known_paths::FACCESSAT | known_paths::FACCESSAT2 => known_paths::answer(slot, fast(slot)),
         ready::GETDENTS64 => loans::list(slot, fast(slot)),
         calls::CLOSE | descriptors::DUP | descriptors::FCNTL => {
             descriptors::answer(slot, fast(slot))

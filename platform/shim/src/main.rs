@@ -38,6 +38,7 @@ mod epoll;
 mod fast;
 mod futex;
 mod guest_memory;
+mod known_paths;
 mod loans;
 mod marshal;
 mod memory_calls;

@@ -4,7 +4,8 @@
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
-use crate::abi::{self, Fast, PathStat, Slot, TASK_SIZE};
+use crate::abi::{self, Fast, KnownPath, PathStat, Slot, TASK_SIZE};
+use crate::known_paths::{ENOENT, Known};
 use crate::loans::{NEWFSTATAT, STAT_BYTES};
 use crate::{channel, guest_memory, ready};
 
@@ -36,17 +37,32 @@ pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
         let is_at = slot.number() == NEWFSTATAT;
         return if is_at { ready::stat(slot, fast, &words, len, addr) } else { None };
     }
+    if let Some(known) = Known::find(fast, &words, len).filter(Known::holds) {
+        if known.is(KnownPath::ABSENT) {
+            return Some(ENOENT);
+        }
+        let has_stat = known.is(KnownPath::HAS_STAT)
+            && (follows || known.is(KnownPath::PLAIN))
+            && guest_memory::copy(addr, known.stat(), STAT_BYTES) == 0;
+        // Now, for it may have ended meanwhile.
+        if has_stat && known.holds() {
+            return Some(0);
+        }
+    }
     let what = len | if follows { PathStat::FOLLOWS } else { 0 };
     let known = &table()[PathStat::place(what, &words)];
     let is_it = known.is_valid.load(Acquire) != 0
         && known.what.load(Relaxed) == what
         && known.path.iter().zip(&words).all(|(known, word)| known.load(Relaxed) == *word);
-    if !is_it || guest_memory::copy(addr, &raw const known.stat as u64, STAT_BYTES) != 0 {
+    let holds = || {
+        known.names.load(Relaxed) == channel::global().names.load(Acquire)
+            && known.is_valid.load(Acquire) != 0
+    };
+    if !is_it || !holds() || guest_memory::copy(addr, &raw const known.stat as u64, STAT_BYTES) != 0 {
         return None;
     }
     // Now, for it may have ended meanwhile.
-    let holds = known.names.load(Relaxed) == channel::global().names.load(Acquire);
-    (holds && known.is_valid.load(Acquire) != 0).then_some(0)
+    holds().then_some(0)
 }
 
 /// The length of a path, and its words into `words`, which is full of zeros.

@@ -26,7 +26,7 @@ const OTHERS: u64 = O_NOCTTY | O_CLOEXEC;
 /// openat(2) of a name in a directory whose files lie ready.
 pub fn open(slot: &Slot, fast: &Fast) -> Option<u64> {
     let flags = slot.argument(2) & 0xffff_ffff;
-    if fast.knows.load(Relaxed) == 0 || flags & !(STATUS | OTHERS) != 0 || !notes::have_room(fast) {
+    if fast.knows.load(Relaxed) == 0 || !is_plain(flags) || !notes::have_room(fast) {
         return None;
     }
     let dir = dir_of(slot, fast)?;
@@ -55,6 +55,11 @@ pub fn open(slot: &Slot, fast: &Fast) -> Option<u64> {
     descriptor.store(ready.descriptor.load(Relaxed) | flags & STATUS | cloexec, Relaxed);
     notes::write(fast, [OPENAT | (place as u64) << Note::COMMAND_SHIFT, number, flags]);
     Some(number)
+}
+
+/// Whether flags are of an open for reading only that makes nothing.
+pub fn is_plain(flags: u64) -> bool {
+    flags & !(STATUS | OTHERS) == 0
 }
 
 /// newfstatat(2) of such a name, with or without AT_SYMLINK_NOFOLLOW; the guest has room at `addr`.

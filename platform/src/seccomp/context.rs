@@ -275,8 +275,17 @@ impl Context for SeccompContext {
         let may = knows && self.process.may_answer();
         self.told = may.then(|| Box::new(Told::nothing(self.thread.slot().clone())));
         let knows = self.told.is_some();
-        self.thread.slot().fast().knows.store(u32::from(knows), Relaxed);
+        let bits = if knows { shim_abi::knows::DESCRIPTORS } else { 0 };
+        self.thread.slot().fast().knows.store(bits, Relaxed);
         knows
+    }
+
+    fn know_paths(&mut self, knows: bool) {
+        let mut bits = if self.told.is_some() { shim_abi::knows::DESCRIPTORS } else { 0 };
+        if bits != 0 && knows {
+            bits |= shim_abi::knows::PATHS;
+        }
+        self.thread.slot().fast().knows.store(bits, Relaxed);
     }
 
     fn tell_descriptor(&mut self, number: usize, state: Option<Descriptor>) {

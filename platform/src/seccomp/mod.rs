@@ -121,7 +121,7 @@
 //! | `orders`, `pool`, `common` | new processes and threads; stubs ahead of demand; what these have from the start |
 //! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
 //! | `loans`, `ready` | files that the shim reads, and opens, by itself |
-//! | `descriptors`, `path_stats` | what it knows of descriptors and paths |
+//! | `descriptors`, `path_stats`, `known_paths` | what it knows of descriptors and paths |
 //! | `windows` | small inputs and outputs of a call, in its slot |
 //! | `ops` | host operations as the shim's orders |
 //! | `region`, `frame` | channel memory; signal frames in it |
@@ -140,6 +140,7 @@ mod descriptors;
 mod filter;
 mod frame;
 mod holdable;
+mod known_paths;
 mod listener;
 mod loans;
 mod ops;
@@ -438,6 +439,15 @@ impl Platform for SeccompPlatform {
         if let Ok(shared) = self.shared() {
             shared.hear_transfers();
         }
+    }
+
+    fn tell_path(
+        &self,
+        names: u64,
+        path: &[u8],
+        fact: crate::PathFact<'_>,
+    ) -> Option<Arc<dyn base::Lent>> {
+        self.shared().ok()?.known_paths.tell(names, path, fact)
     }
 
     fn forget_names(&self, names: u64) {

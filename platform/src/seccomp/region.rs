@@ -16,8 +16,8 @@ use abi::Errno;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use shim_abi::{
-    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, MAX_SLOTS, Note,
-    PathStat, Ready, ReadyIndex, SLOT_SIZE, Slot,
+    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, KnownPath, MAX_SLOTS,
+    Note, PathStat, Ready, ReadyIndex, SLOT_SIZE, Slot,
 };
 
 /// A shared mapping of a memfd.
@@ -501,5 +501,13 @@ impl GlobalPage {
     pub fn get(&self) -> &Global {
         // SAFETY: rules 1 and 2; page aligned and large enough by `shim_abi`'s assertion.
         unsafe { &*self.0.base.cast::<Global>() }
+    }
+
+    /// What a path is to everybody.
+    pub fn known_path(&self, place: usize) -> Option<&KnownPath> {
+        let offset = shim_abi::KNOWN_PATHS_OFFSET as usize + place * size_of::<KnownPath>();
+        let at = || self.0.base.wrapping_add(offset).cast::<KnownPath>();
+        // SAFETY: rules 1 and 2; aligned, and inside by `shim_abi`'s assertions.
+        (place < KnownPath::COUNT).then(|| unsafe { &*at() })
     }
 }

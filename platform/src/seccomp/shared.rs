@@ -15,6 +15,7 @@ use super::Config;
 use super::awaited::Awaited;
 use super::chain::Chain;
 use super::frame::Template;
+use super::known_paths::KnownPaths;
 use super::listener::Listener;
 use super::orders::{Arrival, Order, Orders};
 use super::pool::Pool;
@@ -41,7 +42,8 @@ pub const ZYGOTE_ID: u64 = 0;
 pub struct Shared {
     pub listener: Listener,
     pub template: Template,
-    pub global: GlobalPage,
+    pub global: Arc<GlobalPage>,
+    pub known_paths: Arc<KnownPaths>,
     pub has_fsgsbase: bool,
     /// By host thread id.
     pub threads: Mutex<HashMap<i32, Arc<Thread>>>,
@@ -88,10 +90,12 @@ impl Shared {
         let chain = Chain::new()?;
         let alarm = epoll::EventData::new_u64(ALARM_ID);
         epoll::add(&deaths, chain.alarm(), alarm, epoll::EventFlags::IN).map_err(errno)?;
+        let global = Arc::new(global);
         let has_fsgsbase = global.get().flags.load(Relaxed) & shim_abi::global_flag::FSGSBASE != 0;
         Ok(Arc::new(Self {
             listener: Listener::new(listener),
             template,
+            known_paths: KnownPaths::new(Arc::clone(&global)),
             global,
             has_fsgsbase,
             threads: Mutex::default(),

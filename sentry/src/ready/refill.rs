@@ -130,7 +130,7 @@ impl Refill<'_> {
         let own = listing.is_some().then_some(&path);
         let claim = self.ready.with_state(|state| state.begin_place(dir, own))??;
         let place = claim.place;
-        let laid = self.offer(&opened, &attr, listing, name, claim);
+        let laid = self.offer(&opened, &attr, listing, (dir, name), claim);
         let prepared = laid.map(|(loan, ready, dir_number)| {
             let (names, name, above) = (self.names, Arc::clone(name), dir.clone());
             Box::new(Prepared { opened, loan, ready, names, dir: dir_number, above, name })
@@ -160,7 +160,7 @@ impl Refill<'_> {
         opened: &OpenedAhead,
         attr: &Attr,
         listing: Option<Listing>,
-        name: &[u8],
+        (above, name): (&Path, &[u8]),
         claim: Claim,
     ) -> Option<(Loan, Arc<dyn ReadyLoan>, u32)> {
         let Claim { place, dir, own } = claim;
@@ -192,7 +192,8 @@ impl Refill<'_> {
         let inode = opened.path().inode();
         let loan = Loan::new(inode, lent);
         // Now, for who changes it looks for loans then.
-        let holds = inode.is_settled()
+        let holds = vfs::names::remember_child(above, name, opened.path(), names)
+            && inode.is_settled()
             && inode.attr().is_ok_and(|now| now == *attr)
             && !vfs::notify::is_watched();
         if !holds {

@@ -12,6 +12,7 @@ use vfs::{File, LookupFlags};
 use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::io_wait::on_queue;
+use crate::known_paths::{self, Question};
 use crate::mm::{UserCStr, UserRef};
 use crate::syscalls::args::{DirFd, Mode};
 use crate::syscalls::descriptor::PathAt;
@@ -103,7 +104,11 @@ fn open_at(cx: &Cx<'_>, at: &PathAt, how: OpenHow) -> Result<Opened> {
     // As a 64-bit kernel does (`force_o_largefile`); it shows in F_GETFL.
     let how = OpenHow { flags: how.flags | OpenFlags::LARGEFILE, ..how };
     // An empty path is refused by the walk, which knows no AT_EMPTY_PATH here.
-    cx.with_vfs(|vfs| ops::open(vfs, at.start(), &at.text, how))
+    let opened = cx.with_vfs(|vfs| ops::open(vfs, at.start(), &at.text, how));
+    if matches!(opened, Err(Errno::ENOENT)) && !how.flags.contains(OpenFlags::CREAT) {
+        known_paths::after_question(cx, &at.text, Question::Kind, false);
+    }
+    opened
 }
 
 /// The arguments of open(2) and openat(2), which forgive: unknown flags are ignored, so are mode bits without use.

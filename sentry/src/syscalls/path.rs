@@ -362,6 +362,7 @@ pub fn chroot(cx: &mut Cx<'_>, path: UserCStr) -> SysResult {
     let old = std::mem::replace(&mut cx.thread.fs().state.lock().root, at);
     drop(old);
     cx.thread.forget_paths();
+    cx.context.know_paths(false);
     Ok(0)
 }
 

@@ -10,6 +10,7 @@ use vfs::{LookupFlags, MountFlags, Path, ops, path};
 
 use crate::cx::Cx;
 use crate::error::SysResult;
+use crate::known_paths::{self, Question};
 use crate::loose_flags_arg;
 use crate::mm::UserCStr;
 use crate::path_stats;
@@ -83,7 +84,13 @@ fn named_file(cx: &Cx<'_>, dir: DirFd, path: UserCStr, flags: AtFlags) -> Result
     }
     let start = if text.first() == Some(&b'/') { None } else { cx.start_of(dir)? };
     let at = PathAt { start, text };
-    resolve_at(cx, &at, flags).map(|found| Named::Path(found, at.text))
+    let found = resolve_at(cx, &at, flags);
+    if matches!(found, Ok(_) | Err(Errno::ENOENT)) {
+        let follows = !flags.contains(AtFlags::SYMLINK_NOFOLLOW);
+        let question = Question::Attributes { follows };
+        known_paths::after_question(cx, &at.text, question, found.is_ok());
+    }
+    found.map(|found| Named::Path(found, at.text))
 }
 
 /// Walks a path with the `AT_*` flags that concern the walk.
@@ -183,8 +190,16 @@ fn check_access(
     if !known.contains(flags) {
         return Err(Errno::EINVAL.into());
     }
-    let at = lookup(cx, dir, path, flags)?;
-    cx.with_vfs(|vfs| ops::access(vfs, &at, access, flags.contains(EACCESS)))?;
+    let at = cx.path_at(dir, path)?;
+    let found = resolve_at(cx, &at, flags);
+    let question = match access.is_empty() {
+        true => Question::Kind,
+        false => Question::Attributes { follows: !flags.contains(AtFlags::SYMLINK_NOFOLLOW) },
+    };
+    if matches!(found, Ok(_) | Err(Errno::ENOENT)) && !access.contains(Access::WRITE) {
+        known_paths::after_question(cx, &at.text, question, found.is_ok());
+    }
+    cx.with_vfs(|vfs| ops::access(vfs, &found?, access, flags.contains(EACCESS)))?;
     Ok(0)
 }
 
@@ -205,9 +220,12 @@ pub fn readlinkat(cx: &mut Cx<'_>, dir: DirFd, path: UserCStr, buf: OutSlice) ->
     if is_empty && at.start.is_none() {
         return Err(Errno::ENOENT.into());
     }
-    let link = resolve_at(cx, &at, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH)?;
-    let text = cx
-        .with_vfs(|vfs| ops::readlink(vfs, &link))
+    let link = resolve_at(cx, &at, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH);
+    let text = link.and_then(|link| cx.with_vfs(|vfs| ops::readlink(vfs, &link)));
+    if matches!(text, Err(Errno::EINVAL | Errno::ENOENT)) {
+        known_paths::after_question(cx, &at.text, Question::Kind, text != Err(Errno::ENOENT));
+    }
+    let text = text
         .map_err(|errno| if is_empty && errno == Errno::EINVAL { Errno::ENOENT } else { errno })?;
     let shown = text.get(..len.cast_unsigned() as usize).unwrap_or(&text);
     cx.mm().write(buf.0.addr, shown)?;

@@ -106,7 +106,7 @@ impl DentryCache {
 fn evict(parent: &Dentry, name: &Name) -> bool {
     let mut children = parent.children.lock();
     let gone = match children.map.get(&**name) {
-        None | Some(Child::Absent) => children.map.remove(&**name),
+        None | Some(Child::Absent(_)) => children.map.remove(&**name),
         // New references to a dentry come from this map (locked here) or from other references: one means unused.
         Some(Child::Present(child))
             if Arc::strong_count(child) == 1
@@ -117,6 +117,7 @@ fn evict(parent: &Dentry, name: &Name) -> bool {
         Some(Child::Present(_)) => return false,
     };
     drop(children);
+    super::mark_of(gone.as_ref()).ends();
     drop(gone);
     true
 }
@@ -189,7 +190,7 @@ mod tests {
         assert_eq!(listed(&root.dentry), 0);
         assert!(world.path("/file-7").is_ok());
         assert_eq!(world.open("/later", OpenFlags::empty()).err(), Some(abi::Errno::ENOENT));
-        assert!(matches!(root.dentry.cached(b"later").0, Some(Child::Absent)));
+        assert!(matches!(root.dentry.cached(b"later").0, Some(Child::Absent(_))));
         world.write("/later", b"here").unwrap();
         assert!(world.path("/later").is_ok());
         crate::ops::unlink(&world.cx(), None, b"/later").unwrap();

@@ -96,7 +96,8 @@ pub fn check_exec(cx: &VfsCx<'_>, path: &Path) -> Result<()> {
 
 fn apply(path: &Path, change: &SetAttr) -> Result<()> {
     path.inode().set_attr(change)?;
-    if path.inode().file_type() == FileType::Directory {
+    let is_about_rights = change.mode.is_some() || change.uid.is_some() || change.gid.is_some();
+    if is_about_rights && path.inode().file_type() == FileType::Directory {
         // Others may go through it now, or not any more.
         names::changed();
     }

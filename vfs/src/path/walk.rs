@@ -281,7 +281,7 @@ impl<'c, 'a> Walk<'c, 'a> {
             if let (Some(known), _) = dir.cached(name) {
                 return match known {
                     Child::Present(child) => Ok(child),
-                    Child::Absent => Err(Errno::ENOENT),
+                    Child::Absent(_) => Err(Errno::ENOENT),
                 };
             }
             if self.flags.contains(LookupFlags::CACHED) {
