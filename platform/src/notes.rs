@@ -1,5 +1,6 @@
 //! What guest code may do without a call, as far as the sentry hears of it later.
 
+use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
 
 /// Something that the platform did for the guest before an event: the sentry is to do the same. What a hostile guest says may be
@@ -10,6 +11,8 @@ pub enum Note {
     ProtectedForReading { addr: u64, len: u64 },
     /// munmap(2).
     Unmapped { addr: u64, len: u64 },
+    /// brk(2), within what was lent ([`Heap`]): perhaps several, in one direction.
+    MovedBrk { end: u64 },
     /// close(2). Of a file that was brought along (`AddressSpace::bring`): `read` is how far guest code had read, else 0.
     Closed { fd: u32, read: u64 },
     /// fcntl(2) with F_DUPFD or F_DUPFD_CLOEXEC, which gave `new`.
@@ -20,6 +23,16 @@ pub enum Note {
     Opened { fd: u32, place: usize, flags: u32 },
     /// epoll_ctl(2), whose operation is `EPOLL_CTL_ADD`, `_DEL` or `_MOD`.
     Watched { epoll: u32, fd: u32, operation: u32, events: u32, data: u64 },
+}
+
+/// The heap, as guest code is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heap {
+    /// Where it ends.
+    pub end: u64,
+    /// Where guest code may have it end without a call: [`Note::MovedBrk`] tells. All memory between `end` and the last of these
+    /// is free and stays so, all of that below `end` is the heap's.
+    pub range: RangeInclusive<u64>,
 }
 
 /// So many of the lowest descriptors guest code may know.

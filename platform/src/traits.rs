@@ -11,7 +11,7 @@ use abi::signal::{SigAction, SigStack, Signal};
 use abi::{Errno, UserAddr};
 use base::Lent;
 
-use crate::{Descriptor, HostOp, Loan, Note, PathFact, Ready, STAT_BYTES};
+use crate::{Descriptor, Heap, HostOp, Loan, Note, PathFact, Ready, STAT_BYTES};
 
 /// A future of a rare operation.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -443,11 +443,14 @@ pub trait Kicker: Send + Sync {
     /// holds before this returns for every call that begins later. Platforms that cannot do so ignore it.
     fn set_answers(&self, answers: &Answers);
 
-    /// Where the heap ends, so that who asks needs no call; 0: it has to ask, because others may move it. While the context
-    /// is alone in its address space, or stands still.
-    fn tell_brk(&self, end: u64) {
-        let _ = end;
+    /// The heap, of which who asks needs no call then, and moves its end on its own; `None`: it has to ask, because others may
+    /// move it. While the context stands still.
+    fn tell_heap(&self, heap: Option<&Heap>) {
+        let _ = heap;
     }
+
+    /// From now on only calls move the heap's end. At any time.
+    fn fix_heap(&self) {}
 
     /// Whether the context is the only one in its address space: then it may change that without an event first, see [`Note`].
     /// While it stands still.

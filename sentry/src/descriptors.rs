@@ -115,7 +115,10 @@ pub fn take_note(thread: &Thread, note: &Note) -> bool {
         Note::Opened { fd: new, place, flags } => {
             ready::opened(thread, place, fd(new), OpenFlags::from_bits_retain(flags));
         }
-        Note::Unmapped { .. } | Note::ProtectedForReading { .. } | Note::Watched { .. } => {
+        Note::Unmapped { .. }
+        | Note::ProtectedForReading { .. }
+        | Note::MovedBrk { .. }
+        | Note::Watched { .. } => {
             return false;
         }
     }

@@ -13,6 +13,7 @@
 //! | `signal` | queues, masks, actions, delivery, frames, stops |
 //! | `mm` | VMA tree, mmap family, brk, user copies |
 //! | `loader` | ELF, scripts, initial stack, auxv |
+//! | `heap` | who is told of the heap |
 //! | `known_paths` | what all guest code is told of paths |
 //! | `loans` | files that guest code reads by itself |
 //! | `io_wait` | the one loop that makes files block |
@@ -32,6 +33,7 @@ pub mod error;
 pub mod executor;
 pub mod files;
 pub mod futex;
+mod heap;
 pub mod io_wait;
 pub mod kernel;
 pub mod known_paths;

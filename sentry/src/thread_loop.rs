@@ -21,7 +21,7 @@ use crate::signal::{ExitStatus, Flow, Interrupted, deliver, end_group, send};
 use crate::syscalls::arch_prctl;
 use crate::syscalls::dispatch::{ARCH_PRCTL, EXECVE, EXECVEAT, dispatch};
 use crate::task::{OwnParts, Thread, exit};
-use crate::{descriptors, ready, rewrite};
+use crate::{descriptors, heap, ready, rewrite};
 
 /// Starts a guest thread that was entered into the pid table and has its context ([`Thread::set_context`]).
 pub fn spawn(kernel: &Arc<Kernel>, thread: &Arc<Thread>, context: Box<dyn Context>) {
@@ -91,6 +91,7 @@ async fn run_guest(
         rewrite::wait_while_held(thread, context).await;
         thread.run.enter_guest();
     }
+    heap::tell_news(kernel, thread, own);
     let has_more = thread.ready.is_wanted();
     context.resume();
     // See `run_state`: who interrupted before the resume took effect is not lost.

@@ -10,6 +10,7 @@ mod directory;
 mod exec;
 mod fcntl;
 mod frame;
+mod heap;
 mod hostile;
 mod identity;
 mod known_descriptors;
@@ -63,6 +64,7 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("lent_sharing", lent_sharing::TESTS),
     ("directory", directory::TESTS),
     ("memory", memory::TESTS),
+    ("heap", heap::TESTS),
     ("process", process::TESTS),
     ("signal", signal::TESTS),
     ("signal_calls", signal_calls::TESTS),

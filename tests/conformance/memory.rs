@@ -16,8 +16,8 @@ tests! {
     many_small_changes_in_a_row, a_hole_stops_protection, the_heaps_end_follows,
 }
 
-const PAGE: usize = 4096;
-const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
+pub const PAGE: usize = 4096;
+pub const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const ANON: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
 
 fn map(length: usize, protection: i32, flags: i32, fd: i32) -> *mut u8 {
@@ -26,12 +26,12 @@ fn map(length: usize, protection: i32, flags: i32, fd: i32) -> *mut u8 {
     address.cast()
 }
 
-fn get(address: *mut u8, offset: usize) -> u8 {
+pub fn get(address: *mut u8, offset: usize) -> u8 {
     // SAFETY: tests read their own mappings, or expect the fault in a child.
     unsafe { address.add(offset).read_volatile() }
 }
 
-fn put(address: *mut u8, offset: usize, value: u8) {
+pub fn put(address: *mut u8, offset: usize, value: u8) {
     // SAFETY: tests write their own mappings, or expect the fault in a child.
     unsafe { address.add(offset).write_volatile(value) }
 }
@@ -268,7 +268,7 @@ fn maps_file_lists_mappings() {
 }
 
 /// Permissions of the page at an address, as /proc/self/maps says; `None`: not mapped.
-fn listed(address: *mut u8) -> Option<String> {
+pub fn listed(address: *mut u8) -> Option<String> {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("it is there");
     let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
     maps.lines().find_map(|line| {

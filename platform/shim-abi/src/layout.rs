@@ -380,8 +380,7 @@ pub struct Fast {
     pub changed: AtomicU64,
     /// While `has_mask`: set_tid_address(2)'s word, as `robust_list`.
     pub tid_address: AtomicU64,
-    /// Where the heap ends; 0: ask the sentry, which writes it.
-    pub brk: AtomicU64,
+    pub heap: Heap,
     /// Not zero: the thread is alone in its address space, and may carry out what [`Note`] can say. Written by the sentry.
     pub is_alone: AtomicU32,
     /// [`kind::NOTED`] while there are notes that the sentry has not taken, else 0: goes into what is posted next.
@@ -402,8 +401,20 @@ pub struct Fast {
     pub descriptors: Descriptors,
 }
 
+/// What the shim may do about brk(2). Written by the sentry; `end` by the shim, too, when it moves it.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Heap {
+    /// Where the heap ends; 0: ask the sentry.
+    pub end: AtomicU64,
+    /// Where that may be moved at least
+    pub start: AtomicU64,
+    /// and at most: there is nothing between the heap and this. 0: not at all.
+    pub limit: AtomicU64,
+}
+
 /// A call that the shim has carried out, in three words. Of munmap(2) and mprotect(2), the latter to `PROT_READ`: number, address
-/// and length. Of close(2): number, descriptor, and how far a file that was [brought along](Brought) was read. Of fcntl(2):
+/// and length. Of brk(2): number, the old end and the new. Of close(2): number, descriptor, and how far a file that was [brought along](Brought) was read. Of fcntl(2):
 /// number and command ([`Note::COMMAND_SHIFT`]), descriptor, and its new flags or the new descriptor. Of openat(2): number and which
 /// [`Ready`] file in the place of the command, descriptor, and flags. Of epoll_ctl(2): number and operation; epoll, descriptor
 /// ([`Note::TARGET_SHIFT`]) and events ([`Note::EVENTS_SHIFT`]); data.

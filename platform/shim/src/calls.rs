@@ -6,6 +6,7 @@ use crate::abi;
 
 pub const MMAP: u64 = 9;
 pub const MUNMAP: u64 = 11;
+pub const BRK: u64 = 12;
 pub const RT_SIGACTION: u64 = 13;
 pub const MINCORE: u64 = 27;
 pub const MADVISE: u64 = 28;

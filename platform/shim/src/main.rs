@@ -38,6 +38,7 @@ mod epoll;
 mod fast;
 mod futex;
 mod guest_memory;
+mod heap;
 mod known_paths;
 mod loans;
 mod marshal;

@@ -10,7 +10,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{Fast, Slot, argument_offset, given_offset, keeps_state, task};
-use crate::calls::{ARCH_PRCTL, CLOSE, FUTEX, MUNMAP, SIGALTSTACK};
+use crate::calls::{ARCH_PRCTL, BRK, CLOSE, FUTEX, MUNMAP, SIGALTSTACK};
 use crate::descriptors::{DUP, FCNTL};
 use crate::fast;
 use crate::guest_memory::{self, PAGE};
@@ -18,7 +18,7 @@ use crate::loans::{IOCTL, LSEEK};
 use crate::memory_calls::MPROTECT;
 use crate::ready::{GETDENTS64, OPENAT};
 use crate::pointers::{Kind, MOST, Places, Pointer, inline_place, pointers};
-use crate::start_calls::{BRK, PRLIMIT64, SET_ROBUST_LIST, SET_TID_ADDRESS};
+use crate::start_calls::{PRLIMIT64, SET_ROBUST_LIST, SET_TID_ADDRESS};
 
 /// Calls beyond have no pointers that are known here.
 pub const NUMBERS: usize = 440;

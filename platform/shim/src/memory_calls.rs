@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use crate::abi::{Fast, MIN_ADDR, Slot, TASK_SIZE};
 use crate::calls::{MUNMAP, failed, syscall};
 use crate::guest_memory::PAGE;
-use crate::notes;
+use crate::{heap, notes};
 
 pub const MPROTECT: u64 = 10;
 const PROT_READ: u64 = 1;
@@ -28,6 +28,9 @@ pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
     }
     let is_in_guest = addr >= MIN_ADDR && addr < TASK_SIZE && len <= TASK_SIZE - addr;
     if len == 0 || !addr.is_multiple_of(PAGE) || !is_in_guest || !notes::have_room(fast) {
+        return None;
+    }
+    if number == MUNMAP && heap::is_part(fast, addr, len) {
         return None;
     }
     if failed(syscall(number, [addr, len, prot, 0, 0, 0])) {

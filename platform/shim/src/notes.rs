@@ -21,6 +21,12 @@ pub fn write(fast: &Fast, words: [u64; 3]) {
     fast.noted.store(kind::NOTED, Relaxed);
 }
 
+/// The last one.
+pub fn last(fast: &Fast) -> Option<&Note> {
+    let at = (fast.note_count.load(Relaxed) as usize).checked_sub(1)?;
+    fast.notes.get(at).or_else(|| more().get(at.wrapping_sub(MAX_NOTES)))
+}
+
 /// There is but one thread that writes notes.
 fn more() -> &'static [Note; MORE_NOTES] {
     // SAFETY: a part of the channel, all fields atomic.

@@ -9,7 +9,6 @@ use crate::calls::ARCH_PRCTL;
 use crate::channel;
 use crate::words::write;
 
-pub const BRK: u64 = 12;
 pub const SET_TID_ADDRESS: u64 = 218;
 pub const SET_ROBUST_LIST: u64 = 273;
 pub const PRLIMIT64: u64 = 302;
@@ -24,19 +23,12 @@ pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
         return None;
     }
     match slot.number() {
-        BRK => brk(slot, fast),
         ARCH_PRCTL => arch_prctl(slot),
         SET_TID_ADDRESS => set_tid_address(slot, fast),
         SET_ROBUST_LIST => set_robust_list(slot, fast),
         PRLIMIT64 => prlimit64(slot, fast),
         _ => None,
     }
-}
-
-/// Where the heap ends, asked for by moving it to 0.
-fn brk(slot: &Slot, fast: &Fast) -> Option<u64> {
-    let end = fast.brk.load(Relaxed);
-    (slot.argument(0) == 0 && end != 0).then_some(end)
 }
 
 /// The thread pointer is the thread's own affair. Rewritten sites are there only where guest code can set it itself.

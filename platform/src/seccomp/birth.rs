@@ -206,7 +206,8 @@ fn forget_predecessor(slot: &SlotRef) {
     slot.fast().answered.store(0, Relaxed);
     slot.fast().has_mask.store(0, Relaxed);
     slot.fast().actions_version.store(0, Relaxed);
-    slot.fast().brk.store(0, Relaxed);
+    slot.fast().heap.end.store(0, Relaxed);
+    slot.fast().heap.limit.store(0, Relaxed);
     slot.fast().is_alone.store(0, Relaxed);
     slot.fast().noted.store(0, Relaxed);
     slot.fast().note_count.store(0, Relaxed);

@@ -50,7 +50,7 @@ impl Told {
                 let watched = if is_removed { Watched::Nowhere } else { Watched::By(epoll) };
                 self.set(fd, self.get(fd) & !Words::WATCH | watch(watched));
             }
-            Note::Unmapped { .. } | Note::ProtectedForReading { .. } => {}
+            Note::Unmapped { .. } | Note::ProtectedForReading { .. } | Note::MovedBrk { .. } => {}
         }
     }
 
@@ -107,6 +107,7 @@ pub fn read_note([what, first, second]: [u64; 3]) -> Option<Note> {
     Some(match (number.cast_signed(), command) {
         (libc::SYS_mprotect, 0) => Note::ProtectedForReading { addr: first, len: second },
         (libc::SYS_munmap, 0) => Note::Unmapped { addr: first, len: second },
+        (libc::SYS_brk, 0) => Note::MovedBrk { end: second },
         (libc::SYS_close, 0) => Note::Closed { fd: descriptor(first)?, read: second },
         (libc::SYS_fcntl, DUP | DUP_CLOEXEC) => Note::Duplicated {
             fd: descriptor(first)?,

@@ -97,7 +97,8 @@
 //!
 //! 14. *Notes.* A thread that is alone in its address space (`Fast::is_alone`) may protect memory for reading and unmap a little
 //!     of it on its own; the shim writes down what it did, and marks the next post. The sentry takes the notes with that event,
-//!     before anything looks at the layout. Who writes down something else harms its own address space. In the same way a thread
+//!     before anything looks at the layout. Who writes down something else harms its own address space. It moves the heap's end
+//!     (`Fast::heap`) within what is lent: the sentry looks whether the note is of that, and tells the truth again if not. In the same way a thread
 //!     that is alone with its descriptors (`Fast::knows`) closes and duplicates those whose file descriptions are its own: the
 //!     sentry does so again when it takes the note, and both keep the same words of what is open (`descriptors`).
 //!

@@ -20,7 +20,7 @@ use super::process::Process;
 use super::region::SlotRef;
 use super::sys::{self, AfterAddFd};
 use super::windows::{Inline, Windows};
-use crate::{Answers, Kicker, SharedSignals};
+use crate::{Answers, Heap, Kicker, SharedSignals};
 
 /// As a count of operations: not known yet.
 const UNSENT: u32 = u32::MAX;
@@ -401,10 +401,16 @@ impl Kicker for Thread {
         fast.answered.store(answered, Ordering::SeqCst);
     }
 
-    fn tell_brk(&self, end: u64) {
-        if self.process.may_answer() {
-            self.slot.fast().brk.store(end, Ordering::SeqCst);
-        }
+    fn tell_heap(&self, heap: Option<&Heap>) {
+        let heap = heap.filter(|_| self.process.may_answer());
+        let words = &self.slot.fast().heap;
+        words.end.store(heap.map_or(0, |heap| heap.end), Ordering::SeqCst);
+        words.start.store(heap.map_or(0, |heap| *heap.range.start()), Ordering::SeqCst);
+        words.limit.store(heap.map_or(0, |heap| *heap.range.end()), Ordering::SeqCst);
+    }
+
+    fn fix_heap(&self) {
+        self.slot.fast().heap.limit.store(0, Ordering::SeqCst);
     }
 
     fn set_alone(&self, is_alone: bool) {

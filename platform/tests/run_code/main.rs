@@ -9,6 +9,7 @@ mod deaths;
 mod fast;
 mod faults;
 mod futexes;
+mod heap;
 mod hostile;
 mod linger;
 mod loans;

@@ -14,9 +14,9 @@ const PROT_READ: u64 = 1;
 const PROT_READ_WRITE: u64 = 3;
 /// In the first slot, as the guest sees it.
 const FAST: u64 = shim_abi::CHANNEL_ADDR + shim_abi::FAST_OFFSET;
-const NOTE_COUNT: u64 = FAST + std::mem::offset_of!(shim_abi::Fast, note_count) as u64;
-const NOTES: u64 = FAST + std::mem::offset_of!(shim_abi::Fast, notes) as u64;
-const NOTED: u64 = FAST + std::mem::offset_of!(shim_abi::Fast, noted) as u64;
+pub const NOTE_COUNT: u64 = FAST + std::mem::offset_of!(shim_abi::Fast, note_count) as u64;
+pub const NOTES: u64 = FAST + std::mem::offset_of!(shim_abi::Fast, notes) as u64;
+pub const NOTED: u64 = FAST + std::mem::offset_of!(shim_abi::Fast, noted) as u64;
 
 /// With 16 pages at [`PAGES`].
 fn caller_with_pages() -> Option<Box<dyn Context>> {

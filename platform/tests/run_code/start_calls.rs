@@ -16,7 +16,6 @@ const NEW: u64 = DATA + 0x240;
 const OLD: u64 = DATA + 0x260;
 const GETPID: u64 = 39;
 const SIGALTSTACK: u64 = 131;
-const BRK: u64 = 12;
 const ARCH_PRCTL: u64 = 158;
 const SET_TID_ADDRESS: u64 = 218;
 const SET_ROBUST_LIST: u64 = 273;
@@ -153,17 +152,6 @@ fn the_word_of_the_id_is_kept_for_the_end() {
     assert_eq!(step(&mut *context), Event::Syscall, "getpid's site traps");
     assert_eq!((context.regs().rax, context.regs().rbx), (GETPID, 3));
     assert_eq!(shared.tid_address(), DATA);
-}
-
-#[test]
-fn the_end_of_the_heap_is_told() {
-    let Some((mut context, _)) = caller() else { return };
-    assert_eq!(call(&mut *context, BRK, 0, 0), None, "nothing was said yet");
-    context.kicker().tell_brk(0x123_4000);
-    assert_eq!(call(&mut *context, BRK, 0, 0), Some(0x123_4000));
-    assert_eq!(call(&mut *context, BRK, 0x123_5000, 0), None, "moving it is the sentry's");
-    context.kicker().tell_brk(0);
-    assert_eq!(call(&mut *context, BRK, 0, 0), None);
 }
 
 #[test]

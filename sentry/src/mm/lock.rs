@@ -61,6 +61,7 @@ impl MmState {
         let mut kind = VmaFlags::LOCKED;
         kind.set(VmaFlags::LOCK_ON_FAULT, flags.contains(MclFlags::ONFAULT));
         self.lock_future = if flags.contains(MclFlags::FUTURE) { kind } else { VmaFlags::empty() };
+        self.heap.is_stale = true;
         if current {
             self.mark_all(kind);
         }
@@ -70,6 +71,7 @@ impl MmState {
     /// munlockall(2).
     pub fn unlock_all(&mut self) {
         self.lock_future = VmaFlags::empty();
+        self.heap.is_stale = true;
         self.mark_all(VmaFlags::empty());
     }
 

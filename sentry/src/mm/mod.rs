@@ -13,6 +13,7 @@
 //! | `vma` | the tree: split, merge, totals, free ranges |
 //! | `state` | what the state lock guards; plans and their undoing; limits |
 //! | `map`, `unmap`, `protect`, `remap`, `brk`, `advise`, `lock` | one plan per call of that name |
+//! | `heap` | what guest code may do with the heap on its own |
 //! | `layout` | the lock of the layout, and changes that hold it until the host is done |
 //! | `account` | what all processes together may take |
 //! | `query` | mincore, msync, lookups for others |
@@ -24,6 +25,7 @@ mod account;
 mod advise;
 mod brk;
 mod fault;
+mod heap;
 mod layout;
 mod lock;
 mod map;
@@ -39,7 +41,7 @@ mod user_copy;
 mod vma;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use abi::Result;
 use base::lock::Mutex;
@@ -70,6 +72,8 @@ pub struct Mm {
     /// Held over a change's host part when there are several users, and over fork.
     layout: Layout,
     charge: Charge,
+    /// What its thread was told of the heap is not true any more.
+    has_heap_news: AtomicBool,
     state: Mutex<MmState, lock_order::MmState>,
 }
 
@@ -92,6 +96,7 @@ impl Mm {
             lender: AtomicU64::new(0),
             layout: Layout::default(),
             charge,
+            has_heap_news: AtomicBool::new(true),
             state: Mutex::new(state),
         })
     }
@@ -103,12 +108,29 @@ impl Mm {
 
     /// Another thread (CLONE_VM, vfork included) is about to run here. Before it is made.
     pub fn add_user(&self) {
+        self.with_state(MmState::end_heap_loan);
         self.users.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A thread left: it ended or went to another address space. Returns true for the last one.
     pub fn remove_user(&self) -> bool {
-        self.users.fetch_sub(1, Ordering::AcqRel) == 1
+        let before = self.users.fetch_sub(1, Ordering::AcqRel);
+        if before == 2 {
+            // The other one is alone now.
+            self.note_heap_news();
+        }
+        before == 1
+    }
+
+    /// Makes its thread be told of the heap again before it next runs.
+    pub fn note_heap_news(&self) {
+        self.has_heap_news.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether there is something to tell.
+    pub fn take_heap_news(&self) -> bool {
+        self.has_heap_news.load(Ordering::SeqCst)
+            && self.has_heap_news.swap(false, Ordering::SeqCst)
     }
 
     /// How many threads run here.
@@ -140,6 +162,9 @@ impl Mm {
         let committed = state.tree.totals().committed;
         if committed != before {
             self.charge.settle(committed);
+        }
+        if state.take_heap_stale() {
+            self.note_heap_news();
         }
         result
     }
@@ -182,6 +207,7 @@ impl Mm {
             let done = state.take_deferred();
             let planned = match *note {
                 Note::Unmapped { addr, len } => state.plan_unmap(addr, len),
+                Note::MovedBrk { end } => state.follow_brk(end),
                 Note::ProtectedForReading { addr, len } => {
                     state.plan_protect(addr, len, Prot::READ.bits(), &Limits::NONE)
                 }

@@ -11,6 +11,7 @@ use vfs::File;
 use vfs::text_busy::Running;
 
 use crate::loader::Profile;
+use crate::mm::heap::HeapLoan;
 use crate::mm::vma::{Vma, VmaFlags, VmaTree};
 use crate::rewrite::Sites;
 
@@ -84,6 +85,7 @@ pub struct MmState {
     pub lock_future: VmaFlags,
     /// Rewritten call sites.
     pub sites: Sites,
+    pub(in crate::mm) heap: HeapLoan,
     /// Undoing of the change whose host part waits for the way back to the guest.
     deferred: Option<Undo>,
 }
@@ -121,6 +123,7 @@ impl MmState {
             peak: 0,
             lock_future: VmaFlags::empty(),
             sites: Sites::default(),
+            heap: HeapLoan::default(),
             deferred: None,
         }
     }
@@ -150,6 +153,7 @@ impl MmState {
         child.lock_future = VmaFlags::empty();
         child.peak = child.tree.totals().mapped;
         child.deferred = None;
+        child.end_heap_loan();
         child.sites = self.sites.forked();
         child
     }
@@ -188,6 +192,7 @@ impl MmState {
             }
             if let Some(brk) = undo.brk {
                 self.brk = brk;
+                self.heap.is_stale = true;
             }
         }
         Some(undo.instead.ok_or(errno))

@@ -8,6 +8,7 @@ use platform::{HostOp, Prot};
 use super::*;
 use crate::rewrite::{AREA_LEN, area_vma};
 
+mod heap;
 mod hostile;
 
 const P: u64 = PAGE_SIZE;
@@ -283,4 +284,18 @@ fn brk_moves_and_stays_where_it_cannot() {
     let _ = map(&mut state, 0x200_0000, P, PRIVATE | MapFlags::FIXED);
     assert_eq!(brk(&mut state, 0x300_0000), 0x100_1000);
     assert_eq!(brk(&mut state, u64::MAX), 0x100_1000);
+}
+
+#[test]
+fn a_page_stays_free_behind_the_heap() {
+    const HEAP: u64 = 0x100_0000;
+    let mut state = state();
+    (state.brk_start, state.brk) = (HEAP, HEAP);
+    let brk = |state: &mut MmState, to| state.plan_brk(to, &Limits::NONE).value.unwrap();
+    let _ = map(&mut state, HEAP + 9 * P, P, PRIVATE | MapFlags::FIXED);
+    assert_eq!(brk(&mut state, HEAP + 8 * P + 1), HEAP);
+    assert_eq!(brk(&mut state, HEAP + 8 * P), HEAP + 8 * P);
+    let _ = state.plan_unmap(HEAP + 4 * P, 4 * P);
+    assert_eq!(brk(&mut state, HEAP + 5 * P), HEAP + 8 * P, "nothing would be unmapped");
+    assert_eq!(brk(&mut state, HEAP + 3 * P), HEAP + 3 * P);
 }

@@ -158,6 +158,9 @@ pub struct VmaTree {
     map: BTreeMap<u64, Vma>,
     totals: Totals,
     search: Option<SearchCache>,
+    /// Where changes are noticed, and whether there was one.
+    watched: Range<u64>,
+    is_touched: bool,
 }
 
 impl VmaTree {
@@ -356,13 +359,30 @@ impl VmaTree {
         (at.checked_add(len)? <= limit).then_some(at)
     }
 
+    /// From now on notices changes in `range`.
+    pub fn watch(&mut self, range: Range<u64>) {
+        self.watched = range;
+        self.is_touched = false;
+    }
+
+    /// Whether anything in the watched range has changed since this was asked, or may have.
+    pub fn take_touched(&mut self) -> bool {
+        std::mem::take(&mut self.is_touched)
+    }
+
+    fn touch(&mut self, start: u64, end: u64) {
+        self.is_touched |= start < self.watched.end && end > self.watched.start;
+    }
+
     fn put(&mut self, start: u64, vma: Vma) {
+        self.touch(start, vma.end);
         self.totals.change(start, &vma, u64::wrapping_add);
         self.map.insert(start, vma);
     }
 
     fn take(&mut self, start: u64) -> Option<Vma> {
         let vma = self.map.remove(&start)?;
+        self.touch(start, vma.end);
         self.totals.change(start, &vma, u64::wrapping_sub);
         Some(vma)
     }

@@ -247,14 +247,12 @@ pub async fn mremap(
 
 /// brk, when it need not wait for others in the address space.
 pub fn try_brk(cx: &mut Cx<'_>, end: UserAddr) -> Attempt {
-    cx.thread.run.tell_brk(0);
     let limits = cx.mm_limits();
     cx.try_change(|state| Ok(state.plan_brk(end.0, &limits)))
 }
 
 /// brk: moves the end of the heap. See [brk(2)](https://man7.org/linux/man-pages/man2/brk.2.html).
 pub async fn brk(cx: &mut Cx<'_>, end: UserAddr) -> SysResult {
-    cx.thread.run.tell_brk(0);
     let limits = cx.mm_limits();
     cx.change(|state| Ok(state.plan_brk(end.0, &limits))).await
 }

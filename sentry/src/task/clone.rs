@@ -101,7 +101,7 @@ async fn make(cx: &mut Cx<'_>, flags: CloneFlags, args: &CloneArgs, tid: Tid) ->
         let mm = Arc::clone(&cx.mm());
         mm.add_user();
         // The new one may move it.
-        cx.thread.run.tell_brk(0);
+        cx.thread.run.tell_heap(None);
         cx.thread.run.set_alone(false);
         match cx.context.clone_thread(new).await {
             Ok(context) => (mm, context),
@@ -272,7 +272,6 @@ async fn finish(cx: &mut Cx<'_>, flags: CloneFlags, args: &CloneArgs, child: Chi
         let _ = UserRef::new(UserAddr(args.parent_tid)).write(&cx.mm(), &tid.0);
     }
     thread.set_context(&*context);
-    thread.run.set_alone(!flags.contains(CloneFlags::VM));
     if flags.contains(CloneFlags::VFORK) {
         // The child of posix_spawn(3) looks at all of them.
         thread.tell_actions();

@@ -81,9 +81,6 @@ pub fn finish_exec(thread: &Thread, comm: &[u8], context: &dyn Context) {
         attrs.set_comm(comm);
         attrs.restart_block = None;
     }
-    // Nobody else uses the new memory.
-    thread.run.set_alone(true);
-    thread.run.tell_brk(thread.mm().with_state(|state| state.brk));
     thread.group.membarrier.store(0, Ordering::Relaxed);
     thread.group.set_has_execed();
     thread.release();

@@ -13,7 +13,7 @@ use abi::poll::PollEvents;
 use abi::rlimit::Rlimit;
 use base::WaitQueue;
 use parking_lot::Mutex;
-use platform::{Answers, Kicker};
+use platform::{Answers, Heap, Kicker};
 
 use crate::executor::notify::wait_until;
 
@@ -149,10 +149,17 @@ impl RunState {
         }
     }
 
-    /// Tells the context where the heap ends; 0: it has to ask. See [`Kicker::tell_brk`].
-    pub fn tell_brk(&self, end: u64) {
+    /// See [`Kicker::tell_heap`].
+    pub fn tell_heap(&self, heap: Option<&Heap>) {
         if let Some(kicker) = &*self.kicker.lock() {
-            kicker.tell_brk(end);
+            kicker.tell_heap(heap);
+        }
+    }
+
+    /// See [`Kicker::fix_heap`].
+    pub fn fix_heap(&self) {
+        if let Some(kicker) = &*self.kicker.lock() {
+            kicker.fix_heap();
         }
     }
 

@@ -9,12 +9,12 @@ use base::WaitQueue;
 use base::clock::Nanos;
 use base::lock::Mutex;
 
-use crate::lock_order;
 use crate::mm::Mm;
 use crate::signal::{Actions, ExitStatus, GroupSignals};
 use crate::task::rlimits::Rlimits;
 use crate::task::{Links, Thread};
 use crate::time::GroupTimers;
+use crate::{heap, lock_order};
 
 /// A process as its parent sees it.
 pub struct ThreadGroup {
@@ -265,6 +265,10 @@ impl ThreadGroup {
             for thread in &signals.threads {
                 thread.run.tell_stack_limit(limit);
             }
+        }
+        drop(signals);
+        if matches!(resource, Resource::Data | Resource::As) {
+            heap::limits_changed(&self.threads());
         }
     }
 

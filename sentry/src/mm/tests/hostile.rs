@@ -37,7 +37,7 @@ struct Call {
 }
 
 fn call() -> impl Strategy<Value = Call> {
-    (0u8..9, word(), word(), word(), word(), any::<u32>())
+    (0u8..11, word(), word(), word(), word(), any::<u32>())
         .prop_map(|(kind, a, b, c, d, flags)| Call { kind, a, b, c, d, flags })
 }
 
@@ -62,6 +62,14 @@ fn run(state: &mut MmState, call: Call) -> Option<Plan> {
         5 => state.plan_advise(a, b, (flags % 30).cast_signed()).ok(),
         6 => Some(state.plan_brk(a, limits)),
         7 => {
+            let _ = state.lend_heap(true);
+            None
+        }
+        8 => {
+            let _ = state.follow_brk(a);
+            None
+        }
+        9 => {
             let _ = state.lock_range(a, b, VmaFlags::LOCKED, limits);
             let _ = state.unlock_range(c, d);
             None
