@@ -202,7 +202,6 @@ fn become_zygote(plan: &ChildPlan) -> ! {
         if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
             fail(11);
         }
-        set_limits();
         // Out of the way first, then to where the blob expects them: 0 the page, 1 the report, 2 the image.
         let moved =
             [plan.global, plan.report, plan.image].map(|fd| libc::fcntl(fd, libc::F_DUPFD, KEEP));
@@ -213,6 +212,8 @@ fn become_zygote(plan: &ChildPlan) -> ! {
             }
         }
         libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0);
+        // Now, for the caller may have more descriptors than that.
+        set_limits();
         let none: [*const libc::c_char; 1] = [std::ptr::null()];
         let name: [*const libc::c_char; 2] = [c"guest".as_ptr(), std::ptr::null()];
         libc::syscall(

@@ -264,7 +264,19 @@ impl ReadyFiles {
     pub fn forget(&self) {
         self.settle();
         let former = self.state.lock().take();
-        drop(former);
+        let Some(former) = former else { return };
+        // An open file needs its place as long as it is lent, and there may be a next time for the others.
+        let Places(former) = former.places;
+        let kept = former.map(|place| match place {
+            Place::Open(ready) if ready.upgrade().is_some_and(|ready| !ready.is_over()) => {
+                Place::Open(ready)
+            }
+            _ => Place::Free,
+        });
+        if kept.iter().any(|place| matches!(place, Place::Open(_))) {
+            let next = State { places: Places(kept), ..State::default() };
+            *self.state.lock() = Some(Box::new(next));
+        }
     }
 
     /// A refill that is underway ends first.
