@@ -12,19 +12,18 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use abi::ids::Fd;
 use abi::open::OpenFlags;
 use abi::stat::FileType;
 use base::Lent;
 use base::lock::Mutex;
-use parking_lot::Condvar;
 use platform::{MOST_DIR, MOST_READY_NAME, READY_FILES, ReadyLoan};
 use vfs::ops::OpenedAhead;
 use vfs::{File, Loan, Path};
 
 use self::refill::Refill;
+use self::turn::Turn;
 use crate::cx::Cx;
 use crate::executor::aside::Work;
 use crate::kernel::Kernel;
@@ -34,6 +33,7 @@ use crate::syscalls::descriptor::PathAt;
 use crate::task::Thread;
 
 mod refill;
+mod turn;
 
 /// Opens in directories that must have been calls before anything is laid ready.
 const SURE_AFTER: u32 = 4;
@@ -48,6 +48,10 @@ const ROOM_FOR_DIRS: u32 = 1 << 14;
 /// The guest is to say when so many are left of what lies ready, a share of it: when it waits for what is laid, and when it does not.
 const LOW_SHARE: usize = 4;
 const LOW_SHARE_ASIDE: usize = 2;
+/// So many opens by calls while a refill is aside say that it was late. Then so many are not aside.
+const LATE: u32 = 8;
+const LEAST_PENALTY: u32 = 8;
+const MOST_PENALTY: u32 = 128;
 
 /// What lies ready for a thread. Its own affair.
 #[derive(Default)]
@@ -55,12 +59,8 @@ pub struct ReadyFiles {
     state: Mutex<Option<Box<State>>, lock_order::Leaf>,
     /// There is something to do after the answer.
     is_wanted: AtomicBool,
-    /// A refill is underway. Written under the lock of the state.
-    is_running: AtomicBool,
-    /// It is to end soon.
-    must_stop: AtomicBool,
-    quiet: parking_lot::Mutex<()>,
-    became_quiet: Condvar,
+    /// A refill is underway, or not.
+    turn: Turn,
 }
 
 #[derive(Default)]
@@ -82,6 +82,9 @@ struct State {
     opened: usize,
     /// Regular files are opened, too, not only directories.
     opens_files: bool,
+    /// Refills that are not to be aside yet, and how many it will be the next time.
+    not_aside: u32,
+    penalty: u32,
 }
 
 /// A directory that has a number; held, for the address of nothing else to become that of its dentry.
@@ -189,32 +192,32 @@ fn is_name(text: &[u8]) -> bool {
 /// To be called while guest code goes on after its call, when something [is wanted](ReadyFiles::is_wanted).
 pub fn after_answer(kernel: &Kernel, thread: &Arc<Thread>) {
     let Some(mm) = thread.mm_if_alive() else { return };
-    if !thread.ready.begin() {
-        return;
-    }
-    let parts = thread.parts();
+    let Some((number, may_be_aside)) = thread.ready.begin() else { return };
     let platform = Arc::clone(&kernel.platform);
-    // Listings take that thread several times as long as the guest, which would be there first. Opening files is another matter.
-    let opens_files = thread.ready.with_state(|state| state.opens_files);
-    let is_aside = opens_files == Some(true) && platform.has_cpu_aside();
-    let low_share = if is_aside { LOW_SHARE_ASIDE } else { LOW_SHARE };
+    let is_aside = may_be_aside && platform.has_cpu_aside();
+    // A copy: who counts the references of its own shall not find ours.
+    let (cred, fs) = (thread.cred(), thread.fs().duplicate());
     let (of, mine) = (Arc::clone(thread), Arc::clone(&platform));
     let work: Work = Box::new(move || {
+        let ready = &of.ready;
+        if !ready.turn.start(number) {
+            return;
+        }
         loop {
             let names = vfs::names::generation();
             // Again: the first changes came before there was anybody to tell.
             mine.forget_names(names);
-            of.with_parts(&parts.cred, &parts.fs, |vfs| {
-                let (ready, space, brings) = (&of.ready, &**mm.space(), of.brings());
-                Refill { ready, space, vfs, names, brings, low_share }.run();
+            of.with_parts(&cred, &fs, |vfs| {
+                let (space, brings) = (&**mm.space(), of.brings());
+                Refill { ready, space, vfs, names, brings, is_aside }.run();
             });
-            if !of.ready.has_more() {
+            if !ready.has_more() {
                 break;
             }
         }
         // Before it is quiet, for who waits for that gives them up.
-        drop((parts, mm));
-        of.ready.end();
+        drop((cred, fs, mm));
+        ready.end();
     });
     if !is_aside {
         work();
@@ -281,15 +284,7 @@ impl ReadyFiles {
 
     /// A refill that is underway ends first.
     pub fn settle(&self) {
-        if !self.is_running.load(Ordering::Acquire) {
-            return;
-        }
-        self.must_stop.store(true, Ordering::Relaxed);
-        let mut quiet = self.quiet.lock();
-        while self.is_running.load(Ordering::Acquire) {
-            // Not for ever: it may have become quiet right before.
-            self.became_quiet.wait_for(&mut quiet, Duration::from_millis(1));
-        }
+        self.turn.settle();
     }
 
     /// The state, when this place is not being filled.
@@ -300,7 +295,7 @@ impl ReadyFiles {
                 .as_ref()
                 .and_then(|state| state.places.0.get(place))
                 .is_some_and(|place| matches!(place, Place::Laying));
-            if !is_laying || !self.is_running.load(Ordering::Relaxed) {
+            if !is_laying || !self.turn.is_running() {
                 return held;
             }
             // Guest code was very quick, or lies: it takes some microseconds.
@@ -309,22 +304,33 @@ impl ReadyFiles {
         }
     }
 
-    /// A refill is to begin; false: there is one, which will see what is wanted, or nothing to do.
-    fn begin(&self) -> bool {
+    /// A refill is to begin: its number, and whether it may be aside. `None`: there is one, which will see what is wanted, or nothing
+    /// to do.
+    fn begin(&self) -> Option<(u64, bool)> {
         self.is_wanted.store(false, Ordering::Relaxed);
-        let held = self.state.lock();
-        if held.is_none() || self.is_running.load(Ordering::Relaxed) {
-            return false;
+        let mut held = self.state.lock();
+        let state = held.as_mut()?;
+        // The thread aside does not come to it: it may lack a CPU.
+        let is_late = state.calls >= LATE;
+        let is_very_late = state.calls >= 2 * LATE;
+        let Some(number) = self.turn.queue(is_late) else {
+            drop(held);
+            if is_very_late {
+                // It has lost its CPU in the midst of it, perhaps to us.
+                self.turn.wait();
+            }
+            return None;
+        };
+        if is_late {
+            state.judge_aside();
         }
-        self.must_stop.store(false, Ordering::Relaxed);
-        self.is_running.store(true, Ordering::Release);
-        true
+        Some((number, state.may_refill_aside()))
     }
 
     /// Whether something is wanted again.
     fn has_more(&self) -> bool {
         let held = self.state.lock();
-        held.as_ref().is_some_and(|state| state.wanted.is_some()) && !self.must_stop()
+        held.as_ref().is_some_and(|state| state.wanted.is_some()) && !self.turn.must_stop()
     }
 
     /// The refill is through.
@@ -333,14 +339,7 @@ impl ReadyFiles {
         if held.as_ref().is_some_and(|state| state.wanted.is_some()) {
             self.is_wanted.store(true, Ordering::Relaxed);
         }
-        self.is_running.store(false, Ordering::Release);
-        drop(held);
-        drop(self.quiet.lock());
-        self.became_quiet.notify_all();
-    }
-
-    fn must_stop(&self) -> bool {
-        self.must_stop.load(Ordering::Relaxed)
+        self.turn.end();
     }
 
     /// For a moment, and without what takes further locks.
@@ -433,6 +432,24 @@ impl State {
     fn end_others(&mut self, near: u64) {
         for (_, prepared) in self.ready().filter(|(place, _)| near & 1u64 << place == 0) {
             prepared.ready.end();
+        }
+    }
+
+    /// Whether a refill may be aside. Listings take that thread several times as long as the guest, which would be there first.
+    fn may_refill_aside(&mut self) -> bool {
+        let is_early = self.not_aside > 0;
+        self.not_aside = self.not_aside.saturating_sub(1);
+        self.opens_files && !is_early
+    }
+
+    /// A refill aside has ended: the guest had to wait for what it was to bring, or not. That thread may lack a CPU.
+    fn judge_aside(&mut self) {
+        if self.calls < LATE {
+            self.penalty = LEAST_PENALTY;
+        } else {
+            self.penalty = self.penalty.clamp(LEAST_PENALTY, MOST_PENALTY);
+            self.not_aside = self.penalty;
+            self.penalty *= 2;
         }
     }
 

@@ -12,7 +12,7 @@ use vfs::ops::OpenedAhead;
 use vfs::{Loan, Path, VfsCx};
 use zerocopy::IntoBytes;
 
-use super::{Claim, Prepared, ReadyFiles, is_name};
+use super::{Claim, LOW_SHARE, LOW_SHARE_ASIDE, Prepared, ReadyFiles, is_name};
 use crate::syscalls::dir::push_record;
 
 /// Names looked at for one refill.
@@ -28,8 +28,8 @@ pub struct Refill<'r> {
     pub names: u64,
     /// Bytes of a file.
     pub brings: u32,
-    /// The guest is to make a call when so little is left of what lies ready, a share of it.
-    pub low_share: usize,
+    /// The guest goes on meanwhile.
+    pub is_aside: bool,
 }
 
 /// Where a walk goes on: with names of that directory, after this one.
@@ -57,8 +57,11 @@ type Listing = (Vec<u8>, Box<[(u64, u64)]>);
 impl Refill<'_> {
     pub fn run(self) {
         let near = self.begin().map_or(0, |wanted| self.walk(wanted));
-        let low_share = self.low_share;
+        let low_share = if self.is_aside { LOW_SHARE_ASIDE } else { LOW_SHARE };
         let left = self.ready.with_state(|state| {
+            if self.is_aside {
+                state.judge_aside();
+            }
             state.end_others(near);
             let left = state.ready().filter(|(_, prepared)| !prepared.ready.is_over()).count();
             (state.left, state.low) = (left, left / low_share);
@@ -91,7 +94,7 @@ impl Refill<'_> {
         let mut near = 0u64;
         for _ in 0..MOST_LOOKS {
             let Some((dir, after)) = ways.last_mut() else { break };
-            if reach == 0 || self.ready.must_stop() {
+            if reach == 0 || self.ready.turn.must_stop() {
                 break;
             }
             let next = dir.inode().following(after.as_deref(), !opens_files);
