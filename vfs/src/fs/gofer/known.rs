@@ -61,6 +61,18 @@ struct Unread {
     name_bytes: usize,
 }
 
+impl Unread {
+    /// The directory after `name`, or the first one.
+    fn dir_after(&self, name: Option<&[u8]>) -> Option<(Arc<[u8]>, FileType)> {
+        let mut entries = self.piece.entries();
+        if let Some(name) = name {
+            entries.find(|(_, other, _)| *other == name)?;
+        }
+        let (_, name, kind) = entries.find(|(_, _, kind)| *kind == FileType::Directory)?;
+        Some((name.into(), kind))
+    }
+}
+
 /// The entries a directory knows.
 #[derive(Default)]
 pub struct Known {
@@ -304,6 +316,10 @@ impl Known {
         name: Option<&[u8]>,
         is_dir: bool,
     ) -> Option<(Arc<[u8]>, FileType)> {
+        if let Some(unread) = self.unread.as_ref().filter(|_| is_dir) {
+            // Most have none, and then nobody will ask for a name here.
+            return unread.dir_after(name);
+        }
         self.read();
         let place = match (name, is_dir) {
             (None, _) => 0,
