@@ -56,7 +56,7 @@ fn threads_read_each_byte_once() {
 /// The position is one, though the description was lent before there were two processes.
 fn processes_read_each_byte_once() {
     let start = start();
-    for round in 0..20 {
+    for round in 0..8 {
         let fd = file(start);
         assert_eq!(next_words(fd, 16), run_of(0, 16));
         let (from, to) = pipe();
