@@ -78,3 +78,21 @@ assert epoll.poll(0) == [(a, select.EPOLLIN)]";
     let answered: u64 = answered.and_then(|count| count.parse().ok()).unwrap_or(0);
     assert!(answered > 50_000, "{output}");
 }
+
+#[test]
+fn stats_name_what_was_called_most() {
+    let output = sh("for i in $(seq 60); do /bin/true; done").option("--stats").run_in_sandbox();
+    assert_eq!(output.code, 0, "{output}");
+    let text = output.stderr();
+    let count_of = |name: &str| -> Option<u64> {
+        let mut rows = text.lines().filter_map(|line| line.trim().split_once(' '));
+        rows.find_map(|(count, called)| (called == name).then(|| count.parse().ok())?)
+    };
+    assert!(count_of("execve").is_some_and(|count| (60..80).contains(&count)), "{output}");
+    assert_eq!(count_of("no_such_call"), None);
+    let rings = text.lines().find_map(|line| line.trim().strip_prefix("rings of the doorbell: "));
+    assert!(
+        rings.and_then(|rings| rings.parse().ok()).is_some_and(|rings: u64| rings > 60),
+        "{output}"
+    );
+}
