@@ -17,6 +17,7 @@ use zerocopy::IntoBytes;
 
 use crate::cx::Cx;
 use crate::lock_order;
+use crate::path_stats::was_asked;
 
 /// As many attributes as are told at once.
 const MOST: usize = 256;
@@ -39,12 +40,7 @@ impl Default for KnownPaths {
 impl KnownPaths {
     /// Whether that was asked for before, and not much since.
     fn is_known(&self, text: &[u8]) -> bool {
-        let hash = text.iter().fold(0x811c_9dc5_u32, |hash, byte| {
-            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-        });
-        let mut asked = self.asked.lock();
-        let Some(place) = asked.get_mut(hash as usize % REMEMBERED) else { return false };
-        std::mem::replace(place, hash) == hash
+        was_asked(&mut self.asked.lock(), text, 0)
     }
 
     fn keep(&self, loan: Loan) {

@@ -33,12 +33,7 @@ pub struct PathHabit {
 impl PathHabit {
     /// Whether that was asked for before, and not much since.
     fn is_known(&mut self, text: &[u8], follows: bool) -> bool {
-        let seed = 0x811c_9dc5 ^ u32::from(follows);
-        let hash = text
-            .iter()
-            .fold(seed, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-        let Some(place) = self.asked.get_mut(hash as usize % REMEMBERED) else { return false };
-        std::mem::replace(place, hash) == hash
+        was_asked(&mut self.asked, text, u32::from(follows))
     }
 
     /// Takes one up; who has to go for it, to be dropped without a lock.
@@ -51,6 +46,14 @@ impl PathHabit {
     pub fn take_told(&mut self) -> VecDeque<Loan> {
         std::mem::take(&mut self.told)
     }
+}
+
+/// Whether that text (with that seed) was asked for before, and not much since: `asked` has hashes, each in its place.
+pub fn was_asked(asked: &mut [u32], text: &[u8], seed: u32) -> bool {
+    let mix = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    let hash = text.iter().fold(0x811c_9dc5 ^ seed, mix);
+    let Some(at) = (hash as usize).checked_rem(asked.len()) else { return false };
+    asked.get_mut(at).is_some_and(|place| std::mem::replace(place, hash) == hash)
 }
 
 /// To be called when `text` was found to be `at`; `names` as of before it was looked for.

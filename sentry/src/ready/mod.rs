@@ -193,11 +193,10 @@ fn is_name(text: &[u8]) -> bool {
 pub fn after_answer(kernel: &Kernel, thread: &Arc<Thread>) {
     let Some(mm) = thread.mm_if_alive() else { return };
     let Some((number, may_be_aside)) = thread.ready.begin() else { return };
-    let platform = Arc::clone(&kernel.platform);
-    let is_aside = may_be_aside && platform.has_cpu_aside();
+    let is_aside = may_be_aside && kernel.platform.has_cpu_aside();
     // A copy: who counts the references of its own shall not find ours.
     let (cred, fs) = (thread.cred(), thread.fs().duplicate());
-    let (of, mine) = (Arc::clone(thread), Arc::clone(&platform));
+    let (of, platform) = (Arc::clone(thread), Arc::clone(&kernel.platform));
     let work: Work = Box::new(move || {
         let ready = &of.ready;
         if !ready.turn.start(number) {
@@ -206,7 +205,7 @@ pub fn after_answer(kernel: &Kernel, thread: &Arc<Thread>) {
         loop {
             let names = vfs::names::generation();
             // Again: the first changes came before there was anybody to tell.
-            mine.forget_names(names);
+            platform.forget_names(names);
             of.with_parts(&cred, &fs, |vfs| {
                 let (space, brings) = (&**mm.space(), of.brings());
                 Refill { ready, space, vfs, names, brings, is_aside }.run();
@@ -221,7 +220,7 @@ pub fn after_answer(kernel: &Kernel, thread: &Arc<Thread>) {
     });
     if !is_aside {
         work();
-    } else if let Err(work) = kernel.executor.aside().run(&platform, work) {
+    } else if let Err(work) = kernel.executor.aside().run(&kernel.platform, work) {
         work();
     }
 }
