@@ -7,6 +7,7 @@
 //! | `io_buf` | sources and sinks of bytes, wherever the bytes live |
 //! | `cred` | credentials, capabilities, permission checks |
 //! | `clock` | instants and the `Clock` trait |
+//! | `later` | wait queues that are told when more is there, or before their worker sleeps |
 //! | `lent` | positions of files that are lent to guest code |
 
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@
 pub mod clock;
 pub mod cred;
 pub mod io_buf;
+pub mod later;
 pub mod lent;
 pub mod lock;
 pub mod wait;

@@ -74,6 +74,17 @@ impl WaitQueue {
         }
     }
 
+    /// The same before long, where the calling thread can put it off (see [`crate::later`]): for who gains when more is there at once.
+    pub fn notify_later(&self, events: PollEvents) {
+        if !self.is_empty() {
+            crate::later::put_off(self, events);
+        }
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// True when nobody waits; lets a producer skip work.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -21,7 +21,7 @@ fn block_on<T>(platform: &Arc<dyn Platform>, future: impl Future<Output = T>) ->
         if let Poll::Ready(value) = future.as_mut().poll(&mut cx) {
             return value;
         }
-        platform.park().expect("the platform works");
+        platform.park(&|| false).expect("the platform works");
     }
 }
 

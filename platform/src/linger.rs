@@ -18,5 +18,5 @@ pub fn set_has_time(has_time: bool) {
 /// Whether the calling thread has nothing else to run.
 #[must_use]
 pub fn has_time() -> bool {
-    HAS_TIME.get()
+    HAS_TIME.get() && !base::later::is_any()
 }

@@ -113,11 +113,12 @@ pub trait Platform: Send + Sync {
     fn poll(&self) -> bool;
 
     /// Blocks the calling worker until some context has an event (its waker was then called) or until
-    /// [`Platform::unpark`]. May spin for a few microseconds first.
+    /// [`Platform::unpark`]. May spin for a few microseconds first. Calls `before_sleep` before it blocks, and returns if that
+    /// says so.
     ///
     /// # Errors
     /// `Broken` when no guest can be served any more.
-    fn park(&self) -> Result<(), PlatformError>;
+    fn park(&self, before_sleep: &dyn Fn() -> bool) -> Result<(), PlatformError>;
 
     /// Makes one parked worker return from [`Platform::park`], where that is possible cheaply.
     fn unpark(&self);

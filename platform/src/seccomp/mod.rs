@@ -386,14 +386,14 @@ impl Platform for SeccompPlatform {
         self.shared().is_ok_and(|shared| shared.may_have_unrung() && shared.scan())
     }
 
-    fn park(&self) -> Result<(), PlatformError> {
+    fn park(&self, before_sleep: &dyn Fn() -> bool) -> Result<(), PlatformError> {
         let shared = self.shared()?;
         loop {
             if shared.is_broken.load(SeqCst) {
                 return Err(PlatformError::Broken("the zygote died".to_owned()));
             }
             shared.end_doomed();
-            if shared.look() {
+            if shared.look() || before_sleep() {
                 return Ok(());
             }
             match shared.listener.wait() {

@@ -53,7 +53,7 @@ const CROWDED_PATIENCE: Duration = Duration::from_micros(100);
 /// After so many finds it is asked whether they came quickly enough for a worker with as many guests as CPUs: a call costs
 /// several microseconds less than by the doorbell, but the guests have one CPU less.
 const FINDS_PER_ACCOUNT: u32 = 64;
-const CROWDED_FIND_NS: u64 = 12_000;
+const CROWDED_FIND_NS: u64 = 25_000;
 /// How long a crowd is left alone after it showed that it has other work for its CPUs; doubled each time.
 const LEAST_PENALTY_NS: u64 = 4_000_000;
 const MOST_PENALTY_NS: u64 = 256_000_000;

@@ -53,7 +53,7 @@ pub fn platform_with(workers: usize) -> Arc<dyn Platform> {
     let platform = SeccompPlatform::new(Config::default()).expect("the platform starts");
     for _ in 0..workers {
         let worker = Arc::clone(&platform);
-        std::thread::spawn(move || while worker.park().is_ok() {});
+        std::thread::spawn(move || while worker.park(&|| false).is_ok() {});
     }
     let reactor = Arc::clone(&platform);
     std::thread::spawn(move || {

@@ -50,7 +50,7 @@ fn drive(platform: &Arc<dyn Platform>, futures: Vec<Pin<Box<dyn Future<Output = 
             }
         }
         if !has_run && !platform.poll() {
-            platform.park().expect("the platform works");
+            platform.park(&|| false).expect("the platform works");
         }
     }
 }

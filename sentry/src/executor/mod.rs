@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_task::Runnable;
+use base::later;
 use parking_lot::Mutex;
 use platform::{Platform, linger};
 use rustix::event::{EventfdFlags, eventfd};
@@ -164,16 +165,17 @@ impl Executor {
 /// Body of a worker thread.
 fn worker(shared: &Shared, platform: &dyn Platform) {
     RUNS_TASKS.set(true);
+    later::serve();
     loop {
         shared.drain(Runner::Worker);
         // Nothing more for guests: the host ends them with us, and whoever tells the outcome needs the CPU.
         if shared.ended.load(Ordering::Relaxed) {
             break;
         }
-        if platform.poll() {
+        if later::tell_due() || platform.poll() {
             continue;
         }
-        if let Err(error) = platform.park() {
+        if let Err(error) = platform.park(&later::tell_all) {
             shared.end(Outcome::Failed { code: 125, message: error.to_string() });
         }
     }

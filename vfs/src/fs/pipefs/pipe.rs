@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use abi::ioctl::FIONREAD;
 use abi::open::OpenFlags;
@@ -53,6 +54,34 @@ pub(super) struct State {
     /// How many ever were: a FIFO's opener waits for a change, so that a peer that came and went counts.
     pub(super) readers_ever: u32,
     pub(super) writers_ever: u32,
+    pace: Pace,
+}
+
+/// How writes follow each other. Those of so many bytes that come so quickly make a stream: its reader is told a little later, when there
+/// is more to be read, for to wake it costs more than to write.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    last_large: Option<Instant>,
+}
+
+const LARGE: usize = 2048;
+const STREAM_GAP: Duration = Duration::from_micros(60);
+
+impl Pace {
+    /// `count` bytes were written: whether they are part of a stream.
+    pub(super) fn note(&mut self, count: usize, now: Instant) -> bool {
+        let is_large = count >= LARGE;
+        let last = std::mem::replace(&mut self.last_large, is_large.then_some(now));
+        is_large && last.is_some_and(|last| now.saturating_duration_since(last) < STREAM_GAP)
+    }
+}
+
+impl State {
+    /// Whether those who wait for `count` bytes that were written now may be told a little later: not when the writer will soon have to wait
+    /// for them.
+    fn may_tell_later(&mut self, count: usize) -> bool {
+        self.pace.note(count, Instant::now()) && self.ring.used_slots() <= self.ring.max_slots() / 2
+    }
 }
 
 impl Pipe {
@@ -70,6 +99,7 @@ impl Pipe {
             writers: 0,
             readers_ever: 0,
             writers_ever: 0,
+            pace: Pace::default(),
         };
         Arc::new(Self { state: Mutex::new(state), queue: WaitQueue::new(), fifo })
     }
@@ -93,17 +123,22 @@ impl Pipe {
         if source.remaining() == 0 {
             return Ok(0);
         }
-        let count = {
+        let (count, is_later) = {
             let mut state = self.state.lock();
             if state.readers == 0 {
                 return Err(Errno::EPIPE);
             }
             match state.ring.push(source, as_packets)? {
                 0 => return Err(Errno::EAGAIN),
-                count => count,
+                count => (count, state.may_tell_later(count)),
             }
         };
-        self.queue.notify(PollEvents::IN | PollEvents::RDNORM);
+        let events = PollEvents::IN | PollEvents::RDNORM;
+        if is_later {
+            self.queue.notify_later(events);
+        } else {
+            self.queue.notify(events);
+        }
         Ok(count)
     }
 

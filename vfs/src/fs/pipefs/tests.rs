@@ -1,5 +1,8 @@
 //! Capacity, atomicity and packets as a host's pipe has them.
 
+use std::time::{Duration, Instant};
+
+use super::pipe::Pace;
 use super::ring::Ring;
 
 fn push(ring: &mut Ring, len: usize) -> usize {
@@ -75,10 +78,27 @@ fn packets_end_a_read_and_lose_their_rest() {
     assert!(ring.is_empty());
 }
 
+#[test]
+fn large_writes_in_quick_succession_are_a_stream() {
+    let (begun, mut pace) = (Instant::now(), Pace::default());
+    let mut note = |count, at| pace.note(count, begun + Duration::from_micros(at));
+    assert!(!note(4096, 0), "the first");
+    assert!(note(4096, 30));
+    assert!(note(2048, 60));
+    assert!(!note(4096, 200), "after a pause");
+    assert!(!note(100, 210), "small");
+    assert!(!note(4096, 220), "after a small one");
+    assert!(note(4096, 230));
+}
+
 mod ends {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use abi::Errno;
     use abi::open::OpenFlags;
     use abi::poll::PollEvents;
+    use base::Observer;
 
     use crate::file::File;
     use crate::fs::pipefs::{FifoOpen, new_pipe, open_fifo};
@@ -124,6 +144,34 @@ mod ends {
         let (reader, writer) = new_pipe(&world.cred, OpenFlags::empty());
         assert_eq!(reader.write(&world.cx(), &mut &b"a"[..]), Err(Errno::EBADF));
         assert_eq!(writer.read(&world.cx(), &mut &mut [0u8; 1][..]), Err(Errno::EBADF));
+    }
+
+    #[test]
+    fn readers_are_told_before_a_writer_must_wait() {
+        #[derive(Default)]
+        struct Count(AtomicU32);
+        impl Observer for Count {
+            fn notify(&self, _: PollEvents) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        base::later::serve();
+        let world = World::tmpfs();
+        let (reader, writer) = new_pipe(&world.cred, OpenFlags::empty());
+        let count = Arc::new(Count::default());
+        let queue = reader.ops().wait_queue().expect("a pipe has one");
+        let _registration = queue.register(PollEvents::IN, Arc::clone(&count) as Arc<dyn Observer>);
+        let write = |len: usize| writer.write(&world.cx(), &mut vec![1; len].as_slice());
+        let told = || count.0.load(Ordering::Relaxed);
+        // Small ones, and the first of several, at once.
+        assert_eq!((write(1), told()), (Ok(1), 1));
+        assert_eq!((write(8192), told()), (Ok(8192), 2));
+        // These perhaps later; but then the pipe is more than half full.
+        for _ in 0..4 {
+            assert_eq!(write(8192), Ok(8192));
+        }
+        assert!(told() >= 3);
+        base::later::tell_all();
     }
 
     #[test]
