@@ -17,23 +17,26 @@ use zerocopy::IntoBytes;
 
 use crate::cx::Cx;
 use crate::lock_order;
-use crate::path_stats::was_asked;
+use crate::path_stats::{is_noted, was_asked};
 
 /// As many attributes as are told at once.
 const MOST: usize = 256;
 const REMEMBERED: usize = 4096;
+const UNTOLD: usize = 1024;
 
 /// What was asked for, and told.
 pub struct KnownPaths {
     /// Hashes of paths, each in its place.
     asked: Mutex<Box<[u32]>, lock_order::Leaf>,
+    /// The same of what could not be told, with the names' number then.
+    untold: Mutex<Box<[u32]>, lock_order::Leaf>,
     told: Mutex<VecDeque<Loan>, lock_order::Leaf>,
 }
 
 impl Default for KnownPaths {
     fn default() -> Self {
-        let asked = vec![0; REMEMBERED].into_boxed_slice();
-        Self { asked: Mutex::new(asked), told: Mutex::default() }
+        let nothing = |places| Mutex::new(vec![0; places].into_boxed_slice());
+        Self { asked: nothing(REMEMBERED), untold: nothing(UNTOLD), told: Mutex::default() }
     }
 }
 
@@ -61,6 +64,15 @@ pub enum Question {
     Attributes { follows: bool },
 }
 
+impl Question {
+    fn number(self) -> u32 {
+        match self {
+            Self::Kind => 0,
+            Self::Attributes { follows } => 1 + u32::from(follows),
+        }
+    }
+}
+
 /// Whether the calling thread may be told what holds for everybody: its root is the first one, and nobody else changes it.
 #[must_use]
 pub fn are_for(cx: &Cx<'_>) -> bool {
@@ -82,18 +94,24 @@ pub fn after_question(cx: &Cx<'_>, text: &[u8], question: Question, found: bool)
         && !cx.context.has_trapped();
     // Attributes of each file are asked for by who walks through a tree, and once.
     let is_cheap = question == Question::Kind || !found;
-    if is_candidate && (is_cheap || cx.kernel.known_paths.is_known(text)) {
-        tell(cx, text, question);
+    let known = &cx.kernel.known_paths;
+    if !is_candidate || !is_cheap && !known.is_known(text) {
+        return;
+    }
+    // Where guests make files it is in vain each time, and costs as much as the call.
+    let names = vfs::names::generation();
+    let seed = (names as u32) << 2 | question.number();
+    if is_noted(&mut known.untold.lock(), text, seed) || !are_for(cx) {
+        return;
+    }
+    if tell(cx, names, text, question).is_none() {
+        was_asked(&mut known.untold.lock(), text, seed);
     }
 }
 
-fn tell(cx: &Cx<'_>, text: &[u8], question: Question) -> Option<()> {
-    if !are_for(cx) {
-        return None;
-    }
+fn tell(cx: &Cx<'_>, names: u64, text: &[u8], question: Question) -> Option<()> {
     let platform = &cx.kernel.platform;
     let root = first_root(cx)?;
-    let names = vfs::names::generation();
     // Again: the first changes came before there was anybody to tell.
     platform.forget_names(names);
     let what = (text, question == Question::Attributes { follows: true });

@@ -50,10 +50,21 @@ impl PathHabit {
 
 /// Whether that text (with that seed) was asked for before, and not much since: `asked` has hashes, each in its place.
 pub fn was_asked(asked: &mut [u32], text: &[u8], seed: u32) -> bool {
+    let (place, hash) = place_of(asked, text, seed);
+    place.is_some_and(|place| std::mem::replace(place, hash) == hash)
+}
+
+/// The same without asking for it.
+pub fn is_noted(asked: &mut [u32], text: &[u8], seed: u32) -> bool {
+    let (place, hash) = place_of(asked, text, seed);
+    place.is_some_and(|place| *place == hash)
+}
+
+fn place_of<'a>(asked: &'a mut [u32], text: &[u8], seed: u32) -> (Option<&'a mut u32>, u32) {
     let mix = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
     let hash = text.iter().fold(0x811c_9dc5 ^ seed, mix);
-    let Some(at) = (hash as usize).checked_rem(asked.len()) else { return false };
-    asked.get_mut(at).is_some_and(|place| std::mem::replace(place, hash) == hash)
+    let at = (hash as usize).checked_rem(asked.len());
+    (at.and_then(|at| asked.get_mut(at)), hash)
 }
 
 /// To be called when `text` was found to be `at`; `names` as of before it was looked for.
@@ -61,7 +72,8 @@ pub fn after_stat(cx: &Cx<'_>, names: u64, text: &[u8], follows: bool, at: &Path
     let is_candidate = text.first() == Some(&b'/')
         && text.len() <= LONGEST
         && !cx.context.has_trapped()
-        && cx.context.knows_descriptors();
+        && cx.context.knows_descriptors()
+        && at.inode().is_settled();
     if !is_candidate || !cx.thread.path_habit.lock().is_known(text, follows) {
         return;
     }
@@ -71,7 +83,7 @@ pub fn after_stat(cx: &Cx<'_>, names: u64, text: &[u8], follows: bool, at: &Path
     // One reference is the thread's, one its task's: nobody else changes the root.
     let is_own_root = Arc::strong_count(&fs) == 2;
     let root = fs.state.lock().root.clone();
-    if !is_plain || !is_own_root || !at.inode().is_settled() {
+    if !is_plain || !is_own_root {
         return;
     }
     // First the marks: who changes a name looks for them then.
@@ -89,5 +101,24 @@ pub fn after_stat(cx: &Cx<'_>, names: u64, text: &[u8], follows: bool, at: &Path
     if at.inode().is_settled() && at.inode().attr().is_ok_and(|now| now == *attr) {
         let former = cx.thread.path_habit.lock().keep(loan);
         drop(former);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_noted_with_their_seed_until_others_take_their_place() {
+        let mut noted = [0; 8];
+        assert!(!is_noted(&mut noted, b"/a", 1));
+        assert!(!was_asked(&mut noted, b"/a", 1));
+        assert!(is_noted(&mut noted, b"/a", 1) && was_asked(&mut noted, b"/a", 1));
+        assert!(!is_noted(&mut noted, b"/a", 2) && !is_noted(&mut noted, b"/b", 1));
+        for number in 0..100 {
+            was_asked(&mut noted, format!("/{number}").as_bytes(), 1);
+        }
+        assert!(!is_noted(&mut noted, b"/a", 1));
+        assert!(!was_asked(&mut [], b"/a", 1));
     }
 }
