@@ -1,17 +1,17 @@
 //! Wait queues that are told a little later: whoever wakes then finds more to do at once.
 //!
-//! A thread that [serves](serve) promises to call [`tell_due`] after each thing it does, and [`tell_all`] before it blocks. On
-//! all other threads nothing is put off.
+//! A thread that [serves](serve) promises to call [`tell_due`] after each thing it does, to call [`tell_all`] when what it serves has to
+//! wait for something, and to see to it that somebody calls [`tell_due`] when the [first is due](next_due). On all other threads
+//! nothing is put off.
 
-use std::cell::RefCell;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use abi::poll::PollEvents;
+use parking_lot::Mutex;
 
 use crate::wait::WaitQueue;
-
-/// Nothing is put off for longer than this, but for what the thread does at that time.
-const LONGEST: Duration = Duration::from_micros(100);
 
 struct Later {
     queue: WaitQueue,
@@ -19,37 +19,61 @@ struct Later {
     due: Instant,
 }
 
+// A leaf lock; nobody is told under it.
+static PUT_OFF: Mutex<Vec<Later>> = Mutex::new(Vec::new());
+/// How many there are, for a look without the lock.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
 thread_local! {
-    /// `None`: the thread does not serve.
-    static PUT_OFF: RefCell<Option<Vec<Later>>> = const { RefCell::new(None) };
+    static SERVES: Cell<bool> = const { Cell::new(false) };
 }
 
 /// From now on the calling thread keeps the module's promise.
 pub fn serve() {
-    PUT_OFF.with_borrow_mut(|list| *list = Some(Vec::new()));
+    SERVES.set(true);
 }
 
-/// Tells the observers of `queue` before long; see [`WaitQueue::notify`].
-pub(crate) fn put_off(queue: &WaitQueue, events: PollEvents) {
-    let is_put_off = PUT_OFF.with_borrow_mut(|list| {
-        let Some(list) = list else { return false };
-        match list.iter_mut().find(|later| later.queue.is_same(queue)) {
-            Some(later) => later.events |= events,
-            None => {
-                list.push(Later { queue: queue.clone(), events, due: Instant::now() + LONGEST });
-            }
-        }
-        true
-    });
-    if !is_put_off {
+/// Tells the observers of `queue` after `patience` at most; see [`WaitQueue::notify`].
+pub(crate) fn put_off(queue: &WaitQueue, events: PollEvents, patience: Duration) {
+    if !SERVES.get() {
         queue.notify(events);
+        return;
     }
+    let mut list = PUT_OFF.lock();
+    match list.iter_mut().find(|later| later.queue.is_same(queue)) {
+        Some(later) => later.events |= events,
+        None => list.push(Later { queue: queue.clone(), events, due: Instant::now() + patience }),
+    }
+    COUNT.store(list.len(), Ordering::SeqCst);
 }
 
-/// Whether the calling thread has somebody to tell.
+/// They are told of these now.
+pub(crate) fn forget(queue: &WaitQueue, events: PollEvents) {
+    if !is_any() {
+        return;
+    }
+    let mut list = PUT_OFF.lock();
+    if let Some(at) = list.iter().position(|later| later.queue.is_same(queue))
+        && let Some(later) = list.get_mut(at)
+    {
+        later.events -= events;
+        if later.events.is_empty() {
+            list.swap_remove(at);
+        }
+    }
+    COUNT.store(list.len(), Ordering::SeqCst);
+}
+
+/// Whether there is somebody to tell.
 #[must_use]
 pub fn is_any() -> bool {
-    PUT_OFF.with_borrow(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
+    COUNT.load(Ordering::SeqCst) != 0
+}
+
+/// When the first is to be told.
+#[must_use]
+pub fn next_due() -> Option<Instant> {
+    if is_any() { PUT_OFF.lock().iter().map(|later| later.due).min() } else { None }
 }
 
 /// Tells those whose time has come; whether there were any.
@@ -66,24 +90,29 @@ pub fn tell_all() -> bool {
 }
 
 fn tell(is_due: impl Fn(&Later) -> bool) -> bool {
-    let due: Vec<Later> = PUT_OFF.with_borrow_mut(|list| {
-        list.as_mut()
-            .map_or_else(Vec::new, |list| list.extract_if(.., |later| is_due(later)).collect())
-    });
-    // Observers may put off something themselves.
+    let due = take(is_due);
     for Later { queue, events, .. } in &due {
         queue.notify(*events);
     }
     !due.is_empty()
 }
 
+fn take(is_wanted: impl Fn(&Later) -> bool) -> Vec<Later> {
+    let mut list = PUT_OFF.lock();
+    let taken = list.extract_if(.., |later| is_wanted(later)).collect();
+    COUNT.store(list.len(), Ordering::SeqCst);
+    taken
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
-    use crate::wait::Observer;
+    use crate::wait::{Observer, Registration};
+
+    const LONG: Duration = Duration::from_secs(3600);
 
     #[derive(Default)]
     struct Count(AtomicU32);
@@ -94,51 +123,53 @@ mod tests {
         }
     }
 
-    fn observed() -> (WaitQueue, Arc<Count>, crate::wait::Registration) {
+    impl Count {
+        fn get(&self) -> u32 {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn observed() -> (WaitQueue, Arc<Count>, Registration) {
         let (queue, count) = (WaitQueue::new(), Arc::new(Count::default()));
         let observer: Arc<dyn Observer> = Arc::clone(&count) as Arc<dyn Observer>;
         let registration = queue.register(PollEvents::IN, observer);
         (queue, count, registration)
     }
 
+    // One test, for the list is everybody's.
     #[test]
-    fn who_does_not_serve_tells_at_once() {
-        let (queue, count, _registration) = observed();
-        queue.notify_later(PollEvents::IN);
-        assert_eq!((count.0.load(Ordering::Relaxed), is_any()), (1, false));
-    }
-
-    #[test]
-    fn who_serves_tells_each_queue_once_before_it_blocks() {
-        serve();
+    fn who_serves_tells_each_queue_once_and_in_time() {
         let (queue, count, _registration) = observed();
         let (other, others, _other_registration) = observed();
-        queue.notify_later(PollEvents::OUT);
-        queue.notify_later(PollEvents::IN);
-        other.notify_later(PollEvents::IN);
-        assert_eq!((count.0.load(Ordering::Relaxed), is_any()), (0, true));
+        queue.notify_later(PollEvents::IN, LONG);
+        assert_eq!((count.get(), is_any()), (1, false), "does not serve");
+
+        serve();
+        WaitQueue::new().notify_later(PollEvents::IN, LONG);
+        assert!(!is_any(), "nobody observes it");
+
+        queue.notify_later(PollEvents::OUT, LONG);
+        queue.notify_later(PollEvents::IN, LONG);
+        other.notify_later(PollEvents::IN, Duration::ZERO);
+        assert_eq!((count.get(), others.get(), is_any()), (1, 0, true));
+        assert!(next_due().is_some_and(|due| due <= Instant::now()));
+        assert!(tell_due());
+        assert_eq!((count.get(), others.get(), is_any()), (1, 1, true), "only who is due");
+        assert!(next_due().is_some_and(|due| due > Instant::now()) && !tell_due());
         assert!(tell_all());
-        let told = [&count, &others].map(|count| count.0.load(Ordering::Relaxed));
-        assert_eq!((told, is_any(), tell_all()), ([1, 1], false, false));
-    }
+        assert_eq!((count.get(), others.get()), (2, 1));
+        assert_eq!((is_any(), next_due(), tell_all()), (false, None, false));
 
-    #[test]
-    fn nothing_is_put_off_for_long() {
-        serve();
-        let (queue, count, _registration) = observed();
-        queue.notify_later(PollEvents::IN);
-        let begun = Instant::now();
-        while !tell_due() {
-            assert!(begun.elapsed() < Duration::from_secs(10));
-        }
-        assert!(begun.elapsed() >= LONGEST - Duration::from_micros(50));
-        assert_eq!(count.0.load(Ordering::Relaxed), 1);
-    }
-
-    #[test]
-    fn queues_nobody_observes_are_not_remembered() {
-        serve();
-        WaitQueue::new().notify_later(PollEvents::IN);
-        assert!(!is_any());
+        queue.notify_later(PollEvents::IN, LONG);
+        other.notify_later(PollEvents::IN, LONG);
+        queue.notify(PollEvents::IN);
+        assert_eq!(
+            (count.get(), tell_all(), count.get(), others.get()),
+            (3, true, 3, 2),
+            "told at once"
+        );
+        queue.notify_later(PollEvents::IN, LONG);
+        queue.notify(PollEvents::OUT);
+        assert_eq!((count.get(), tell_all(), count.get()), (3, true, 4), "told of something else");
     }
 }

@@ -7,6 +7,7 @@
 //! The rule that loses no wake-up: register first, then look at the state, then wait.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use abi::poll::PollEvents;
 use parking_lot::Mutex;
@@ -57,6 +58,7 @@ impl WaitQueue {
 
     /// Tells every observer whose mask overlaps `events`.
     pub fn notify(&self, events: PollEvents) {
+        crate::later::forget(self, events);
         let told: SmallVec<[Arc<dyn Observer>; 4]> = {
             let inner = self.inner.lock();
             if inner.list.is_empty() {
@@ -74,10 +76,10 @@ impl WaitQueue {
         }
     }
 
-    /// The same before long, where the calling thread can put it off (see [`crate::later`]): for who gains when more is there at once.
-    pub fn notify_later(&self, events: PollEvents) {
+    /// The same after `patience` at most, where the calling thread can put it off (see [`crate::later`]): for who gains when more is there at once.
+    pub fn notify_later(&self, events: PollEvents, patience: Duration) {
         if !self.is_empty() {
-            crate::later::put_off(self, events);
+            crate::later::put_off(self, events, patience);
         }
     }
 

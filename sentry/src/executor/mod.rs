@@ -26,6 +26,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use async_task::Runnable;
 use base::later;
@@ -132,10 +133,11 @@ impl Executor {
     pub fn start(&self, platform: &Arc<dyn Platform>, workers: usize) -> io::Result<()> {
         for index in 0..workers.max(1) {
             let (shared, platform) = (Arc::clone(&self.shared), Arc::clone(platform));
+            let timers = Arc::clone(&self.timers);
             std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .stack_size(WORKER_STACK_BYTES)
-                .spawn(move || worker(&shared, &*platform))?;
+                .spawn(move || worker(&shared, &*platform, &timers))?;
         }
         Ok(())
     }
@@ -158,12 +160,13 @@ impl Executor {
                 return Outcome::Failed { code: 125, message };
             }
             self.timers.fire();
+            tell_later(&self.timers);
         }
     }
 }
 
 /// Body of a worker thread.
-fn worker(shared: &Shared, platform: &dyn Platform) {
+fn worker(shared: &Shared, platform: &dyn Platform, timers: &Arc<Timers>) {
     RUNS_TASKS.set(true);
     later::serve();
     loop {
@@ -175,13 +178,25 @@ fn worker(shared: &Shared, platform: &dyn Platform) {
         if later::tell_due() || platform.poll() {
             continue;
         }
-        if let Err(error) = platform.park(&later::tell_all) {
+        if let Err(error) = platform.park(&|| tell_later(timers)) {
             shared.end(Outcome::Failed { code: 125, message: error.to_string() });
         }
     }
     loop {
         std::thread::park();
     }
+}
+
+/// To be called before a worker sleeps: whether it has told somebody who waits. Whom it may still tell later the reactor will tell.
+fn tell_later(timers: &Arc<Timers>) -> bool {
+    if later::tell_due() {
+        return true;
+    }
+    if let Some(due) = later::next_due() {
+        let left = due.saturating_duration_since(Instant::now()).as_nanos();
+        timers.wake_at(timer::monotonic().saturating_add(u64::try_from(left).unwrap_or(0)));
+    }
+    false
 }
 
 impl Shared {

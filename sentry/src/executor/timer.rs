@@ -87,6 +87,14 @@ impl Timers {
         TimerHandle { timers: Arc::downgrade(self), key }
     }
 
+    /// Has the reactor come back once `CLOCK_MONOTONIC` has reached `deadline` nanoseconds.
+    pub(super) fn wake_at(&self, deadline: Nanos) {
+        let mut pending = self.pending.lock();
+        if pending.armed.is_none_or(|armed| armed > deadline) {
+            self.set(&mut pending, deadline);
+        }
+    }
+
     /// Fires everything that is due and arms the timerfd for the rest.
     pub(super) fn fire(&self) {
         let due = {
@@ -126,6 +134,10 @@ impl Timers {
         if pending.armed.is_some_and(|armed| armed <= deadline) {
             return;
         }
+        self.set(pending, deadline);
+    }
+
+    fn set(&self, pending: &mut Pending, deadline: Nanos) {
         pending.armed = Some(deadline);
         // A zero value would disarm; whatever is that old is due anyway.
         let spec = Itimerspec { it_interval: timespec(0), it_value: timespec(deadline.max(1)) };

@@ -39,6 +39,8 @@ impl Thread {
             if self.run.has_attention() {
                 return Poll::Ready(Err(Blocked::Interrupted));
             }
+            // Perhaps it waits for what they will do.
+            base::later::tell_all();
             if let Some(sleep) = sleep.as_mut().as_pin_mut()
                 && sleep.poll(cx).is_ready()
             {

@@ -65,22 +65,28 @@ pub(super) struct Pace {
 }
 
 const LARGE: usize = 2048;
-const STREAM_GAP: Duration = Duration::from_micros(60);
+const STREAM_GAP: Duration = Duration::from_millis(1);
+/// For so many writes, as they came, the reader may wait, within these bounds. When what it serves blocks, the sentry tells it anyway.
+const WRITES_LATER: u32 = 8;
+const LEAST_PATIENCE: Duration = Duration::from_micros(100);
+const MOST_PATIENCE: Duration = Duration::from_millis(2);
 
 impl Pace {
-    /// `count` bytes were written: whether they are part of a stream.
-    pub(super) fn note(&mut self, count: usize, now: Instant) -> bool {
+    /// `count` bytes were written: for how long their reader may wait to be told of them, if they are part of a stream.
+    pub(super) fn note(&mut self, count: usize, now: Instant) -> Option<Duration> {
         let is_large = count >= LARGE;
         let last = std::mem::replace(&mut self.last_large, is_large.then_some(now));
-        is_large && last.is_some_and(|last| now.saturating_duration_since(last) < STREAM_GAP)
+        let gap = now.saturating_duration_since(last.filter(|_| is_large)?);
+        (gap < STREAM_GAP).then(|| (gap * WRITES_LATER).clamp(LEAST_PATIENCE, MOST_PATIENCE))
     }
 }
 
 impl State {
-    /// Whether those who wait for `count` bytes that were written now may be told a little later: not when the writer will soon have to wait
+    /// How much later those who wait for `count` bytes that were written now may be told of them: not when the writer will soon have to wait
     /// for them.
-    fn may_tell_later(&mut self, count: usize) -> bool {
-        self.pace.note(count, Instant::now()) && self.ring.used_slots() <= self.ring.max_slots() / 2
+    fn patience(&mut self, count: usize) -> Option<Duration> {
+        let patience = self.pace.note(count, Instant::now());
+        patience.filter(|_| self.ring.used_slots() <= self.ring.max_slots() / 2)
     }
 }
 
@@ -123,21 +129,20 @@ impl Pipe {
         if source.remaining() == 0 {
             return Ok(0);
         }
-        let (count, is_later) = {
+        let (count, patience) = {
             let mut state = self.state.lock();
             if state.readers == 0 {
                 return Err(Errno::EPIPE);
             }
             match state.ring.push(source, as_packets)? {
                 0 => return Err(Errno::EAGAIN),
-                count => (count, state.may_tell_later(count)),
+                count => (count, state.patience(count)),
             }
         };
         let events = PollEvents::IN | PollEvents::RDNORM;
-        if is_later {
-            self.queue.notify_later(events);
-        } else {
-            self.queue.notify(events);
+        match patience {
+            Some(patience) => self.queue.notify_later(events, patience),
+            None => self.queue.notify(events),
         }
         Ok(count)
     }

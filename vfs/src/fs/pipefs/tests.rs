@@ -82,13 +82,15 @@ fn packets_end_a_read_and_lose_their_rest() {
 fn large_writes_in_quick_succession_are_a_stream() {
     let (begun, mut pace) = (Instant::now(), Pace::default());
     let mut note = |count, at| pace.note(count, begun + Duration::from_micros(at));
-    assert!(!note(4096, 0), "the first");
-    assert!(note(4096, 30));
-    assert!(note(2048, 60));
-    assert!(!note(4096, 200), "after a pause");
-    assert!(!note(100, 210), "small");
-    assert!(!note(4096, 220), "after a small one");
-    assert!(note(4096, 230));
+    let micros = |micros| Some(Duration::from_micros(micros));
+    assert_eq!(note(4096, 0), None, "the first");
+    assert_eq!(note(4096, 30), micros(240));
+    assert_eq!(note(2048, 32), micros(100));
+    assert_eq!(note(4096, 332), micros(2000));
+    assert_eq!(note(4096, 2000), None, "after a pause");
+    assert_eq!(note(100, 2010), None, "small");
+    assert_eq!(note(4096, 2020), None, "after a small one");
+    assert!(note(4096, 2030).is_some());
 }
 
 mod ends {
