@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use crate::memory::{PAGE, RW, get, listed, put};
-use crate::support::{exit_code, fails, in_child, ok, sys, tests, wait_for};
+use crate::support::{exit_code, fails, in_child, ok, shared_word, sys, tests, wait_for};
 
 tests! {
     the_end_moves_and_stays, what_comes_back_is_zero, a_mapping_ahead_is_in_the_way, a_stack_ahead_keeps_its_gap,
@@ -40,15 +40,6 @@ fn map_at(address: usize, pages: usize, flags: i32) {
 
 fn byte(address: usize) -> *mut u8 {
     address as *mut u8
-}
-
-/// A word that children share.
-fn shared_word() -> &'static AtomicU32 {
-    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-    let at = sys!(mmap(ptr::null_mut(), PAGE, RW, flags, -1, 0));
-    assert_ne!(at, libc::MAP_FAILED);
-    // SAFETY: a new mapping, which is never unmapped.
-    unsafe { &*at.cast::<AtomicU32>() }
 }
 
 /// Waits without a call.

@@ -1,13 +1,17 @@
 //! pipe(2), pipe(7): capacity, atomicity, blocking, ends of file.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use crate::support::{
-    exit_code, fails, in_child, ok, pipe, read_some, sleep_ms, sys, tests, wait_for, write_all,
+    exit_code, fails, in_child, ok, pipe, read_some, shared_word, sleep_ms, sys, tests, wait_for,
+    write_all,
 };
 
 tests! {
     bytes_come_in_order, end_of_file_after_the_last_writer, full_pipe_blocks_or_refuses, nonblocking_read,
     capacity_can_be_changed, small_writes_are_atomic, big_write_is_delivered_whole, writer_waits_for_reader,
     flags_of_pipe2, fionread_counts, splice_and_tee, packet_mode, reopening_through_proc,
+    streams_arrive_while_their_writer_computes, streams_arrive_while_their_writer_waits,
 }
 
 fn bytes_come_in_order() {
@@ -162,4 +166,45 @@ fn reopening_through_proc() {
     let again = crate::support::open(&format!("/proc/self/fd/{write_end}"), libc::O_WRONLY);
     write_all(again, b"x");
     assert_eq!(read_some(read_end, 5), b"x");
+}
+
+/// Sends `count` blocks in quick succession to a child that takes them all, then has `then` wait for its answer; several times over.
+fn stream(count: usize, then: impl Fn(&AtomicU32, i32, u32)) {
+    const BLOCK: usize = 4096;
+    let (read_end, write_end) = pipe();
+    let (answer, answer_end) = pipe();
+    let word = shared_word();
+    let child = in_child(|| {
+        for round in 1..=50 {
+            let mut left = count * BLOCK;
+            while left > 0 {
+                left -= read_some(read_end, left.min(3 * BLOCK)).len();
+            }
+            word.store(round, Ordering::SeqCst);
+            write_all(answer_end, b"x");
+        }
+        0
+    });
+    for round in 1..=50 {
+        (0..count).for_each(|_| write_all(write_end, &[1; BLOCK]));
+        then(word, answer, round);
+    }
+    assert_eq!(exit_code(wait_for(child)), 0);
+}
+
+/// It never calls again before it has the answer.
+fn streams_arrive_while_their_writer_computes() {
+    for count in [1, 2, 3, 5, 12, 40] {
+        stream(count, |word, _, round| {
+            while word.load(Ordering::SeqCst) != round {
+                std::hint::spin_loop();
+            }
+        });
+    }
+}
+
+fn streams_arrive_while_their_writer_waits() {
+    for count in [1, 3, 12, 40] {
+        stream(count, |_, answer, _| assert_eq!(read_some(answer, 1), b"x"));
+    }
 }

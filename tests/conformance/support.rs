@@ -188,6 +188,16 @@ pub fn futex(
     sys!(syscall(libc::SYS_futex, word.as_ptr(), operation, value, extra, second, third))
 }
 
+/// A word that children share.
+pub fn shared_word() -> &'static std::sync::atomic::AtomicU32 {
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    let at = sys!(mmap(std::ptr::null_mut(), 4096, rights, flags, -1, 0));
+    assert_ne!(at, libc::MAP_FAILED);
+    // SAFETY: a new mapping, which is never unmapped.
+    unsafe { &*at.cast::<std::sync::atomic::AtomicU32>() }
+}
+
 pub fn sleep_ms(ms: u64) {
     std::thread::sleep(std::time::Duration::from_millis(ms));
 }
