@@ -45,8 +45,8 @@ pub use wire::DecodeError;
 
 /// How messages travel, for both sides.
 pub mod transport {
-    pub use host::cpu::current as current_cpu;
-    pub use host::scm_rights::{receive, send};
+    pub use host::cpu::{allowed as allowed_cpus, current as current_cpu};
+    pub use host::scm_rights::{receive, receive_now, send};
 }
 
 /// Version of the messages; both sides must agree.

@@ -310,6 +310,18 @@ impl Known {
         Some((count, rest.iter().skip(place + 1).take(count).cloned().collect()))
     }
 
+    /// The directory after `name` in the listing, or the first one, if that is near the one that was listed last.
+    pub fn dir_after(&self, name: Option<&[u8]>) -> Option<Arc<[u8]>> {
+        if let Some(unread) = &self.unread {
+            return unread.dir_after(name).map(|(name, _)| name);
+        }
+        let Some(name) = name else { return self.dirs.first().cloned() };
+        let start = self.dirs_ahead.at().saturating_sub(1);
+        let mut near = self.dirs.iter().skip(start).take(2 * OpenAhead::WINDOW);
+        near.find(|dir| ***dir == *name)?;
+        near.next().cloned()
+    }
+
     /// See [`Inode::following`](crate::inode::Inode::following).
     pub fn following(
         &mut self,

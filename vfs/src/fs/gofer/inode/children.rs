@@ -154,6 +154,11 @@ impl GoferInode {
         state.known.as_mut()?.list_ahead(name, sure_after)
     }
 
+    /// See [`Known::dir_after`].
+    pub(in super::super) fn dir_after(&self, name: Option<&[u8]>) -> Option<Arc<[u8]>> {
+        self.state.lock().known.as_ref()?.dir_after(name)
+    }
+
     /// The directory `name`, when what is known suffices to say that it is one; unless its listing is known, too.
     pub(in super::super) fn unlisted_dir(&self, name: &[u8]) -> Option<Arc<Self>> {
         let held = {
