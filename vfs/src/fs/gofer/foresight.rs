@@ -139,6 +139,11 @@ impl OpenAhead {
         }
     }
 
+    /// One was wanted out of order; `after` is the place after it.
+    pub fn resume(&mut self, after: usize) {
+        (self.at, self.run) = (after, 0);
+    }
+
     /// The directory is walked anew.
     pub fn rewind(&mut self) {
         self.at = 0;

@@ -104,6 +104,8 @@ pub struct Known {
     /// Lookups that had to be asked for: of names nothing was known about, and of listed ones.
     lookups: u32,
     lookups_of_named: u32,
+    /// A walk went on in here, since that was [asked](Known::take_walked) last.
+    was_walked: bool,
     /// For writable trees: forget dead inodes when there are this many entries.
     prune_at: usize,
 }
@@ -272,6 +274,11 @@ impl Known {
         (is_time && self.run == 0).then_some(Plus::Few)
     }
 
+    /// Whether a walk went on in here since this was asked last.
+    pub fn take_walked(&mut self) -> bool {
+        std::mem::take(&mut self.was_walked)
+    }
+
     /// Drops entries of inodes that nobody holds.
     pub fn prune(&mut self) {
         if self.entries.len() < self.prune_at.max(64) {
@@ -302,24 +309,38 @@ impl Known {
     /// The directory `name` is to be listed. Answers how many to list along with it, when there is reason to, and the ones
     /// beside it that come next.
     pub fn list_ahead(&mut self, name: &[u8], sure_after: u32) -> Option<(usize, Vec<Arc<[u8]>>)> {
+        /// Directories among which one is looked for that comes out of order.
+        const NEAR: usize = 1024;
         self.read();
+        self.was_walked = true;
         let rest = self.dirs.get(self.dirs_ahead.at()..).unwrap_or_default();
         let place = rest.iter().take(OpenAhead::WINDOW).position(|dir| **dir == *name);
-        let count = self.dirs_ahead.next(place, sure_after);
-        let place = place.filter(|_| count > 0)?;
+        let Some(place) = place else {
+            // Who goes on from there, does so in order.
+            let near = self.dirs_ahead.at().saturating_sub(NEAR);
+            let others = self.dirs.iter().skip(near).take(2 * NEAR);
+            let place = others.map(|dir| &**dir).position(|dir| *dir == *name)?;
+            self.dirs_ahead.resume(near + place + 1);
+            return None;
+        };
+        let count = self.dirs_ahead.next(Some(place), sure_after);
+        if count == 0 {
+            return None;
+        }
         Some((count, rest.iter().skip(place + 1).take(count).cloned().collect()))
     }
 
-    /// The directory after `name` in the listing, or the first one, if that is near the one that was listed last.
-    pub fn dir_after(&self, name: Option<&[u8]>) -> Option<Arc<[u8]>> {
+    /// The directory after `name` in the listing, or the first one; `None` where `name` is not near the one that was listed last.
+    pub fn dir_after(&self, name: Option<&[u8]>) -> Option<Option<Arc<[u8]>>> {
         if let Some(unread) = &self.unread {
-            return unread.dir_after(name).map(|(name, _)| name);
+            return Some(unread.dir_after(name).map(|(name, _)| name));
         }
-        let Some(name) = name else { return self.dirs.first().cloned() };
+        let Some(name) = name else { return Some(self.dirs.first().cloned()) };
         let start = self.dirs_ahead.at().saturating_sub(1);
         let mut near = self.dirs.iter().skip(start).take(2 * OpenAhead::WINDOW);
         near.find(|dir| ***dir == *name)?;
-        near.next().cloned()
+        let next = near.next().cloned();
+        (next.is_some() || self.is_complete).then_some(next)
     }
 
     /// See [`Inode::following`](crate::inode::Inode::following).
@@ -328,6 +349,7 @@ impl Known {
         name: Option<&[u8]>,
         is_dir: bool,
     ) -> Option<(Arc<[u8]>, FileType)> {
+        self.was_walked = true;
         if let Some(unread) = self.unread.as_ref().filter(|_| is_dir) {
             // Most have none, and then nobody will ask for a name here.
             return unread.dir_after(name);
@@ -406,11 +428,17 @@ impl KnownBudget {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Lets the oldest directories forget until the bound holds. Called with no inode's state locked.
+    /// Lets the oldest directories forget until the bound holds, but for a few in which a walk is underway: it will come back to
+    /// them from below. Called with no inode's state locked.
     pub fn enforce(&self) {
+        let mut chances = 64;
         while self.bytes() > LIMIT {
             let Some(oldest) = self.dirs.lock().pop_front() else { return };
-            if let Some(dir) = oldest.upgrade() {
+            let Some(dir) = oldest.upgrade() else { continue };
+            if chances > 0 && dir.take_walked() {
+                chances -= 1;
+                self.dirs.lock().push_back(oldest);
+            } else {
                 dir.forget_known();
             }
         }

@@ -160,7 +160,7 @@ impl Subtree {
         const MOST_STEPS: usize = 64;
         let mut after = None;
         for _ in 0..MOST_STEPS {
-            let Some(name) = dir.dir_after(after.as_deref()) else {
+            let Some(name) = dir.dir_after(after.as_deref())? else {
                 let (parent, name) = dir.place()?;
                 (dir, after) = (parent, Some(name.into()));
                 continue;

@@ -155,7 +155,7 @@ impl GoferInode {
     }
 
     /// See [`Known::dir_after`].
-    pub(in super::super) fn dir_after(&self, name: Option<&[u8]>) -> Option<Arc<[u8]>> {
+    pub(in super::super) fn dir_after(&self, name: Option<&[u8]>) -> Option<Option<Arc<[u8]>>> {
         self.state.lock().known.as_ref()?.dir_after(name)
     }
 
@@ -248,6 +248,11 @@ impl GoferInode {
     /// The gofer found no entry `name`.
     pub(in super::super) fn not_sighted(&self, name: &[u8]) {
         self.with_known(|known| known.learn_absent(name));
+    }
+
+    /// See [`Known::take_walked`].
+    pub(in super::super) fn take_walked(&self) -> bool {
+        self.state.lock().known.as_mut().is_some_and(|known| known.take_walked())
     }
 
     /// Gives back memory; costs round trips later.
