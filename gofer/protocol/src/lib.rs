@@ -34,7 +34,7 @@ pub mod wire;
 mod tests;
 
 pub use attr::{AttrChange, FsFigures, Owner, TimeChange};
-pub use path::{Name, TreePath};
+pub use path::{Name, Paths, TreePath};
 pub use reply::{
     DirItem, Listing, OpenedFile, OpenedFiles, ReplyHead, Sighting, Sightings, TreeInfo, Walked,
     Welcome,
@@ -50,7 +50,7 @@ pub mod transport {
 }
 
 /// Version of the messages; both sides must agree.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Bytes of the longest message.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 /// Bytes of the longest path in a message; longer than `PATH_MAX`, because a guest may descend step by step.

@@ -21,7 +21,7 @@ struct Told {
 fn ask(client: &Client, path: &str, op: Op<'_>) -> Result<(Vec<Told>, Vec<String>), Errno> {
     let reply = client.ask(path, op)?;
     let mut all: Vec<Told> = Vec::new();
-    for section in Sections::decode(reply.fields()) {
+    for section in Sections::decode(reply.fields(), 0) {
         let section = section.unwrap();
         let above = match usize::from(section.dir).checked_sub(1) {
             None => String::new(),
@@ -48,7 +48,7 @@ fn ask(client: &Client, path: &str, op: Op<'_>) -> Result<(Vec<Told>, Vec<String
 
 fn tree<'a>(names: &'a str, dirs: u16, open: u16) -> Op<'a> {
     let names = TreePath::new(names.as_bytes()).unwrap();
-    Op::ReadTree { names, plus: Plus::Directories, dirs, open }
+    Op::ReadTree { names, above: Paths::default(), plus: Plus::Directories, dirs, open }
 }
 
 fn told(path: &str, names: &[&str]) -> Told {

@@ -110,7 +110,13 @@ impl Refill<'_> {
             reach -= 1;
             let found = self.ready.with_state(|state| state.find(&dir, &name)).flatten();
             let found = found.or_else(|| self.lay(&dir, &name));
-            let Some((place, path)) = found else { continue };
+            let Some((place, path)) = found else {
+                if kind == FileType::Directory {
+                    // The guest has to call for it, and goes on below it then.
+                    break;
+                }
+                continue;
+            };
             near |= 1u64 << place;
             if kind == FileType::Directory {
                 ways.push((path, None));

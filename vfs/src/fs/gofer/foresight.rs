@@ -144,6 +144,11 @@ impl OpenAhead {
         (self.at, self.run) = (after, 0);
     }
 
+    /// The ones from `at` on will have been had ahead.
+    pub fn go_to(&mut self, at: usize) {
+        self.at = at;
+    }
+
     /// The directory is walked anew.
     pub fn rewind(&mut self) {
         self.at = 0;

@@ -71,6 +71,11 @@ impl Unread {
         let (_, name, kind) = entries.find(|(_, _, kind)| *kind == FileType::Directory)?;
         Some((name.into(), kind))
     }
+
+    fn dirs(&self) -> impl Iterator<Item = Arc<[u8]>> {
+        let dirs = self.piece.entries().filter(|(_, _, kind)| *kind == FileType::Directory);
+        dirs.map(|(_, name, _)| name.into())
+    }
 }
 
 /// The entries a directory knows.
@@ -309,18 +314,13 @@ impl Known {
     /// The directory `name` is to be listed. Answers how many to list along with it, when there is reason to, and the ones
     /// beside it that come next.
     pub fn list_ahead(&mut self, name: &[u8], sure_after: u32) -> Option<(usize, Vec<Arc<[u8]>>)> {
-        /// Directories among which one is looked for that comes out of order.
-        const NEAR: usize = 1024;
         self.read();
         self.was_walked = true;
         let rest = self.dirs.get(self.dirs_ahead.at()..).unwrap_or_default();
         let place = rest.iter().take(OpenAhead::WINDOW).position(|dir| **dir == *name);
         let Some(place) = place else {
             // Who goes on from there, does so in order.
-            let near = self.dirs_ahead.at().saturating_sub(NEAR);
-            let others = self.dirs.iter().skip(near).take(2 * NEAR);
-            let place = others.map(|dir| &**dir).position(|dir| *dir == *name)?;
-            self.dirs_ahead.resume(near + place + 1);
+            self.dirs_ahead.resume(self.place_of_dir(name)? + 1);
             return None;
         };
         let count = self.dirs_ahead.next(Some(place), sure_after);
@@ -330,17 +330,32 @@ impl Known {
         Some((count, rest.iter().skip(place + 1).take(count).cloned().collect()))
     }
 
-    /// The directory after `name` in the listing, or the first one; `None` where `name` is not near the one that was listed last.
-    pub fn dir_after(&self, name: Option<&[u8]>) -> Option<Option<Arc<[u8]>>> {
-        if let Some(unread) = &self.unread {
-            return Some(unread.dir_after(name).map(|(name, _)| name));
-        }
-        let Some(name) = name else { return Some(self.dirs.first().cloned()) };
-        let start = self.dirs_ahead.at().saturating_sub(1);
-        let mut near = self.dirs.iter().skip(start).take(2 * OpenAhead::WINDOW);
-        near.find(|dir| ***dir == *name)?;
-        let next = near.next().cloned();
-        (next.is_some() || self.is_complete).then_some(next)
+    /// The first directories of the listing, at most `count`; `None` where there may be others.
+    pub fn first_dirs(&self, count: usize) -> Option<Vec<Arc<[u8]>>> {
+        let unread = self.unread.as_ref().map(|unread| unread.dirs().take(count).collect());
+        let all = || self.dirs.iter().take(count).cloned().collect();
+        self.is_complete.then(|| unread.unwrap_or_else(all))
+    }
+
+    /// As [`first_dirs`](Self::first_dirs), after `name`. A walk will go on after these.
+    pub fn dirs_after(&mut self, name: &[u8], count: usize) -> Option<Vec<Arc<[u8]>>> {
+        self.read();
+        self.was_walked = true;
+        let place = self.place_of_dir(name)? + 1;
+        self.dirs_ahead.go_to(place);
+        let after: Vec<_> = self.dirs.iter().skip(place).take(count).cloned().collect();
+        (self.is_complete || after.len() == count).then_some(after)
+    }
+
+    /// The place of a directory that is near the one that was expected.
+    fn place_of_dir(&self, name: &[u8]) -> Option<usize> {
+        const NEAR: usize = 1024;
+        let from = |start: usize| {
+            let near = self.dirs.iter().skip(start).take(NEAR);
+            near.map(|dir| &**dir).position(|dir| *dir == *name).map(|place| start + place)
+        };
+        let at = self.dirs_ahead.at();
+        from(at.saturating_sub(1)).or_else(|| from(at.saturating_sub(NEAR)))
     }
 
     /// See [`Inode::following`](crate::inode::Inode::following).

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use abi::{Errno, Result};
 use base::lock::Mutex;
 use gofer_protocol::wire::{Decoded, Reader};
-use gofer_protocol::{MAX_OPEN, Op, Plus, Section, Sections, TreePath};
+use gofer_protocol::{MAX_OPEN, Op, Paths, Plus, Section, Sections, TreePath};
 
 use super::client::later::{Asked, Later, Patience};
 use super::dir::{Brought, Piece};
@@ -24,6 +24,9 @@ use crate::lock_order;
 
 /// Directories that are held because they were listed ahead.
 const LIMIT: usize = 128;
+
+/// Directories that are asked for while nobody wants one.
+const MOST_AHEAD: usize = 32;
 
 /// The ones that were listed ahead last: without them what they know would be forgotten at once, for the rest of a
 /// filesystem holds what is in use only.
@@ -41,15 +44,22 @@ impl ListedDirs {
     }
 }
 
+/// Directories to list one after the other, each with those in it: the parts of a walk.
+struct Level {
+    parent: Arc<GoferInode>,
+    names: Vec<Arc<[u8]>>,
+}
+
 /// A directory to list, and those likely to be next.
 pub struct Subtree {
     inode: Arc<GoferInode>,
     /// Somebody wants its listing now.
     is_wanted: bool,
-    parent: Arc<GoferInode>,
-    name: Box<[u8]>,
-    siblings: Vec<Arc<[u8]>>,
-    /// Directories to list beside it, in it or in its siblings.
+    /// It, and those beside it.
+    beside: Level,
+    /// Those beside what it is in, and so on.
+    above: Vec<Level>,
+    /// Directories to list, at most.
     count: usize,
 }
 
@@ -92,8 +102,9 @@ impl Told {
 /// Sections of an answer, and the descriptors that came along.
 type Answer = (Vec<Told>, Vec<OwnedFd>);
 
-fn decode(fields: Reader<'_>, fds: Vec<OwnedFd>) -> Decoded<Answer> {
-    let told = Sections::decode(fields).map(|section| Told::decode(section?));
+fn decode(fields: Reader<'_>, fds: Vec<OwnedFd>, above: usize) -> Decoded<Answer> {
+    let above = u16::try_from(above).unwrap_or(0);
+    let told = Sections::decode(fields, above).map(|section| Told::decode(section?));
     Ok((told.collect::<Decoded<Vec<_>>>()?, fds))
 }
 
@@ -105,14 +116,18 @@ impl Subtree {
         }
         let (parent, name) = inode.place()?;
         let (count, siblings) = parent.list_ahead(&name)?;
-        Some(Self { inode: inode.arc()?, is_wanted: true, parent, name, siblings, count })
+        let names = std::iter::once(name.into()).chain(siblings).collect();
+        let (inode, beside) = (inode.arc()?, Level { parent, names });
+        Some(Self { inode, is_wanted: true, beside, above: Vec::new(), count: count + 1 })
     }
 
     /// Lists and learns; answers the directory's own listing, or its first piece. `None`: it has to be asked for alone.
     pub fn fetch(&self, plus: Plus) -> Result<Option<Arc<Piece>>> {
-        let shared = &self.parent.shared;
-        let names = self.names();
-        let (path, op) = (self.parent.path()?, self.op(TreePath::new(&names)?, plus));
+        let shared = &self.inode.shared;
+        let (names, above) = self.names();
+        let op = self.op(TreePath::new(&names)?, Paths::new(&above)?, plus);
+        let path = self.beside.parent.path()?;
+        let decode = |fields: Reader<'_>, fds| decode(fields, fds, self.above.len());
         match shared.client.call(shared.tree, &path, op, decode) {
             // There was no place for the descriptors.
             Err(Errno::ENFILE) => Ok(None),
@@ -127,6 +142,7 @@ impl Subtree {
         let (asked, ahead) = shared.going_on.take()?;
         let is_it = std::ptr::eq(&*ahead.inode, inode);
         let patience = if is_it { Patience::Wait } else { Patience::Look };
+        let decode = |fields: Reader<'_>, fds| decode(fields, fds, ahead.above.len());
         match shared.client.hear(&asked, patience, decode).ok()? {
             Later::Answer(answer) => {
                 let own = ahead.learn(answer, plus);
@@ -147,49 +163,71 @@ impl Subtree {
             return;
         }
         let Some(ahead) = Self::after(last) else { return };
-        let names = ahead.names();
-        let (Ok(path), Ok(names)) = (ahead.parent.path(), TreePath::new(&names)) else { return };
-        if let Some(asked) = shared.client.ask(shared.tree, &path, ahead.op(names, plus)) {
+        let (names, above) = ahead.names();
+        let (Ok(path), Ok(names), Ok(above)) =
+            (ahead.beside.parent.path(), TreePath::new(&names), Paths::new(&above))
+        else {
+            return;
+        };
+        if let Some(asked) = shared.client.ask(shared.tree, &path, ahead.op(names, above, plus)) {
             shared.going_on.put(asked, ahead);
         }
     }
 
-    /// What a walk comes to after `dir`: below it, beside it, beside what it is in.
-    fn after(mut dir: Arc<GoferInode>) -> Option<Self> {
-        /// Directories that are looked at.
-        const MOST_STEPS: usize = 64;
-        let mut after = None;
-        for _ in 0..MOST_STEPS {
-            let Some(name) = dir.dir_after(after.as_deref())? else {
-                let (parent, name) = dir.place()?;
-                (dir, after) = (parent, Some(name.into()));
-                continue;
-            };
-            if let Some(inode) = dir.unlisted_dir(&name) {
-                let (count, siblings) = dir.list_ahead(&name)?;
-                let name = Box::from(&*name);
-                return Some(Self { inode, is_wanted: false, parent: dir, name, siblings, count });
-            }
-            after = Some(name);
+    /// What a walk comes to after `last`: in it, beside it, beside what it is in.
+    fn after(last: Arc<GoferInode>) -> Option<Self> {
+        let mut left = MOST_AHEAD;
+        let in_it = last.dirs_after(None, left)?;
+        left -= in_it.len();
+        let mut levels = vec![Level { parent: Arc::clone(&last), names: in_it }];
+        let mut dir = last;
+        while left > 0 && levels.len() < Paths::MOST {
+            let Some((parent, name)) = dir.place() else { break };
+            let Some(names) = parent.dirs_after(Some(&name), left) else { break };
+            left -= names.len();
+            levels.push(Level { parent: Arc::clone(&parent), names });
+            dir = parent;
         }
-        None
+        let mut levels = levels.into_iter().skip_while(|level| level.names.is_empty());
+        let beside = levels.next()?;
+        let inode = beside.parent.unlisted_dir(beside.names.first()?)?;
+        let above = levels.collect();
+        Some(Self { inode, is_wanted: false, beside, above, count: MOST_AHEAD })
     }
 
-    fn names(&self) -> Vec<u8> {
-        let siblings = self.siblings.iter().map(|name| &name[..]);
-        std::iter::once(&self.name[..]).chain(siblings).collect::<Vec<_>>().join(&b'/')
+    /// The names of `beside`, and those of `above`, as a request has them.
+    fn names(&self) -> (Vec<u8>, Vec<u8>) {
+        let mut above = Vec::new();
+        for level in &self.above {
+            above.extend(level.names.join(&b'/'));
+            above.push(0);
+        }
+        (self.beside.names.join(&b'/'), above)
     }
 
-    fn op<'n>(&self, names: TreePath<'n>, plus: Plus) -> Op<'n> {
-        let opens = self.parent.shared.foresight.files.sure_after() == 0;
+    fn op<'n>(&self, names: TreePath<'n>, above: Paths<'n>, plus: Plus) -> Op<'n> {
+        let opens = self.inode.shared.foresight.files.sure_after() == 0;
         let open = if opens { MAX_OPEN as u16 } else { 0 };
-        let dirs = u16::try_from(self.count + 1).unwrap_or(u16::MAX);
-        Op::ReadTree { names, plus, dirs, open }
+        let dirs = u16::try_from(self.count).unwrap_or(u16::MAX);
+        Op::ReadTree { names, above, plus, dirs, open }
+    }
+
+    /// What has the number `dir` in a [`Section`], after those of `dirs`.
+    fn numbered<'d>(
+        &'d self,
+        dir: usize,
+        dirs: &'d [Option<Arc<GoferInode>>],
+    ) -> Option<&'d Arc<GoferInode>> {
+        match (dir, dir.checked_sub(usize::from(Section::ABOVE) + 1)) {
+            (0, _) => Some(&self.beside.parent),
+            (_, Some(above)) => self.above.get(above).map(|level| &level.parent),
+            (_, None) => dirs.get(dir - 1)?.as_ref(),
+        }
     }
 
     fn learn(&self, (told, fds): Answer, plus: Plus) -> Option<Arc<Piece>> {
         let own = Arc::clone(&told.first()?.piece);
-        let shared = &self.parent.shared;
+        let shared = &self.inode.shared;
         let is_wanted = self.is_wanted;
         let files = shared.foresight.files.had(fds.len());
         let count = shared.foresight.dirs.had(told.len() - usize::from(is_wanted));
@@ -199,11 +237,7 @@ impl Subtree {
             let inode = if index == 0 && is_wanted {
                 Some(Arc::clone(&self.inode))
             } else {
-                let parent = match dir.checked_sub(1) {
-                    None => Some(&self.parent),
-                    Some(at) => dirs.get(at).and_then(Option::as_ref),
-                };
-                parent.and_then(|parent| parent.unlisted_dir(&name))
+                self.numbered(dir, &dirs).and_then(|parent| parent.unlisted_dir(&name))
             };
             if let Some(inode) = &inode {
                 inode.learn_piece(&piece, &brought);

@@ -154,9 +154,18 @@ impl GoferInode {
         state.known.as_mut()?.list_ahead(name, sure_after)
     }
 
-    /// See [`Known::dir_after`].
-    pub(in super::super) fn dir_after(&self, name: Option<&[u8]>) -> Option<Option<Arc<[u8]>>> {
-        self.state.lock().known.as_ref()?.dir_after(name)
+    /// See [`Known::first_dirs`] and [`Known::dirs_after`].
+    pub(in super::super) fn dirs_after(
+        &self,
+        name: Option<&[u8]>,
+        count: usize,
+    ) -> Option<Vec<Arc<[u8]>>> {
+        let mut state = self.state.lock();
+        let known = state.known.as_mut()?;
+        match name {
+            None => known.first_dirs(count),
+            Some(name) => known.dirs_after(name, count),
+        }
     }
 
     /// The directory `name`, when what is known suffices to say that it is one; unless its listing is known, too.
