@@ -121,6 +121,8 @@ impl<'a> Paths<'a> {
     }
 
     fn texts(self) -> impl Iterator<Item = &'a [u8]> {
-        self.0.split_inclusive(|byte| *byte == 0).map(|text| text.strip_suffix(b"\0").unwrap_or(text))
+        self.0
+            .split_inclusive(|byte| *byte == 0)
+            .map(|text| text.strip_suffix(b"\0").unwrap_or(text))
     }
 }

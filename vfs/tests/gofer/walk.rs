@@ -155,9 +155,67 @@ fn files_read_in_the_order_of_the_listing_come_along_with_each_other() {
     }
 }
 
+/// Chains of `depth` directories, each of which but the last has nothing else.
+fn plant_chains(dir: &HostPath, width: usize, depth: usize) {
+    for chain in 0..width {
+        let mut at = dir.join(format!("chain-{chain}"));
+        for level in 0..depth {
+            at.push(format!("level-{level}"));
+        }
+        fs::create_dir_all(&at).unwrap();
+        fs::write(at.join("file"), "").unwrap();
+    }
+}
+
 #[test]
-fn zz_share() {
-    let guest = Guest::new(HostPath::new("/usr/share"), false);
-    let (seen, asked) = guest.requests(|| walk(&guest, HostPath::new("/usr/share"), "", &mut |_| {}));
-    eprintln!("seen {seen} asked {asked}");
+fn a_walk_out_of_deep_directories_goes_on_beside_what_they_are_in() {
+    let dir = TempDir::new();
+    plant_chains(&dir.0, 100, 9);
+    let guest = Guest::new(&dir.0, false);
+    let (seen, asked) = guest.requests(|| walk(&guest, &dir.0, "", &mut |_| {}));
+    assert_eq!(seen, 100 * 11);
+    eprintln!("CHAINS {asked}");
+    assert!(asked < 70, "{asked} requests for 1001 directories");
+}
+
+#[test]
+fn a_walk_that_leaves_something_out_and_comes_back_sees_all() {
+    let dir = TempDir::new();
+    plant(&dir.0, 20);
+    let guest = Guest::new(&dir.0, false);
+    let outer = in_order(&dir.0);
+    let visit = |name: &String| {
+        walk(&guest, &dir.path(name), &format!("/{name}"), &mut |path| {
+            let text = guest.read(path).unwrap();
+            assert_eq!(text, fs::read_to_string(dir.path(&path[1..])).unwrap());
+        })
+    };
+    guest.list("/", 1000);
+    // By now more is asked for than these.
+    let first: usize = outer.iter().take(10).map(visit).sum();
+    let others: usize = outer.iter().skip(10).rev().map(visit).sum();
+    assert_eq!(first + others, 20 * 20 * 4);
+    let (again, asked) = guest.requests(|| walk(&guest, &dir.0, "", &mut |_| {}));
+    assert_eq!((again, asked <= 1), (20 + 20 * 20 * 4, true), "{asked} requests");
+}
+
+#[test]
+fn several_walks_at_a_time_see_all() {
+    let dir = TempDir::new();
+    plant(&dir.0, 20);
+    let guest = Guest::new(&dir.0, false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut files = 0;
+                let mut read = |path: &str| {
+                    let text = guest.read(path).unwrap();
+                    assert_eq!(text, fs::read_to_string(dir.path(&path[1..])).unwrap());
+                    files += 1;
+                };
+                let seen = walk(&guest, &dir.0, "", &mut read);
+                assert_eq!((seen, files), (20 + 20 * 20 * 4, 1200));
+            });
+        }
+    });
 }

@@ -242,8 +242,7 @@ impl Connection {
         &mut self,
         read: impl FnOnce(Reader<'_>, Vec<OwnedFd>) -> Decoded<T>,
     ) -> std::result::Result<T, Failure> {
-        let (length, fds) =
-            transport::receive(&self.socket, &mut self.reply).map_err(unheard)?;
+        let (length, fds) = transport::receive(&self.socket, &mut self.reply).map_err(unheard)?;
         decode(self.reply.get(..length).unwrap_or_default(), self.seq, fds, read)
     }
 }

@@ -91,9 +91,8 @@ impl Connection {
     pub(super) fn put_by(&mut self, patience: Patience) {
         let Some(seq) = self.owed else { return };
         let Some(heard) = self.receive(patience).transpose() else { return };
-        let heard = heard.map(|(length, fds)| {
-            (self.reply.get(..length).unwrap_or_default().to_vec(), fds)
-        });
+        let heard =
+            heard.map(|(length, fds)| (self.reply.get(..length).unwrap_or_default().to_vec(), fds));
         self.owed = None;
         self.late = Some(Late { seq, heard });
     }
@@ -132,3 +131,6 @@ impl Connection {
         decode(message, seq, fds, read).map(Later::Answer)
     }
 }
+
+#[cfg(test)]
+mod tests;
