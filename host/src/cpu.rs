@@ -16,6 +16,14 @@ pub fn current() -> Option<u16> {
     u16::try_from(cpu).ok()
 }
 
+/// Numbers of the processors the calling thread may run on; none when the host does not tell.
+#[must_use]
+pub fn allowed() -> Vec<u16> {
+    let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
+    let all = 0..u16::try_from(CpuSet::MAX_CPU).unwrap_or(u16::MAX);
+    all.filter(|cpu| set.is_set(usize::from(*cpu))).collect()
+}
+
 /// Has a process that was made just now begin on another processor than ours, if there is one, and then go where the
 /// host likes. The host puts it on ours, where it waits until we sleep: on virtual machines it does not take a
 /// processor that is halted for an idle one.

@@ -43,11 +43,35 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(
 /// What recvmsg(2) says; `EMSGSIZE` when the message did not fit, `EMFILE` when it came whole but all its descriptors
 /// were lost, because the caller's table is full.
 pub fn receive(socket: impl AsFd, into: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Errno> {
+    receive_with(socket, into, RecvFlags::empty())
+}
+
+/// As [`receive`]; `None` when no message has come yet.
+///
+/// # Errors
+/// Those of [`receive`].
+pub fn receive_now(
+    socket: impl AsFd,
+    into: &mut [u8],
+) -> Result<Option<(usize, Vec<OwnedFd>)>, Errno> {
+    match receive_with(socket, into, RecvFlags::DONTWAIT) {
+        Ok(message) => Ok(Some(message)),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(reason) => Err(reason),
+    }
+}
+
+fn receive_with(
+    socket: impl AsFd,
+    into: &mut [u8],
+    flags: RecvFlags,
+) -> Result<(usize, Vec<OwnedFd>), Errno> {
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = loop {
         let mut parts = [IoSliceMut::new(into)];
-        match recvmsg(socket.as_fd(), &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+        match recvmsg(socket.as_fd(), &mut parts, &mut control, flags) {
             Err(Errno::INTR) => {}
             other => break other?,
         }

@@ -134,6 +134,11 @@ pub trait Inode: Send + Sync + Any {
         None
     }
 
+    /// Whether all names in here are known, so that [`following`](Self::following) leaves none out.
+    fn is_listed(&self) -> bool {
+        true
+    }
+
     fn cache_policy(&self) -> CachePolicy {
         CachePolicy::Forever
     }

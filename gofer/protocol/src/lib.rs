@@ -34,7 +34,7 @@ pub mod wire;
 mod tests;
 
 pub use attr::{AttrChange, FsFigures, Owner, TimeChange};
-pub use path::{Name, TreePath};
+pub use path::{Name, Paths, TreePath};
 pub use reply::{
     DirItem, Listing, OpenedFile, OpenedFiles, ReplyHead, Sighting, Sightings, TreeInfo, Walked,
     Welcome,
@@ -45,12 +45,12 @@ pub use wire::DecodeError;
 
 /// How messages travel, for both sides.
 pub mod transport {
-    pub use host::cpu::current as current_cpu;
-    pub use host::scm_rights::{receive, send};
+    pub use host::cpu::{allowed as allowed_cpus, current as current_cpu};
+    pub use host::scm_rights::{receive, receive_now, send};
 }
 
 /// Version of the messages; both sides must agree.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Bytes of the longest message.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 /// Bytes of the longest path in a message; longer than `PATH_MAX`, because a guest may descend step by step.

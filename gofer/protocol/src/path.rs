@@ -91,3 +91,38 @@ impl<'a> TreePath<'a> {
         Some((TreePath(head), TreePath(rest.get(1..)?)))
     }
 }
+
+/// Paths, each ended by a NUL; at most [`Paths::MOST`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Paths<'a>(&'a [u8]);
+
+impl<'a> Paths<'a> {
+    pub const MOST: usize = 16;
+
+    /// # Errors
+    /// Those of [`TreePath::new`]; `EINVAL` for too many, and where the last NUL is missing.
+    pub fn new(bytes: &'a [u8]) -> Result<Self> {
+        let paths = Self(bytes);
+        let is_ended = bytes.last().is_none_or(|last| *last == 0);
+        if !is_ended || paths.texts().count() > Self::MOST {
+            return Err(Errno::EINVAL);
+        }
+        paths.texts().try_for_each(|text| TreePath::new(text).map(drop))?;
+        Ok(paths)
+    }
+
+    #[must_use]
+    pub const fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = TreePath<'a>> {
+        self.texts().map(TreePath)
+    }
+
+    fn texts(self) -> impl Iterator<Item = &'a [u8]> {
+        self.0
+            .split_inclusive(|byte| *byte == 0)
+            .map(|text| text.strip_suffix(b"\0").unwrap_or(text))
+    }
+}

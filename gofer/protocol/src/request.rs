@@ -3,7 +3,7 @@
 use abi::open::OpenFlags;
 
 use crate::attr::{self, AttrChange, Owner};
-use crate::path::{Name, TreePath};
+use crate::path::{Name, Paths, TreePath};
 use crate::wire::{DecodeError, Decoded, Put, Reader};
 
 /// A request: an operation on an object of a tree.
@@ -113,12 +113,14 @@ pub enum Op<'a> {
         plus: Plus,
     },
     /// Listings of several directories, in the order in which a walk comes by them: of `names`, which are entries of the
-    /// directory `path`, one beside the other; after each those of its own subdirectories, as deep as it goes. At most
+    /// directory `path`, one beside the other; after each those of its own subdirectories, as deep as it goes. Then of `above`:
+    /// entries of the directory that `path` is in, of the one above that, and so on. At most
     /// `dirs` of them, only whole ones but for the first, and as many as one reply takes. The first `open` regular
     /// files of these, at most [`MAX_OPEN`](crate::MAX_OPEN), are opened for reading. Answered by `Sections`; refused
     /// where a tree is writable.
     ReadTree {
         names: TreePath<'a>,
+        above: Paths<'a>,
         plus: Plus,
         dirs: u16,
         open: u16,
@@ -267,8 +269,9 @@ impl Op<'_> {
                 out.put_u64(cursor);
                 out.put_u8(plus.code());
             }
-            Self::ReadTree { names, plus, dirs, open } => {
+            Self::ReadTree { names, above, plus, dirs, open } => {
                 out.put_blob(names.bytes());
+                out.put_blob(above.bytes());
                 out.put_u8(plus.code());
                 out.put_u16(dirs);
                 out.put_u16(open);
@@ -341,6 +344,7 @@ fn fields<'a>(code: u16, input: &mut Reader<'a>) -> Decoded<Op<'a>> {
         READ_DIR => Op::ReadDir { cursor: input.u64()?, plus: Plus::from_code(input.u8()?)? },
         READ_TREE => Op::ReadTree {
             names: input.path()?,
+            above: Paths::new(input.blob()?).map_err(|_| DecodeError::BadPath)?,
             plus: Plus::from_code(input.u8()?)?,
             dirs: input.u16()?,
             open: input.u16()?,

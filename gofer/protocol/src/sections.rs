@@ -7,10 +7,16 @@ use crate::wire::{DecodeError, Decoded, Put, Reader};
 /// the order of sections and items.
 #[derive(Clone, Debug)]
 pub struct Section<'a> {
-    /// The directory it is in: 0 is the one of the request, n the n-th section of the reply.
+    /// The directory it is in: 0 is the one of the request, n the n-th section of the reply, [`Section::ABOVE`] + n the n-th
+    /// above the one of the request.
     pub dir: u16,
     pub name: &'a [u8],
     pub listing: Listing<'a>,
+}
+
+impl Section<'_> {
+    /// There are far fewer sections.
+    pub const ABOVE: u16 = 0xff00;
 }
 
 /// A section that is being written.
@@ -60,20 +66,22 @@ impl OpenSection {
 #[derive(Clone, Debug)]
 pub struct Sections<'a> {
     rest: Reader<'a>,
+    above: u16,
     count: u16,
 }
 
 impl<'a> Sections<'a> {
-    /// Sections are checked as they are taken.
+    /// Sections are checked as they are taken; they may be in that many directories above the one of the request.
     #[must_use]
-    pub const fn decode(input: Reader<'a>) -> Self {
-        Self { rest: input, count: 0 }
+    pub const fn decode(input: Reader<'a>, above: u16) -> Self {
+        Self { rest: input, above, count: 0 }
     }
 
     fn section(&mut self) -> Decoded<Section<'a>> {
         let input = &mut self.rest;
         let dir = input.u16()?;
-        if dir > self.count {
+        let is_above = dir > Section::ABOVE && dir - Section::ABOVE <= self.above;
+        if dir > self.count && !is_above {
             return Err(DecodeError::BadValue);
         }
         self.count = self.count.checked_add(1).ok_or(DecodeError::BadValue)?;

@@ -59,7 +59,13 @@ fn requests_survive_the_wire_and_every_cut_is_refused() {
         round_trip(Op::ReadDir { cursor: u64::MAX, plus });
     }
     let names = TreePath::new(b"a/b").unwrap();
-    round_trip(Op::ReadTree { names, plus: Plus::Directories, dirs: 3, open: 70 });
+    for above in [&b""[..], b"c/d\0", b"\0e\0"] {
+        let above = Paths::new(above).unwrap();
+        round_trip(Op::ReadTree { names, above, plus: Plus::Directories, dirs: 3, open: 70 });
+    }
+    for above in [&b"c"[..], b"c\0d", b"/\0", b"..\0", &[0; 17]] {
+        assert_eq!(Paths::new(above), Err(abi::Errno::EINVAL));
+    }
     round_trip(Op::Symlink { target: b"../x", owner });
     round_trip(Op::Rename { to: TreePath::new(b"z").unwrap(), flags: 2 });
     round_trip(Op::Mknod { kind: NodeKind::Socket, owner });
@@ -163,7 +169,7 @@ proptest! {
         if let Ok((_, rest)) = ReplyHead::decode(&bytes) {
             let _ = Welcome::decode(rest.clone());
             let _ = Walked::decode(rest.clone(), asked);
-            prop_assert!(Sections::decode(rest.clone()).count() <= bytes.len());
+            prop_assert!(Sections::decode(rest.clone(), 2).count() <= bytes.len());
             if let Ok(listing) = Listing::decode(rest) {
                 prop_assert!(listing.count() <= bytes.len());
             }
@@ -211,7 +217,7 @@ fn sightings_survive_the_wire_and_stand_after_their_directories() {
 #[test]
 fn sections_survive_the_wire_and_stand_after_their_directories() {
     fn decode(message: &[u8]) -> Result<Vec<(u16, &[u8], Vec<DirItem<'_>>)>, DecodeError> {
-        Sections::decode(Reader::new(message))
+        Sections::decode(Reader::new(message), 0)
             .map(|section| {
                 let Section { dir, name, listing } = section?;
                 Ok((dir, name, listing.collect::<Result<_, _>>()?))
@@ -240,7 +246,7 @@ fn sections_survive_the_wire_and_stand_after_their_directories() {
     let expected = vec![(0, &b"a"[..], vec![open, named]), (1, &b"b"[..], vec![])];
     assert_eq!(decode(&out), Ok(expected));
     let last: Vec<_> =
-        Sections::decode(Reader::new(&out)).map(|s| s.unwrap().listing.is_last).collect();
+        Sections::decode(Reader::new(&out), 0).map(|s| s.unwrap().listing.is_last).collect();
     assert_eq!(last, [true, false]);
     for cut in 1..out.len() {
         // Only at the end of a section there is nothing to be missed.

@@ -21,10 +21,13 @@ struct Told {
 fn ask(client: &Client, path: &str, op: Op<'_>) -> Result<(Vec<Told>, Vec<String>), Errno> {
     let reply = client.ask(path, op)?;
     let mut all: Vec<Told> = Vec::new();
-    for section in Sections::decode(reply.fields()) {
+    for section in Sections::decode(reply.fields(), 2) {
         let section = section.unwrap();
-        let above = match usize::from(section.dir).checked_sub(1) {
+        let above = match section.dir.checked_sub(1).map(usize::from) {
             None => String::new(),
+            Some(_) if section.dir > Section::ABOVE => {
+                "../".repeat(usize::from(section.dir - Section::ABOVE))
+            }
             Some(at) => format!("{}/", all[at].path),
         };
         let path = above + std::str::from_utf8(section.name).unwrap();
@@ -48,7 +51,7 @@ fn ask(client: &Client, path: &str, op: Op<'_>) -> Result<(Vec<Told>, Vec<String
 
 fn tree<'a>(names: &'a str, dirs: u16, open: u16) -> Op<'a> {
     let names = TreePath::new(names.as_bytes()).unwrap();
-    Op::ReadTree { names, plus: Plus::Directories, dirs, open }
+    Op::ReadTree { names, above: Paths::default(), plus: Plus::Directories, dirs, open }
 }
 
 fn told(path: &str, names: &[&str]) -> Told {
@@ -96,6 +99,35 @@ fn directories_come_depth_first_with_their_files() {
     // Of what others change nothing is told ahead.
     let client = Client::to_thread(&[(&dir.0, true)]);
     assert_eq!(ask(&client, "top", tree("a", 9, 0)).err(), Some(Errno::EINVAL));
+}
+
+#[test]
+fn a_walk_goes_on_in_the_directories_above() {
+    let dir = TempDir::new();
+    for path in ["top/in/deep/a/x", "top/in/deep/b", "top/in/later", "top/last/y", "top/left"] {
+        fs::create_dir_all(dir.path(path)).unwrap();
+    }
+    let client = Client::to_thread(&[(&dir.0, false)]);
+    let names = TreePath::new(b"a/b").unwrap();
+    let op = |above, dirs| {
+        let above = Paths::new(above).unwrap();
+        Op::ReadTree { names, above, plus: Plus::Directories, dirs, open: 0 }
+    };
+    let deep = [told("a", &["x"]), told("a/x", &[]), told("b", &[])];
+    let later = told("../later", &[]);
+    let last = [told("../../last", &["y"]), told("../../last/y", &[])];
+    let (all, _) = ask(&client, "top/in/deep", op(b"later\0last\0", 9)).unwrap();
+    assert_eq!(all, [&deep[..], std::slice::from_ref(&later), &last[..]].concat());
+    // There may be nothing more in some of them, and what is not there is left out.
+    let (all, _) = ask(&client, "top/in/deep", op(b"\0none/last\0", 9)).unwrap();
+    assert_eq!(all, [&deep[..], &last[..]].concat());
+    let (all, _) = ask(&client, "top/in/deep", op(b"later\0last\0", 4)).unwrap();
+    assert_eq!(all, [&deep[..], &[later][..]].concat());
+    // Nothing is above the tree.
+    for above in [&b"x\0"[..], b"\0x\0"] {
+        assert_eq!(ask(&client, "", op(above, 9)).err(), Some(Errno::EINVAL));
+    }
+    assert_eq!(ask(&client, "top", op(b"top\0top\0", 9)).err(), Some(Errno::EINVAL));
 }
 
 #[test]

@@ -99,6 +99,10 @@ impl Refill<'_> {
             }
             let next = dir.inode().following(after.as_deref(), !opens_files);
             let Some((name, kind)) = next else {
+                if !dir.inode().is_listed() {
+                    // What comes next is in there, and the guest about to list it.
+                    break;
+                }
                 let (dir, _) = (dir.clone(), ways.pop());
                 if ways.is_empty() {
                     ways.extend(self.beside(&dir));
@@ -110,7 +114,13 @@ impl Refill<'_> {
             reach -= 1;
             let found = self.ready.with_state(|state| state.find(&dir, &name)).flatten();
             let found = found.or_else(|| self.lay(&dir, &name));
-            let Some((place, path)) = found else { continue };
+            let Some((place, path)) = found else {
+                if kind == FileType::Directory {
+                    // The guest has to call for it, and goes on below it then.
+                    break;
+                }
+                continue;
+            };
             near |= 1u64 << place;
             if kind == FileType::Directory {
                 ways.push((path, None));
@@ -151,6 +161,10 @@ impl Refill<'_> {
         let opened = OpenedAhead::new(self.vfs, dir, name).ok()?;
         let attr = opened.path().inode().attr().ok()?;
         if attr.mode & READABLE_BY_ALL == 0 {
+            return None;
+        }
+        // Records take more than a filesystem's own, which as a rule fill half of a directory's blocks at least.
+        if attr.is_dir() && attr.size > 2 * MOST_READY_BYTES as u64 {
             return None;
         }
         let listing = if attr.is_dir() { Some(self.list(&opened)?) } else { None };

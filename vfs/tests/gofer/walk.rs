@@ -30,7 +30,7 @@ fn walk(guest: &Guest, host: &HostPath, path: &str, visit: &mut dyn FnMut(&str))
     let mut seen = names.len();
     for name in in_order {
         let below = format!("{path}/{name}");
-        if host.join(&name).is_dir() {
+        if host.join(&name).symlink_metadata().unwrap().is_dir() {
             seen += walk(guest, &host.join(&name), &below, visit);
         } else {
             visit(&below);
@@ -153,4 +153,84 @@ fn files_read_in_the_order_of_the_listing_come_along_with_each_other() {
         fs::write(dir.path(&format!("many/{name}")), "changed").unwrap();
         assert_eq!(guest.read(&format!("/many/{name}")).unwrap(), "changed");
     }
+}
+
+/// Chains of `depth` directories, each of which but the last has nothing else.
+fn plant_chains(dir: &HostPath, width: usize, depth: usize) {
+    for chain in 0..width {
+        let mut at = dir.join(format!("chain-{chain}"));
+        for level in 0..depth {
+            at.push(format!("level-{level}"));
+        }
+        fs::create_dir_all(&at).unwrap();
+        fs::write(at.join("file"), "").unwrap();
+    }
+}
+
+#[test]
+fn a_walk_out_of_deep_directories_goes_on_beside_what_they_are_in() {
+    let dir = TempDir::new();
+    plant_chains(&dir.0, 100, 9);
+    let guest = Guest::new(&dir.0, false);
+    let (seen, asked) = guest.requests(|| walk(&guest, &dir.0, "", &mut |_| {}));
+    assert_eq!(seen, 100 * 11);
+    assert!(asked < 60, "{asked} requests for 1001 directories");
+}
+
+#[test]
+fn a_walk_that_leaves_something_out_and_comes_back_sees_all() {
+    let dir = TempDir::new();
+    plant(&dir.0, 20);
+    let guest = Guest::new(&dir.0, false);
+    let outer = in_order(&dir.0);
+    let visit = |name: &String| {
+        walk(&guest, &dir.path(name), &format!("/{name}"), &mut |path| {
+            let text = guest.read(path).unwrap();
+            assert_eq!(text, fs::read_to_string(dir.path(&path[1..])).unwrap());
+        })
+    };
+    guest.list("/", 1000);
+    // By now more is asked for than these.
+    let first: usize = outer.iter().take(10).map(visit).sum();
+    let others: usize = outer.iter().skip(10).rev().map(visit).sum();
+    assert_eq!(first + others, 20 * 20 * 4);
+    let (again, asked) = guest.requests(|| walk(&guest, &dir.0, "", &mut |_| {}));
+    assert_eq!((again, asked <= 1), (20 + 20 * 20 * 4, true), "{asked} requests");
+}
+
+#[test]
+fn several_walks_at_a_time_see_all() {
+    let dir = TempDir::new();
+    plant(&dir.0, 20);
+    let guest = Guest::new(&dir.0, false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut files = 0;
+                let mut read = |path: &str| {
+                    let text = guest.read(path).unwrap();
+                    assert_eq!(text, fs::read_to_string(dir.path(&path[1..])).unwrap());
+                    files += 1;
+                };
+                let seen = walk(&guest, &dir.0, "", &mut read);
+                assert_eq!((seen, files), (20 + 20 * 20 * 4, 1200));
+            });
+        }
+    });
+}
+
+#[test]
+fn a_directory_says_whether_all_its_names_are_known() {
+    let dir = TempDir::new();
+    fs::create_dir(dir.path("large")).unwrap();
+    for number in 0..2000 {
+        fs::write(dir.path(&format!("large/{number:0100}")), "").unwrap();
+    }
+    let guest = Guest::new(&dir.0, false);
+    let large = guest.at("/large").unwrap();
+    assert!(!large.inode().is_listed());
+    assert!(guest.at("/large/0").is_err());
+    assert!(!large.inode().is_listed());
+    assert_eq!(guest.list("/large", 10_000).len(), 2002);
+    assert!(large.inode().is_listed());
 }

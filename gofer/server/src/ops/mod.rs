@@ -46,9 +46,9 @@ pub fn perform(
         }
         Op::ReadLink => read::read_link(session, tree, path, out),
         Op::ReadDir { cursor, plus } => read::read_dir(session, tree, path, (cursor, plus), out),
-        Op::ReadTree { names, plus, dirs, open } => {
+        Op::ReadTree { names, above, plus, dirs, open } => {
             let wanted = read_tree::Wanted { plus, dirs: dirs.into(), open: open.into() };
-            read_tree::read_tree(session, tree, (path, names), wanted, out, fds)
+            read_tree::read_tree(session, tree, (path, names, above), wanted, out, fds)
         }
         Op::StatFs => read::stat_fs(tree, path, out),
         Op::Access { mode } => read::access(tree, path, mode),

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use abi::stat::FileType;
 use abi::{Errno, Result};
-use gofer_protocol::{DirItem, MAX_MESSAGE, MAX_OPEN, OpenSection, Plus, TreePath};
+use gofer_protocol::{DirItem, MAX_MESSAGE, MAX_OPEN, OpenSection, Paths, Plus, Section, TreePath};
 use rustix::fs::{OFlags, RawDir};
 
 use super::read::{RAW_BYTES, told_kind, wants_attr};
@@ -28,9 +28,10 @@ pub struct Wanted {
 
 /// A directory whose subdirectories are being listed.
 struct Level<'t> {
-    /// Number of its section; 0 is the directory of the request.
+    /// Its number, as in `Section`.
     section: u16,
-    dir: Dir<'t>,
+    /// `None` until the walk comes to it.
+    dir: Option<Dir<'t>>,
     path: Vec<u8>,
     /// Names to come, the next one last.
     names: Vec<Box<[u8]>>,
@@ -55,11 +56,31 @@ struct Listed {
     is_whole: bool,
 }
 
-/// Appends the listings from the entries `names` of the directory `path` on.
+impl Level<'_> {
+    fn new(section: u16, path: TreePath<'_>, names: TreePath<'_>) -> Self {
+        let mut names: Vec<Box<[u8]>> = names.names().map(|name| name.bytes().into()).collect();
+        names.reverse();
+        Self { section, dir: None, path: path.bytes().to_vec(), names }
+    }
+}
+
+/// Where the walk begins, and where it goes on from there; the first one last.
+fn levels<'t>(path: TreePath<'_>, names: TreePath<'_>, above: Paths<'_>) -> Result<Vec<Level<'t>>> {
+    let mut levels = vec![Level::new(0, path, names)];
+    let mut path = path;
+    for (section, names) in (Section::ABOVE + 1..).zip(above.iter()) {
+        (path, _) = path.split_last().ok_or(Errno::EINVAL)?;
+        levels.push(Level::new(section, path, names));
+    }
+    levels.reverse();
+    Ok(levels)
+}
+
+/// Appends the listings from the entries `names` of the directory `path` on, and then of those `above`.
 pub fn read_tree(
     session: &mut Session,
     tree: &ServedTree,
-    (path, names): (TreePath<'_>, TreePath<'_>),
+    (path, names, above): (TreePath<'_>, TreePath<'_>, Paths<'_>),
     wanted: Wanted,
     out: &mut Vec<u8>,
     fds: &mut Vec<OwnedFd>,
@@ -70,10 +91,7 @@ pub fn read_tree(
     }
     let wanted =
         Wanted { dirs: wanted.dirs.clamp(1, DIRS), open: wanted.open.min(MAX_OPEN), ..wanted };
-    let mut names: Vec<Box<[u8]>> = names.names().map(|name| name.bytes().into()).collect();
-    names.reverse();
-    let dir = session.dir(tree, path)?;
-    let mut levels = vec![Level { section: 0, dir, path: path.bytes().to_vec(), names }];
+    let mut levels = levels(path, names, above)?;
     let mut walk = Walk { session, tree, wanted, out, fds, sections: 0, is_full: false };
     while let Some(level) = levels.last_mut() {
         let Some(name) = level.names.pop() else {
@@ -95,14 +113,20 @@ pub fn read_tree(
 
 impl<'t> Walk<'_, 't> {
     /// Appends the listing of `name` in `level`; answers the level below it.
-    fn list(&mut self, level: &Level<'t>, name: &[u8]) -> Result<Option<Level<'t>>> {
+    fn list(&mut self, level: &mut Level<'t>, name: &[u8]) -> Result<Option<Level<'t>>> {
         let is_first = self.sections == 0;
         if self.out.len() + OpenSection::encoded_bound(name) > MAX_MESSAGE {
             self.is_full = true;
             return Ok(None);
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = Dir::Opened(resolve(&level.dir, name, flags)?);
+        let within = match level.dir.take() {
+            Some(dir) => dir,
+            None => self.session.dir(self.tree, TreePath::new(&level.path)?)?,
+        };
+        let resolved = resolve(&within, name, flags);
+        level.dir = Some(within);
+        let dir = Dir::Opened(resolved?);
         let open = OpenSection::begin(level.section, name, self.out);
         let opened = self.fds.len();
         let listed = match self.items(&dir) {
@@ -131,7 +155,7 @@ impl<'t> Walk<'_, 't> {
             (dir, _) => dir,
         };
         let (section, names) = (self.sections, listed.subdirs);
-        Ok((!names.is_empty()).then_some(Level { section, dir, path, names }))
+        Ok((!names.is_empty()).then_some(Level { section, dir: Some(dir), path, names }))
     }
 
     /// Appends the items of `dir`.

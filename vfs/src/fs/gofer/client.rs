@@ -1,4 +1,5 @@
 //! The connections to a gofer. A request takes its processor's, or any idle one; each carries one request at a time.
+//! Of some nobody waits for the answer: see [`later`].
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,6 +16,10 @@ use gofer_protocol::{
 use super::errno;
 use super::explored::{self, Explored};
 use crate::lock_order;
+
+pub mod later;
+
+use self::later::{Late, Patience};
 
 /// Told once, with the reason, when the gofer does not answer any more.
 pub type OnBroken = Box<dyn Fn(&str) + Send + Sync>;
@@ -43,6 +48,10 @@ struct Connection {
     seq: u32,
     request: Vec<u8>,
     reply: Vec<u8>,
+    /// Number of the request whose answer is left for later.
+    owed: Option<u32>,
+    /// Such an answer that had to be heard because of another request.
+    late: Option<Late>,
 }
 
 type Slot = Mutex<Connection, lock_order::GoferConnection>;
@@ -55,6 +64,8 @@ pub struct Client {
     is_broken: AtomicBool,
     on_broken: OnBroken,
     trees: Vec<TreeInfo>,
+    /// Processors that the gofer may work on for us.
+    cpus: Box<[u16]>,
     /// What the greeting asked for, until the filesystem of tree 0 takes it.
     explored: Mutex<Vec<Explored>, lock_order::GoferCaches>,
     /// Only a measure, so relaxed.
@@ -102,7 +113,7 @@ impl Client {
             .into_iter()
             .map(|socket| {
                 let (request, reply) = (Vec::with_capacity(512), vec![0; MAX_MESSAGE]);
-                Mutex::new(Connection { socket, seq: 0, request, reply })
+                Mutex::new(Connection { socket, seq: 0, request, reply, owed: None, late: None })
             })
             .collect();
         let first = connections.first().ok_or(ConnectError::NoSocket)?;
@@ -127,6 +138,7 @@ impl Client {
             is_broken: AtomicBool::new(false),
             on_broken,
             trees: welcome.trees,
+            cpus: transport::allowed_cpus().into(),
             explored: Mutex::new(explored),
             requests: AtomicU64::new(0),
         }))
@@ -163,6 +175,10 @@ impl Client {
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
         let outcome = self.idle().exchange(tree, path, op, read);
+        self.judge(outcome)
+    }
+
+    fn judge<T>(&self, outcome: std::result::Result<T, Failure>) -> Result<T> {
         match outcome {
             Ok(value) => Ok(value),
             Err(Failure::Refused(errno)) => Err(errno),
@@ -182,7 +198,8 @@ impl Client {
     fn idle(&self) -> MutexGuard<'_, Connection> {
         let cpu = transport::current_cpu().map_or(0, usize::from);
         let (others, own) = self.connections.split_at(cpu % self.connections.len());
-        if let Some(connection) = own.iter().chain(others).find_map(Mutex::try_lock) {
+        let idle = |slot| Mutex::try_lock(slot).and_then(Connection::idle);
+        if let Some(connection) = own.iter().chain(others).find_map(idle) {
             return connection;
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.connections.len();
@@ -198,15 +215,26 @@ impl Connection {
         op: Op<'_>,
         read: impl FnOnce(Reader<'_>, Vec<OwnedFd>) -> Decoded<T>,
     ) -> std::result::Result<T, Failure> {
+        self.put_by(Patience::Wait);
+        self.ask(transport::current_cpu().unwrap_or(NO_CPU), tree, path, op)?;
+        self.hear(read)
+    }
+
+    /// Sends a request, to be worked on by `cpu`.
+    fn ask(
+        &mut self,
+        cpu: u16,
+        tree: u16,
+        path: TreePath<'_>,
+        op: Op<'_>,
+    ) -> std::result::Result<(), Failure> {
         self.seq = self.seq.wrapping_add(1);
-        let cpu = transport::current_cpu().unwrap_or(NO_CPU);
         Request { seq: self.seq, cpu, tree, path, op }.encode(&mut self.request);
         if self.request.len() > MAX_MESSAGE {
             return Err(Failure::Refused(Errno::E2BIG));
         }
         transport::send(&self.socket, &self.request, &[])
-            .map_err(|reason| Failure::Broken(format!("cannot ask it: {reason}")))?;
-        self.hear(read)
+            .map_err(|reason| Failure::Broken(format!("cannot ask it: {reason}")))
     }
 
     /// The answer to request number `seq`.
@@ -214,27 +242,38 @@ impl Connection {
         &mut self,
         read: impl FnOnce(Reader<'_>, Vec<OwnedFd>) -> Decoded<T>,
     ) -> std::result::Result<T, Failure> {
-        let (length, fds) =
-            transport::receive(&self.socket, &mut self.reply).map_err(|reason| {
-                match errno(reason) {
-                    // The reply was heard; only its descriptors had no place.
-                    Errno::EMFILE => Failure::Refused(Errno::ENFILE),
-                    _ => Failure::Broken(format!("cannot hear it: {reason}")),
-                }
-            })?;
-        if length == 0 {
-            return Err(Failure::Broken("it ended".to_owned()));
-        }
-        let malformed = |reason| Failure::Broken(format!("malformed reply: {reason}"));
-        let message = self.reply.get(..length).unwrap_or_default();
-        let (head, fields) = ReplyHead::decode(message).map_err(malformed)?;
-        if head.seq != self.seq {
-            return Err(Failure::Broken("a reply to another request".to_owned()));
-        }
-        match head.error {
-            Some(errno) => Err(Failure::Refused(errno)),
-            None => read(fields, fds).map_err(malformed),
-        }
+        let (length, fds) = transport::receive(&self.socket, &mut self.reply).map_err(unheard)?;
+        decode(self.reply.get(..length).unwrap_or_default(), self.seq, fds, read)
+    }
+}
+
+/// Why nothing was received.
+fn unheard(reason: rustix::io::Errno) -> Failure {
+    match errno(reason) {
+        // The reply was heard; only its descriptors had no place.
+        Errno::EMFILE => Failure::Refused(Errno::ENFILE),
+        _ => Failure::Broken(format!("cannot hear it: {reason}")),
+    }
+}
+
+/// Reads a reply to request number `seq`.
+fn decode<T>(
+    message: &[u8],
+    seq: u32,
+    fds: Vec<OwnedFd>,
+    read: impl FnOnce(Reader<'_>, Vec<OwnedFd>) -> Decoded<T>,
+) -> std::result::Result<T, Failure> {
+    if message.is_empty() {
+        return Err(Failure::Broken("it ended".to_owned()));
+    }
+    let malformed = |reason| Failure::Broken(format!("malformed reply: {reason}"));
+    let (head, fields) = ReplyHead::decode(message).map_err(malformed)?;
+    if head.seq != seq {
+        return Err(Failure::Broken("a reply to another request".to_owned()));
+    }
+    match head.error {
+        Some(errno) => Err(Failure::Refused(errno)),
+        None => read(fields, fds).map_err(malformed),
     }
 }
 

@@ -172,8 +172,14 @@ impl GoferDir {
     /// As [`Self::fetch`] from the start, with the directories that are likely to be listed next; `None` when nothing
     /// says which.
     fn fetch_subtree(&self, plus: Plus) -> Result<Option<Arc<Piece>>> {
-        let Some(ahead) = Subtree::next(&self.inode) else { return Ok(None) };
-        let Some(piece) = ahead.fetch(plus)? else { return Ok(None) };
+        let piece = match Subtree::collect(&self.inode, plus) {
+            Some(piece) => piece,
+            None => {
+                let Some(ahead) = Subtree::next(&self.inode) else { return Ok(None) };
+                let Some(piece) = ahead.fetch(plus)? else { return Ok(None) };
+                piece
+            }
+        };
         self.progress.lock().learnt = piece.len();
         Ok(Some(piece))
     }

@@ -4,7 +4,8 @@
 //! attributes while programs use them (ls, git and tar do, find does not: then only those of directories, through
 //! which the walk goes on); a directory in which several names were looked up is listed, which also tells what is not
 //! there; and files that are opened in the order of the listing (grep, tar, cp) are opened ahead, more and more of them
-//! as long as they are used. So are directories that are listed in the order of a walk (see `subtree`).
+//! as long as they are used. So are directories that are listed in the order of a walk; once that pays, the next ones are asked for
+//! while the last ones are used (see `subtree`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -137,6 +138,16 @@ impl OpenAhead {
         } else {
             (8 << (self.run - sure_after).min(3)).min(Self::MOST)
         }
+    }
+
+    /// One was wanted out of order; `after` is the place after it.
+    pub fn resume(&mut self, after: usize) {
+        (self.at, self.run) = (after, 0);
+    }
+
+    /// The ones from `at` on will have been had ahead.
+    pub fn go_to(&mut self, at: usize) {
+        self.at = at;
     }
 
     /// The directory is walked anew.

@@ -11,7 +11,7 @@ use super::foresight::Foresight;
 use super::inode::GoferInode;
 use super::known::KnownBudget;
 use super::open_files::OpenFiles;
-use super::subtree::ListedDirs;
+use super::subtree::{GoingOn, ListedDirs};
 use crate::filesystem::FileSystem;
 use crate::inode::{Inode, StatFs};
 
@@ -22,6 +22,7 @@ pub struct Shared {
     pub is_writable: bool,
     pub open_files: OpenFiles,
     pub listed_dirs: ListedDirs,
+    pub going_on: GoingOn,
     pub budget: KnownBudget,
     pub foresight: Foresight,
 }
@@ -46,6 +47,7 @@ impl GoferFs {
             is_writable: info.writable,
             open_files: OpenFiles::default(),
             listed_dirs: ListedDirs::default(),
+            going_on: GoingOn::default(),
             budget: KnownBudget::default(),
             foresight: Foresight::default(),
         });

@@ -309,6 +309,10 @@ impl Inode for GoferInode {
         self.state.lock().known.as_mut()?.following(name, is_dir)
     }
 
+    fn is_listed(&self) -> bool {
+        self.state.lock().known.as_ref().is_some_and(|known| known.is_complete())
+    }
+
     fn cache_policy(&self) -> CachePolicy {
         if self.shared.is_writable { CachePolicy::Revalidate } else { CachePolicy::Forever }
     }

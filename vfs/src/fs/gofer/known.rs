@@ -71,6 +71,11 @@ impl Unread {
         let (_, name, kind) = entries.find(|(_, _, kind)| *kind == FileType::Directory)?;
         Some((name.into(), kind))
     }
+
+    fn dirs(&self) -> impl Iterator<Item = Arc<[u8]>> {
+        let dirs = self.piece.entries().filter(|(_, _, kind)| *kind == FileType::Directory);
+        dirs.map(|(_, name, _)| name.into())
+    }
 }
 
 /// The entries a directory knows.
@@ -104,6 +109,8 @@ pub struct Known {
     /// Lookups that had to be asked for: of names nothing was known about, and of listed ones.
     lookups: u32,
     lookups_of_named: u32,
+    /// A walk went on in here, since that was [asked](Known::take_walked) last.
+    was_walked: bool,
     /// For writable trees: forget dead inodes when there are this many entries.
     prune_at: usize,
 }
@@ -272,6 +279,11 @@ impl Known {
         (is_time && self.run == 0).then_some(Plus::Few)
     }
 
+    /// Whether a walk went on in here since this was asked last.
+    pub fn take_walked(&mut self) -> bool {
+        std::mem::take(&mut self.was_walked)
+    }
+
     /// Drops entries of inodes that nobody holds.
     pub fn prune(&mut self) {
         if self.entries.len() < self.prune_at.max(64) {
@@ -303,11 +315,47 @@ impl Known {
     /// beside it that come next.
     pub fn list_ahead(&mut self, name: &[u8], sure_after: u32) -> Option<(usize, Vec<Arc<[u8]>>)> {
         self.read();
+        self.was_walked = true;
         let rest = self.dirs.get(self.dirs_ahead.at()..).unwrap_or_default();
         let place = rest.iter().take(OpenAhead::WINDOW).position(|dir| **dir == *name);
-        let count = self.dirs_ahead.next(place, sure_after);
-        let place = place.filter(|_| count > 0)?;
+        let Some(place) = place else {
+            // Who goes on from there, does so in order.
+            self.dirs_ahead.resume(self.place_of_dir(name)? + 1);
+            return None;
+        };
+        let count = self.dirs_ahead.next(Some(place), sure_after);
+        if count == 0 {
+            return None;
+        }
         Some((count, rest.iter().skip(place + 1).take(count).cloned().collect()))
+    }
+
+    /// The first directories of the listing, at most `count`; `None` where there may be others.
+    pub fn first_dirs(&self, count: usize) -> Option<Vec<Arc<[u8]>>> {
+        let unread = self.unread.as_ref().map(|unread| unread.dirs().take(count).collect());
+        let all = || self.dirs.iter().take(count).cloned().collect();
+        self.is_complete.then(|| unread.unwrap_or_else(all))
+    }
+
+    /// As [`first_dirs`](Self::first_dirs), after `name`. A walk will go on after these.
+    pub fn dirs_after(&mut self, name: &[u8], count: usize) -> Option<Vec<Arc<[u8]>>> {
+        self.read();
+        self.was_walked = true;
+        let place = self.place_of_dir(name)? + 1;
+        self.dirs_ahead.go_to(place);
+        let after: Vec<_> = self.dirs.iter().skip(place).take(count).cloned().collect();
+        (self.is_complete || after.len() == count).then_some(after)
+    }
+
+    /// The place of a directory that is near the one that was expected.
+    fn place_of_dir(&self, name: &[u8]) -> Option<usize> {
+        const NEAR: usize = 1024;
+        let from = |start: usize| {
+            let near = self.dirs.iter().skip(start).take(NEAR);
+            near.map(|dir| &**dir).position(|dir| *dir == *name).map(|place| start + place)
+        };
+        let at = self.dirs_ahead.at();
+        from(at.saturating_sub(1)).or_else(|| from(at.saturating_sub(NEAR)))
     }
 
     /// See [`Inode::following`](crate::inode::Inode::following).
@@ -316,6 +364,7 @@ impl Known {
         name: Option<&[u8]>,
         is_dir: bool,
     ) -> Option<(Arc<[u8]>, FileType)> {
+        self.was_walked = true;
         if let Some(unread) = self.unread.as_ref().filter(|_| is_dir) {
             // Most have none, and then nobody will ask for a name here.
             return unread.dir_after(name);
@@ -394,11 +443,17 @@ impl KnownBudget {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Lets the oldest directories forget until the bound holds. Called with no inode's state locked.
+    /// Lets the oldest directories forget until the bound holds, but for a few in which a walk is underway: it will come back to
+    /// them from below. Called with no inode's state locked.
     pub fn enforce(&self) {
+        let mut chances = 64;
         while self.bytes() > LIMIT {
             let Some(oldest) = self.dirs.lock().pop_front() else { return };
-            if let Some(dir) = oldest.upgrade() {
+            let Some(dir) = oldest.upgrade() else { continue };
+            if chances > 0 && dir.take_walked() {
+                chances -= 1;
+                self.dirs.lock().push_back(oldest);
+            } else {
                 dir.forget_known();
             }
         }

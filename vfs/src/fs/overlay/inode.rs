@@ -199,6 +199,10 @@ impl Inode for OverlayInode {
         lower?.inode.following(name, is_dir)
     }
 
+    fn is_listed(&self) -> bool {
+        self.lower.as_ref().is_none_or(|lower| lower.inode.is_listed())
+    }
+
     fn attr(&self) -> Result<Attr> {
         let mut attr = match (self.upper.get(), &self.lower) {
             (Some(upper), _) => self.merged_attr(upper)?,

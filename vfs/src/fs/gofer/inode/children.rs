@@ -154,6 +154,20 @@ impl GoferInode {
         state.known.as_mut()?.list_ahead(name, sure_after)
     }
 
+    /// See [`Known::first_dirs`] and [`Known::dirs_after`].
+    pub(in super::super) fn dirs_after(
+        &self,
+        name: Option<&[u8]>,
+        count: usize,
+    ) -> Option<Vec<Arc<[u8]>>> {
+        let mut state = self.state.lock();
+        let known = state.known.as_mut()?;
+        match name {
+            None => known.first_dirs(count),
+            Some(name) => known.dirs_after(name, count),
+        }
+    }
+
     /// The directory `name`, when what is known suffices to say that it is one; unless its listing is known, too.
     pub(in super::super) fn unlisted_dir(&self, name: &[u8]) -> Option<Arc<Self>> {
         let held = {
@@ -243,6 +257,11 @@ impl GoferInode {
     /// The gofer found no entry `name`.
     pub(in super::super) fn not_sighted(&self, name: &[u8]) {
         self.with_known(|known| known.learn_absent(name));
+    }
+
+    /// See [`Known::take_walked`].
+    pub(in super::super) fn take_walked(&self) -> bool {
+        self.state.lock().known.as_mut().is_some_and(|known| known.take_walked())
     }
 
     /// Gives back memory; costs round trips later.
