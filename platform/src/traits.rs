@@ -83,6 +83,10 @@ pub trait Platform: Send + Sync {
     /// Facts about every address space of this platform; those about the vDSO are there once it is ready.
     fn layout(&self) -> &Layout;
 
+    /// Begins to end all guests, without waiting for it, before the caller's own end does: the host takes long for an address space,
+    /// and can do so on another CPU meanwhile.
+    fn end_guests(&self) {}
+
     /// Calls that were answered in guest processes, without an event, by contexts that are gone: for statistics. It is the
     /// guests' word.
     fn answered_calls(&self) -> u64 {

@@ -363,6 +363,12 @@ impl Platform for SeccompPlatform {
         self.shared().map_or(0, |shared| shared.answered_calls.load(Relaxed))
     }
 
+    fn end_guests(&self) {
+        if let Ok(shared) = self.shared() {
+            shared.kill_all();
+        }
+    }
+
     fn rings(&self) -> u64 {
         self.shared().map_or(0, |shared| shared.spin.rings())
     }

@@ -101,7 +101,7 @@ impl Client {
         let connections: Box<[Slot]> = sockets
             .into_iter()
             .map(|socket| {
-                let (request, reply) = (Vec::with_capacity(512), vec![0; MAX_MESSAGE]);
+                let (request, reply) = (Vec::with_capacity(512), gofer_protocol::room());
                 Mutex::new(Connection { socket, seq: 0, request, reply })
             })
             .collect();
@@ -214,8 +214,9 @@ impl Connection {
         &mut self,
         read: impl FnOnce(Reader<'_>, Vec<OwnedFd>) -> Decoded<T>,
     ) -> std::result::Result<T, Failure> {
+        let reply = self.reply.get_mut(..MAX_MESSAGE).unwrap_or_default();
         let (length, fds) =
-            transport::receive(&self.socket, &mut self.reply).map_err(|reason| {
+            transport::receive(&self.socket, reply).map_err(|reason| {
                 match errno(reason) {
                     // The reply was heard; only its descriptors had no place.
                     Errno::EMFILE => Failure::Refused(Errno::ENFILE),
@@ -226,7 +227,7 @@ impl Connection {
             return Err(Failure::Broken("it ended".to_owned()));
         }
         let malformed = |reason| Failure::Broken(format!("malformed reply: {reason}"));
-        let message = self.reply.get(..length).unwrap_or_default();
+        let message = reply.get(..length).unwrap_or_default();
         let (head, fields) = ReplyHead::decode(message).map_err(malformed)?;
         if head.seq != self.seq {
             return Err(Failure::Broken("a reply to another request".to_owned()));
