@@ -215,14 +215,13 @@ impl Connection {
         read: impl FnOnce(Reader<'_>, Vec<OwnedFd>) -> Decoded<T>,
     ) -> std::result::Result<T, Failure> {
         let reply = self.reply.get_mut(..MAX_MESSAGE).unwrap_or_default();
-        let (length, fds) =
-            transport::receive(&self.socket, reply).map_err(|reason| {
-                match errno(reason) {
-                    // The reply was heard; only its descriptors had no place.
-                    Errno::EMFILE => Failure::Refused(Errno::ENFILE),
-                    _ => Failure::Broken(format!("cannot hear it: {reason}")),
-                }
-            })?;
+        let (length, fds) = transport::receive(&self.socket, reply).map_err(|reason| {
+            match errno(reason) {
+                // The reply was heard; only its descriptors had no place.
+                Errno::EMFILE => Failure::Refused(Errno::ENFILE),
+                _ => Failure::Broken(format!("cannot hear it: {reason}")),
+            }
+        })?;
         if length == 0 {
             return Err(Failure::Broken("it ended".to_owned()));
         }
