@@ -141,3 +141,11 @@ pub enum Device {
     /// Gives zeros.
     Zero,
 }
+
+/// A call that cost a signal, although it then went on as if its site were rewritten. A claim of the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trapped {
+    /// Address behind the call's instruction.
+    pub behind: u64,
+    pub number: u64,
+}

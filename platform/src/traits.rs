@@ -11,7 +11,7 @@ use abi::signal::{SigAction, SigStack, Signal};
 use abi::{Errno, UserAddr};
 use base::Lent;
 
-use crate::{Descriptor, Heap, HostOp, Loan, Note, PathFact, Ready, STAT_BYTES};
+use crate::{Descriptor, Heap, HostOp, Loan, Note, PathFact, Ready, STAT_BYTES, Trapped};
 
 /// A future of a rare operation.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -82,6 +82,10 @@ pub trait Platform: Send + Sync {
 
     /// Facts about every address space of this platform; those about the vDSO are there once it is ready.
     fn layout(&self) -> &Layout;
+
+    /// Begins to end all guests, without waiting for it, before the caller's own end does: the host takes long for an address space,
+    /// and can do so on another CPU meanwhile.
+    fn end_guests(&self) {}
 
     /// Calls that were answered in guest processes, without an event, by contexts that are gone: for statistics. It is the
     /// guests' word.
@@ -313,6 +317,12 @@ pub trait Context: Send {
         Vec::new()
     }
 
+    /// Calls that came by a signal since this was asked last, and went on as if their sites were rewritten: all that have not, the
+    /// last event's with them. A claim of the guest.
+    fn take_traps(&mut self) -> Vec<Trapped> {
+        Vec::new()
+    }
+
     /// Whether guest code is told of the thread's descriptors.
     fn knows_descriptors(&self) -> bool {
         false
@@ -340,7 +350,7 @@ pub trait Context: Send {
     /// Sets the register of a call's result; cheaper than through [`Context::regs_mut`].
     fn set_return(&mut self, value: u64);
 
-    /// Whether the last event cost a signal; a rewritten call site's calls do not.
+    /// Whether the last event is a signal's: neither a rewritten site's call nor one that [went on](Context::take_traps) as such.
     fn has_trapped(&self) -> bool;
 
     /// Small inputs and outputs that came with the last event, to be entered while its handler runs; `None`: none came.

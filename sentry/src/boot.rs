@@ -75,6 +75,7 @@ pub fn boot(mut config: Config, platform: Arc<dyn Platform>) -> Outcome {
         Ok((kernel, console)) => {
             let platform = Arc::clone(&kernel.platform);
             let outcome = kernel.executor.run(&platform);
+            platform.end_guests();
             if let Some(console) = console {
                 console.drain();
             }

@@ -54,10 +54,11 @@ pub fn write(kernel: &Kernel, out: &OwnedFd) {
             let stats = &rewriter.stats;
             let (direct, trapped) = (stats.direct.load(Relaxed), stats.trapped.load(Relaxed));
             let answered = kernel.platform.answered_calls();
-            let rewritten = direct.saturating_add(answered);
+            let trapped_only = stats.trapped_only.load(Relaxed);
+            let rewritten = direct.saturating_add(answered).saturating_sub(trapped_only);
             let share = 100.0 * rewritten as f64 / rewritten.saturating_add(trapped).max(1) as f64;
             let _ = writeln!(text, "  through rewritten sites: {rewritten} calls ({share:.2} %)");
-            let _ = writeln!(text, "    answered by shims: {answered}");
+            let _ = writeln!(text, "  answered by shims: {answered}");
             let _ = writeln!(text, "  calls that reached the sentry through such sites: {direct}");
             let _ = writeln!(text, "  calls that trapped: {trapped}");
             let _ = writeln!(

@@ -61,6 +61,20 @@ fn hot_programs_hardly_trap() {
     assert!(output.stderr().contains("not rewritten"), "{output}");
 }
 
+/// A short program has hardly any rewritten sites yet.
+#[test]
+fn calls_that_trap_are_answered_as_well() {
+    let output = program(&["/bin/true"]).option("--stats").run_in_sandbox();
+    let text = output.stderr();
+    let count = |name: &str| -> u64 {
+        let count = text.lines().find_map(|line| line.trim().strip_prefix(name));
+        let count = count.and_then(|count| count.split(' ').next()?.parse().ok());
+        count.unwrap_or_else(|| panic!("{output}"))
+    };
+    assert!(count("calls that trapped: ") > 15, "{output}");
+    assert!(count("answered by shims: ") > count("through rewritten sites: ") + 5, "{output}");
+}
+
 /// What an epoll watches is changed without a call, while it is its only process's.
 #[test]
 fn changes_of_epolls_are_answered() {

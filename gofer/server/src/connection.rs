@@ -49,12 +49,13 @@ impl Follower {
 
 /// Answers requests until the peer closes, or sends what is no message at all.
 pub fn serve(socket: &OwnedFd, trees: &[ServedTree]) {
-    let mut message = vec![0; MAX_MESSAGE];
+    let mut room = gofer_protocol::room();
     let mut out = Vec::with_capacity(MAX_MESSAGE);
     let mut fds = Vec::new();
     let mut state = State::default();
     loop {
-        let length = match receive(socket, &mut message) {
+        let message = room.get_mut(..MAX_MESSAGE).unwrap_or_default();
+        let length = match receive(socket, message) {
             Ok((0, _)) => return,
             Ok((length, _)) => length,
             Err(reason) => {

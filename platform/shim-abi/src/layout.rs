@@ -133,6 +133,9 @@ pub mod kind {
 
     /// Beside any kind: the slot has [notes](super::Fast::notes).
     pub const NOTED: u32 = 1 << 31;
+    /// The same of [traps](super::Fast::traps).
+    pub const TRAPPED: u32 = 1 << 30;
+    pub const MARKS: u32 = NOTED | TRAPPED;
     /// The kind is in the low bits of a posted [`super::Slot::word`]; with a call a bit above for each of its
     /// [pointers](crate::pointers) that goes with it.
     pub const MASK: u32 = 0xff;
@@ -383,7 +386,8 @@ pub struct Fast {
     pub heap: Heap,
     /// Not zero: the thread is alone in its address space, and may carry out what [`Note`] can say. Written by the sentry.
     pub is_alone: AtomicU32,
-    /// [`kind::NOTED`] while there are notes that the sentry has not taken, else 0: goes into what is posted next.
+    /// [`kind::NOTED`] while there are notes that the sentry has not taken, [`kind::TRAPPED`] with traps: goes into what is posted
+    /// next.
     pub noted: AtomicU32,
     /// How many notes there are.
     pub note_count: AtomicU64,
@@ -399,7 +403,15 @@ pub struct Fast {
     /// first: [`knows`]. Written by the sentry while guest code stands still.
     pub knows: AtomicU32,
     pub descriptors: Descriptors,
+    /// Sites whose calls came by a signal and went on as if rewritten, until the sentry takes them: address behind the
+    /// instruction, and number.
+    pub traps: [[AtomicU64; 2]; MAX_TRAPS],
+    /// How many these are.
+    pub trap_count: AtomicU64,
 }
+
+/// So many of [`Fast::traps`]; who has no room for another one asks the sentry.
+pub const MAX_TRAPS: usize = 8;
 
 /// What the shim may do about brk(2). Written by the sentry; `end` by the shim, too, when it moves it.
 #[repr(C)]

@@ -28,8 +28,8 @@ pub fn slot(index: u64) -> &'static Slot {
 
 /// Hands the slot to the sentry.
 pub fn post(slot: &Slot, what: u32) {
-    let noted = fast::fast(slot).noted.load(Relaxed) & kind::NOTED;
-    slot.word.store(what | noted, Relaxed);
+    let marks = fast::fast(slot).noted.load(Relaxed) & kind::MARKS;
+    slot.word.store(what | marks, Relaxed);
     // A full barrier: `looking` must be read after this is visible (rule 4).
     slot.state.swap(state::POSTED, SeqCst);
 }

@@ -49,6 +49,7 @@ mod ready;
 mod signal_calls;
 mod signals;
 mod start_calls;
+mod traps;
 mod vectors;
 mod words;
 mod zygote;

@@ -18,7 +18,12 @@ pub fn write(fast: &Fast, words: [u64; 3]) {
         to.store(from, Relaxed);
     }
     fast.note_count.store(count as u64 + 1, Relaxed);
-    fast.noted.store(kind::NOTED, Relaxed);
+    mark(fast, kind::NOTED);
+}
+
+/// What is posted next says that there is something of this kind.
+pub fn mark(fast: &Fast, kind: u32) {
+    fast.noted.store(fast.noted.load(Relaxed) | kind, Relaxed);
 }
 
 /// The last one.

@@ -18,10 +18,19 @@ pub struct Chains(Vec<Option<Starts>>);
 
 impl Chains {
     pub fn follow(code: &Code<'_>, syscall: u64) -> Self {
+        Self::follow_by(code, syscall, |addr| code.length_at(addr))
+    }
+
+    /// Only those without an instruction that is in no table.
+    pub fn follow_known(code: &Code<'_>, syscall: u64) -> Self {
+        Self::follow_by(code, syscall, |addr| code.known_length_at(addr))
+    }
+
+    fn follow_by(code: &Code<'_>, syscall: u64, length: impl Fn(u64) -> u8) -> Self {
         let mut chains = vec![Some(Starts::default())];
         let from = syscall.saturating_sub(REACH).max(code.start());
         // Nearest first.
-        let lengths = code.lengths(from..syscall).into_iter().rev();
+        let lengths = (from..syscall).rev().map(length);
         for (back, length) in (1..=REACH).zip(lengths.chain(std::iter::repeat(0))) {
             let next = back.checked_sub(length.into()).filter(|next| *next < back);
             let chain = next.and_then(|next| {
@@ -49,6 +58,14 @@ impl Chains {
         let all = self.votes(least).count();
         let against = self.votes(least).filter(|vote| *vote != ours).count();
         against > all / 2
+    }
+
+    /// Whether so many see that window that there is no need to ask others.
+    pub fn clearly_support(&self, starts: Starts, least: u64) -> bool {
+        let ours = starts.window(least);
+        let all = self.votes(least).count();
+        let with_us = self.votes(least).filter(|vote| *vote == ours).count();
+        with_us >= CLEAR_MAJORITY && all.saturating_sub(with_us) <= with_us / CLEAR_MAJORITY
     }
 
     /// The chain that begins behind a run of int3: linkers and Go's assembler fill with it before a function.

@@ -52,9 +52,16 @@ impl<'a> Code<'a> {
         Step::decode(self.bytes.get(from..)?, addr)
     }
 
-    /// Length of the instruction at each of the addresses, 0 where there is no valid one.
-    pub fn lengths(&self, addrs: Range<u64>) -> Vec<u8> {
-        addrs.map(|addr| self.step(addr).map_or(0, |step| step.len)).collect()
+    /// Length of the instruction at an address, 0 where there is no valid one.
+    pub fn length_at(&self, addr: u64) -> u8 {
+        self.step(addr).map_or(0, |step| step.len)
+    }
+
+    /// The same, and 0 where that is not told from a table.
+    pub fn known_length_at(&self, addr: u64) -> u8 {
+        let from = addr.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
+        let bytes = from.and_then(|from| self.bytes.get(from..));
+        bytes.and_then(|bytes| Step::look_up(bytes, addr)).map_or(0, |step| step.len)
     }
 }
 

@@ -48,6 +48,11 @@ impl Step {
         }
     }
 
+    /// The same as far as the tables say.
+    pub fn look_up(bytes: &[u8], addr: u64) -> Option<Self> {
+        quick(bytes, addr).map(|quick| quick.step)
+    }
+
     fn decode_slowly(bytes: &[u8], addr: u64) -> Option<Self> {
         let bytes = bytes.get(..INSTRUCTION_MAX).unwrap_or(bytes);
         let instruction =

@@ -40,16 +40,29 @@ pub fn find(code: &Code<'_>, site: &Site<'_>) -> Result<Window, Refusal> {
         // The function has an instruction there that loads what was found in rax: no need to ask others, which takes time.
         return run(starts, site.syscall, JUMP_LEN);
     }
-    cut(&Chains::follow(code, site.syscall), starts, site.syscall, JUMP_LEN)
+    cut_in_function(code, starts, site.syscall, JUMP_LEN)
 }
 
 /// The instruction right before the site, if it is one of a known function and a short jump fits into it.
 pub fn find_short(code: &Code<'_>, site: &Site<'_>) -> Result<Window, Refusal> {
     let function = site.function.as_ref().ok_or(Refusal::NoBoundary)?;
     let starts = from_function(code, function, site.syscall)?;
-    let chains = Chains::follow(code, site.syscall);
-    let window = cut(&chains, starts, site.syscall, SHORT_JUMP_LEN)?;
+    let window = cut_in_function(code, starts, site.syscall, SHORT_JUMP_LEN)?;
     if window.is_single() { Ok(window) } else { Err(Refusal::TooShort) }
+}
+
+/// The same by what the function's start says. Mostly the chains of instructions that are in tables are enough to agree, and the
+/// decoder needs not be made ready, which takes longer than all else about a site.
+fn cut_in_function(
+    code: &Code<'_>,
+    starts: Starts,
+    syscall: u64,
+    least: u64,
+) -> Result<Window, Refusal> {
+    if Chains::follow_known(code, syscall).clearly_support(starts, least) {
+        return run(starts, syscall, least);
+    }
+    cut(&Chains::follow(code, syscall), starts, syscall, least)
 }
 
 /// The shortest window of at least `least` bytes, if most chains see it, too.

@@ -211,6 +211,7 @@ fn forget_predecessor(slot: &SlotRef) {
     slot.fast().is_alone.store(0, Relaxed);
     slot.fast().noted.store(0, Relaxed);
     slot.fast().note_count.store(0, Relaxed);
+    slot.fast().trap_count.store(0, Relaxed);
     slot.fast().stack_limit[1].store(0, Relaxed);
     slot.fast().lends.store(0, Relaxed);
     slot.fast().knows.store(0, Relaxed);

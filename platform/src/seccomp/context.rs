@@ -21,7 +21,7 @@ use super::shared::Shared;
 use super::thread::Thread;
 use crate::{
     AddressSpace, BoxFuture, CallMemory, Context, Descriptor, Event, HostOp, Kicker, NewContext,
-    Note, PlatformError,
+    Note, PlatformError, Trapped,
 };
 
 /// What a slot said when it was posted.
@@ -101,6 +101,8 @@ pub struct SeccompContext {
     ended_wait: Option<u64>,
     /// What the shim did on its own, not told yet.
     notes: Vec<Note>,
+    /// Calls that cost a signal and went on without one, not told yet.
+    traps: Vec<Trapped>,
     /// What the shim knows of the thread's descriptors, if it does.
     told: Option<Box<Told>>,
     /// Places of loans that the guest was told to close before it goes on.
@@ -160,6 +162,7 @@ impl SeccompContext {
             owes_resume: false,
             ended_wait: None,
             notes: Vec::new(),
+            traps: Vec::new(),
             told: None,
             closing: 0,
             new_vectors: NewVectors::None,
@@ -265,6 +268,10 @@ impl Context for SeccompContext {
 
     fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
+    }
+
+    fn take_traps(&mut self) -> Vec<Trapped> {
+        std::mem::take(&mut self.traps)
     }
 
     fn knows_descriptors(&self) -> bool {

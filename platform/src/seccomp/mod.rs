@@ -31,6 +31,10 @@
 //! made by such a call begin the same way, with the processor state that the host's clone has given them. A thread finds its slot by
 //! the base of gs, which the guest believes to be 0; where a guest uses gs itself, its sites go on to trap.
 //!
+//! A call that traps all the same mostly costs its signal only: the handler leads the way back from it into that entry, with the
+//! registers as a trampoline leaves them (`shim/src/traps.rs`). Where guest code uses gs or steps itself, and for all else than calls, the
+//! signal is the event.
+//!
 //! # States of a slot
 //!
 //! | `state` | owner | meaning | leaves by |
@@ -109,6 +113,11 @@
 //!     from a word only if the word is still of that loan, and given back only where there is none: the number may mean another
 //!     file by now of which the sentry has not heard. With so many opened that more are wanted, the shim comes back as if it had
 //!     been kicked.
+//!
+//! 16. *Traps.* Which calls went on so is written down in the thread's own slot (`Fast::traps`) and told with the next event, so that
+//!     sites that trap often are rewritten, although the sentry hears nothing of calls that the shim answers. Without room for
+//!     another one the signal is the event, with which the sentry takes them. They are claims: who lies is rewritten later, or
+//!     somewhere that the plan refuses.
 //!
 //! # Modules
 //!
@@ -361,6 +370,12 @@ impl Platform for SeccompPlatform {
 
     fn answered_calls(&self) -> u64 {
         self.shared().map_or(0, |shared| shared.answered_calls.load(Relaxed))
+    }
+
+    fn end_guests(&self) {
+        if let Ok(shared) = self.shared() {
+            shared.kill_all();
+        }
     }
 
     fn rings(&self) -> u64 {

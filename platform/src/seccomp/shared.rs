@@ -463,6 +463,16 @@ impl Shared {
         }
     }
 
+    /// Kills everything on another CPU, if there is one, and does not wait for it: for the end of this process, with which it would
+    /// die, but one after the other.
+    pub fn kill_all(&self) {
+        let processes: Vec<_> = self.processes.lock().values().cloned().collect();
+        for process in processes {
+            self.spin.send_away(process.pid());
+            let _ = sys::pidfd_send_signal(process.pidfd(), libc::SIGKILL);
+        }
+    }
+
     /// Kills everything; for the platform's end.
     pub fn end_all(&self) {
         let processes: Vec<_> = self.processes.lock().drain().map(|(_, process)| process).collect();

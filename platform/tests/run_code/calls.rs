@@ -105,6 +105,7 @@ fn vector_state_can_be_read_replaced_and_reset() {
     let mut context = load(&platform, code);
     context.space().write(UserAddr(DATA), &[7; 16]);
     step(&mut *context);
+    block_on(context.settle()).expect("settled");
     let mut state = context.xstate();
     assert_eq!(state.len(), platform.layout().xstate_size);
     const XMM3: usize = 160 + 3 * 16;
@@ -120,6 +121,7 @@ fn vector_state_can_be_read_replaced_and_reset() {
     context.space().read(UserAddr(DATA + 32), &mut out);
     assert_eq!(out, [0; 16]);
 
+    block_on(context.settle()).expect("settled");
     let mut bad = context.xstate();
     bad[464] ^= 1;
     assert!(context.set_xstate(&bad).is_err());

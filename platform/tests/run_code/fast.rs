@@ -188,8 +188,84 @@ fn the_slots_address_in_gs_is_not_told() {
     for base in [0, DATA, 0] {
         context.defer(HostOp::SetGsBase(base));
         assert_eq!(step(&mut *context), Event::Syscall);
+        block_on(context.settle()).expect("settled");
         assert_eq!(context.gs_base(), base);
     }
+}
+
+/// Calls of a context that came by a signal, as they were told: where each was and its number.
+fn traps(context: &mut dyn Context) -> Vec<(u64, u64)> {
+    context.take_traps().into_iter().map(|trap| (trap.behind, trap.number)).collect()
+}
+
+#[test]
+fn calls_that_trap_go_on_as_rewritten_ones_and_are_told() {
+    let platform = platform();
+    // Ten times what the shim knows, then what it does not.
+    let code = snippet!(
+        "mov r12d, 10",
+        "2:",
+        "mov eax, 39",
+        "syscall",
+        "mov r13, rax",
+        "dec r12d",
+        "jnz 2b",
+        "stc",
+        "mov eax, 1000",
+        "syscall",
+        "setc bl",
+        "syscall",
+    );
+    let Some(mut context) = load_fast(&platform, code) else { return };
+    let start = context.regs().rip;
+    context.kicker().set_answers(&Answers {
+        pid: 77,
+        tid: 77,
+        parent: 1,
+        uid: 0,
+        effective_uid: 0,
+        gid: 0,
+        effective_gid: 0,
+        rseq: Errno::ENOSYS,
+    });
+    assert_eq!(step(&mut *context), Event::Syscall);
+    let regs = *context.regs();
+    assert!(context.has_trapped(), "there was no room to write another one down");
+    assert_eq!((regs.rax, regs.r12, regs.r13), (39, 2, 77));
+    let asked = start + 6 + 5 + 2;
+    assert_eq!(traps(&mut *context), [(asked, 39); 8]);
+    context.set_return(78);
+    assert_eq!(step(&mut *context), Event::Syscall);
+    let regs = *context.regs();
+    assert!(!context.has_trapped());
+    assert_eq!((regs.rax, regs.r12, regs.r13), (1000, 0, 77));
+    assert_eq!((regs.rflags & 1, regs.rcx), (1, regs.rip));
+    assert_eq!(traps(&mut *context), [(asked, 39), (regs.rip, 1000)]);
+    context.set_return(0);
+    assert_eq!(step(&mut *context), Event::Syscall);
+    assert_eq!((context.regs().rax, context.regs().rbx & 0xff), (0, 1));
+}
+
+#[test]
+fn who_steps_itself_or_uses_gs_traps() {
+    let platform = platform();
+    let code = snippet!(
+        "mov eax, 39",
+        "syscall",
+        "pushfq",
+        "or dword ptr [rsp], 0x100",
+        "mov eax, 39",
+        "popfq",
+        "syscall",
+    );
+    let Some(mut context) = load_fast(&platform, code) else { return };
+    context.defer(HostOp::SetGsBase(DATA));
+    assert_eq!(step(&mut *context), Event::Syscall);
+    assert!(context.has_trapped());
+    context.defer(HostOp::SetGsBase(0));
+    assert_eq!(step(&mut *context), Event::Syscall);
+    assert!(context.has_trapped());
+    assert!(traps(&mut *context).is_empty());
 }
 
 #[test]
@@ -306,7 +382,7 @@ fn the_shim_answers_what_it_was_told() {
         "syscall",
         "4:",
         "mov edi, eax",
-        "mov eax, 39",
+        "mov eax, 1000",
         "syscall",
         "9:",
         "ud2",
@@ -336,7 +412,7 @@ fn the_shim_answers_what_it_was_told() {
     answers.parent = 5;
     context.kicker().set_answers(&answers);
     assert_eq!(step(&mut *context), Event::Syscall);
-    assert_eq!((context.regs().rax, context.regs().rdi), (39, 0), "sched_yield gives 0");
+    assert_eq!((context.regs().rax, context.regs().rdi), (1000, 0), "sched_yield gives 0");
 }
 
 #[test]

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::lock::Mutex;
-use platform::{Context, Prot};
+use platform::{Context, Prot, Trapped};
 use vfs::file::MapSource;
 
 use crate::kernel::Kernel;
@@ -76,8 +76,9 @@ pub struct Rewriter {
 /// For `--stats`.
 #[derive(Debug, Default)]
 pub struct Stats {
-    /// Calls that came by a signal, and without one.
+    /// Calls that came by a signal, those of them that the sentry has not seen, and what it has seen that came without.
     pub trapped: AtomicU64,
+    pub trapped_only: AtomicU64,
     pub direct: AtomicU64,
     /// Sites that were learned, and those that are left alone.
     pub learned: AtomicU64,
@@ -112,6 +113,17 @@ impl FileKey {
             modified: (stat.st_mtime, stat.st_mtime_nsec),
             base,
         })
+    }
+}
+
+impl Stats {
+    /// A call came, which is the last of these if it has trapped itself.
+    fn count(&self, traps: &[Trapped], call: Trapped) {
+        let count = traps.len() as u64;
+        self.trapped.fetch_add(count, Ordering::Relaxed);
+        let unseen = if traps.last() == Some(&call) { count - 1 } else { count };
+        self.trapped_only.fetch_add(unseen, Ordering::Relaxed);
+        self.direct.fetch_add(1 - (count - unseen), Ordering::Relaxed);
     }
 }
 
@@ -162,20 +174,31 @@ pub async fn on_call(kernel: &Arc<Kernel>, thread: &Arc<Thread>, context: &mut d
             wishes.into_iter().map(|(site, number)| (site, number, true)).collect();
         patch::apply(kernel, rewriter, thread, context, &wanted).await;
     }
-    if !context.has_trapped() {
+    let mut traps = context.take_traps();
+    if context.has_trapped() {
+        traps.push(Trapped { behind: context.regs().rip, number });
+    }
+    if traps.is_empty() {
         rewriter.stats.direct.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    rewriter.stats.trapped.fetch_add(1, Ordering::Relaxed);
-    let site = context.regs().rip.wrapping_sub(SYSCALL_LEN);
+    rewriter.stats.count(&traps, Trapped { behind: context.regs().rip, number });
     let mm = thread.mm();
-    match mm.with_state(|state| state.sites.hit(site, number)) {
-        Hit::First => {
-            mm.with_state(|state| state.sites.wish(site, number));
-            patch::note(rewriter, &mm, site, number);
+    let mut due = None;
+    for Trapped { behind, number } in traps {
+        let site = behind.wrapping_sub(SYSCALL_LEN);
+        match mm.with_state(|state| state.sites.hit(site, number)) {
+            Hit::First => {
+                mm.with_state(|state| state.sites.wish(site, number));
+                patch::note(rewriter, &mm, site, number);
+            }
+            Hit::Again => {}
+            // Of several the last knows all.
+            Hit::Due(wanted) => due = Some(wanted),
         }
-        Hit::Again => {}
-        Hit::Due(wanted) => patch::apply(kernel, rewriter, thread, context, &wanted).await,
+    }
+    if let Some(wanted) = due {
+        patch::apply(kernel, rewriter, thread, context, &wanted).await;
     }
 }
 

@@ -179,6 +179,21 @@ fn reads_files_links_and_missing_names() {
 }
 
 #[test]
+fn files_are_read_whole_whatever_their_size_was() {
+    let dir = TempDir::new();
+    let text = |len: usize| "abcdefghijk".chars().cycle().take(len).collect::<String>();
+    for len in [0, 1, 4095, 4096, 4097, 65_535, 65_536, 65_537, 120_000] {
+        fs::write(dir.path("file"), text(len)).unwrap();
+        let guest = Guest::new(&dir.0, true);
+        let file = guest.open("/file", OpenFlags::empty()).unwrap();
+        assert!(guest.read_open(&file).unwrap() == text(len), "{len}");
+        // More than was known when it was opened.
+        fs::write(dir.path("file"), text(len + 70_000)).unwrap();
+        assert!(guest.read_open(&file).unwrap() == text(len + 70_000), "{len}");
+    }
+}
+
+#[test]
 fn a_read_only_tree_is_believed_and_refuses_changes() {
     let dir = TempDir::new();
     fs::write(dir.path("file"), "one").unwrap();

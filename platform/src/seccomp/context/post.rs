@@ -5,12 +5,15 @@ use std::task::{Context as TaskContext, Poll, Waker};
 
 use abi::Errno;
 use abi::arch::Registers;
-use shim_abi::{MAX_OPS, kind, sleep};
+use shim_abi::{MAX_OPS, MAX_TRAPS, kind, sleep};
 
 use super::super::descriptors::read_note;
 use super::super::frame;
 use super::{Dirty, FAST_CONTEXT, Post, SeccompContext};
-use crate::{Context, Event, Fault, PlatformError};
+use crate::{Context, Event, Fault, PlatformError, Trapped};
+
+/// So many traps are remembered from one call to the next.
+const MOST_TRAPS: usize = 4 * MAX_TRAPS;
 
 impl SeccompContext {
     /// Waits until the slot is posted and takes what it says.
@@ -62,9 +65,16 @@ impl SeccompContext {
         }
         let head = self.head();
         let mut word = head.word.load(Relaxed);
-        if word & kind::NOTED != 0 {
-            word &= !kind::NOTED;
-            self.read_notes()?;
+        if word & kind::MARKS != 0 {
+            let marks = word & kind::MARKS;
+            word &= !kind::MARKS;
+            self.thread.slot().fast().noted.store(0, Relaxed);
+            if marks & kind::NOTED != 0 {
+                self.read_notes()?;
+            }
+            if marks & kind::TRAPPED != 0 {
+                self.read_traps()?;
+            }
         }
         let head = self.head();
         let what = word & kind::MASK;
@@ -101,7 +111,6 @@ impl SeccompContext {
     fn read_notes(&mut self) -> Result<(), PlatformError> {
         let fast = self.thread.slot().fast();
         let count = fast.note_count.swap(0, Relaxed);
-        fast.noted.store(0, Relaxed);
         let count = usize::try_from(count).ok().filter(|count| *count <= shim_abi::ALL_NOTES);
         let Some(count) = count else { return Err(self.broken("impossible count of notes")) };
         let more = self.process.loans().slot().map_or(&[][..], |slot| slot.more_notes());
@@ -114,6 +123,22 @@ impl SeccompContext {
                 told.follow(&note);
             }
             self.notes.push(note);
+        }
+        Ok(())
+    }
+
+    /// Which calls came by a signal before this event, and went on as if their sites were rewritten.
+    fn read_traps(&mut self) -> Result<(), PlatformError> {
+        let fast = self.thread.slot().fast();
+        let count = fast.trap_count.swap(0, Relaxed);
+        let count = usize::try_from(count).ok().filter(|count| *count <= MAX_TRAPS);
+        let Some(count) = count else { return Err(self.broken("impossible count of traps")) };
+        for words in fast.traps.iter().take(count) {
+            let [behind, number] = words.each_ref().map(|word| word.load(Relaxed));
+            // Nobody has taken the last ones: they are no matter.
+            if self.traps.len() < MOST_TRAPS {
+                self.traps.push(Trapped { behind, number });
+            }
         }
         Ok(())
     }

@@ -19,6 +19,8 @@ use crate::file::{File, FileOps, MapSource, Whence};
 
 /// Bytes moved per host call; on the stack, and never cleared.
 const PIECE: usize = 64 * 1024;
+/// The same where no more is expected: all pages of a stack's frame are touched when it is entered, and made the first time.
+const PAGE: usize = 4096;
 /// Reads that are going to give so much are not put into the call's own output first, which takes only their front: a
 /// second read, and the way of so many lines through the channel, take longer than the host's copy.
 const LARGE: u64 = 48 * 1024;
@@ -54,6 +56,20 @@ impl GoferFile {
     }
 }
 
+/// Reads at most `N` bytes at `at` into `sink`; full when there may be more. Never inlined: its frame is as large as that.
+#[inline(never)]
+fn copy_piece<const N: usize>(fd: &OwnedFd, sink: &mut dyn Sink, at: u64) -> Result<Filled> {
+    let mut piece = [MaybeUninit::uninit(); N];
+    let wanted = sink.remaining().min(N);
+    let got = match rustix::io::pread(fd, &mut piece[..wanted], at) {
+        Ok((bytes, _)) => &*bytes,
+        Err(rustix::io::Errno::INTR) => return Ok(Filled { bytes: 0, is_full: true }),
+        Err(reason) => return Err(errno(reason)),
+    };
+    let put = base::io_buf::put_all(sink, got)?;
+    Ok(Filled { bytes: put, is_full: put == wanted })
+}
+
 impl Drop for GoferFile {
     fn drop(&mut self) {
         // From now on attributes may not come from the descriptor any more.
@@ -65,7 +81,6 @@ impl Drop for GoferFile {
 
 impl FileOps for GoferFile {
     fn read(&self, _cx: &VfsCx<'_>, _file: &File, sink: &mut dyn Sink, pos: u64) -> Result<usize> {
-        let mut piece = [MaybeUninit::uninit(); PIECE];
         let mut total = 0;
         while sink.remaining() > 0 {
             let at = pos.checked_add(total as u64).ok_or(Errno::EINVAL)?;
@@ -83,24 +98,21 @@ impl FileOps for GoferFile {
                 Some(Err(_)) => break,
                 None => {}
             }
-            let wanted = sink.remaining().min(PIECE);
-            let got = match rustix::io::pread(&*self.fd, &mut piece[..wanted], at) {
-                Ok((bytes, _)) => &*bytes,
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(reason) if total == 0 => return Err(errno(reason)),
-                Err(_) => break,
+            let rest = self.inode.known_size().saturating_sub(at);
+            let copied = if sink.remaining() <= PAGE || total == 0 && rest < PAGE as u64 {
+                copy_piece::<PAGE>(&self.fd, sink, at)
+            } else {
+                copy_piece::<PIECE>(&self.fd, sink, at)
             };
-            if got.is_empty() {
-                break;
-            }
-            let put = match base::io_buf::put_all(sink, got) {
-                Ok(put) => put,
+            match copied {
+                Ok(Filled { bytes, is_full }) => {
+                    total += bytes;
+                    if !is_full {
+                        break;
+                    }
+                }
                 Err(reason) if total == 0 => return Err(reason),
                 Err(_) => break,
-            };
-            total += put;
-            if put < got.len() || got.len() < wanted {
-                break;
             }
         }
         Ok(total)
