@@ -47,7 +47,7 @@ pub(crate) fn put_off(queue: &WaitQueue, events: PollEvents, patience: Duration)
     COUNT.store(list.len(), Ordering::SeqCst);
 }
 
-/// They are told of these now.
+/// They are told of these now, or need not be told.
 pub(crate) fn forget(queue: &WaitQueue, events: PollEvents) {
     if !is_any() {
         return;
@@ -80,21 +80,24 @@ pub fn next_due() -> Option<Instant> {
 pub fn tell_due() -> bool {
     is_any() && {
         let now = Instant::now();
-        tell(|later| later.due <= now)
+        tell_each(&take(|later| later.due <= now))
     }
 }
 
-/// Tells all; whether there were any.
+/// Tells all, and notes that to put it off was no gain ([`WaitQueue::hurries`]); whether there were any.
 pub fn tell_all() -> bool {
-    is_any() && tell(|_| true)
+    is_any() && {
+        let all = take(|_| true);
+        all.iter().for_each(|later| later.queue.note_hurry());
+        tell_each(&all)
+    }
 }
 
-fn tell(is_due: impl Fn(&Later) -> bool) -> bool {
-    let due = take(is_due);
-    for Later { queue, events, .. } in &due {
+fn tell_each(list: &[Later]) -> bool {
+    for Later { queue, events, .. } in list {
         queue.notify(*events);
     }
-    !due.is_empty()
+    !list.is_empty()
 }
 
 fn take(is_wanted: impl Fn(&Later) -> bool) -> Vec<Later> {
@@ -158,6 +161,7 @@ mod tests {
         assert!(next_due().is_some_and(|due| due > Instant::now()) && !tell_due());
         assert!(tell_all());
         assert_eq!((count.get(), others.get()), (2, 1));
+        assert_eq!((queue.hurries(), other.hurries()), (1, 0));
         assert_eq!((is_any(), next_due(), tell_all()), (false, None, false));
 
         queue.notify_later(PollEvents::IN, LONG);
@@ -171,5 +175,8 @@ mod tests {
         queue.notify_later(PollEvents::IN, LONG);
         queue.notify(PollEvents::OUT);
         assert_eq!((count.get(), tell_all(), count.get()), (3, true, 4), "told of something else");
+        queue.notify_later(PollEvents::IN, LONG);
+        queue.take_back(PollEvents::IN);
+        assert_eq!((tell_all(), count.get()), (false, 4), "taken back");
     }
 }

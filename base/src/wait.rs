@@ -30,6 +30,7 @@ pub struct WaitQueue {
 #[derive(Default)]
 struct Entries {
     next_id: u64,
+    hurries: u32,
     list: SmallVec<[Entry; 2]>,
 }
 
@@ -81,6 +82,22 @@ impl WaitQueue {
         if !self.is_empty() {
             crate::later::put_off(self, events, patience);
         }
+    }
+
+    /// What [`WaitQueue::notify_later`] would tell of these is over.
+    pub fn take_back(&self, events: PollEvents) {
+        crate::later::forget(self, events);
+    }
+
+    /// How often somebody else had to wait while observers were to be told later.
+    #[must_use]
+    pub fn hurries(&self) -> u32 {
+        self.inner.lock().hurries
+    }
+
+    pub(crate) fn note_hurry(&self) {
+        let mut inner = self.inner.lock();
+        inner.hurries = inner.hurries.wrapping_add(1);
     }
 
     pub(crate) fn is_same(&self, other: &Self) -> bool {

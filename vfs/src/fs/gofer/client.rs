@@ -242,9 +242,9 @@ impl Connection {
         &mut self,
         read: impl FnOnce(Reader<'_>, Vec<OwnedFd>) -> Decoded<T>,
     ) -> std::result::Result<T, Failure> {
-<<<<<<< HEAD
-        let (length, fds) = transport::receive(&self.socket, &mut self.reply).map_err(unheard)?;
-        decode(self.reply.get(..length).unwrap_or_default(), self.seq, fds, read)
+        let reply = self.reply.get_mut(..MAX_MESSAGE).unwrap_or_default();
+        let (length, fds) = transport::receive(&self.socket, reply).map_err(unheard)?;
+        decode(reply.get(..length).unwrap_or_default(), self.seq, fds, read)
     }
 }
 
@@ -275,29 +275,6 @@ fn decode<T>(
     match head.error {
         Some(errno) => Err(Failure::Refused(errno)),
         None => read(fields, fds).map_err(malformed),
-=======
-        let reply = self.reply.get_mut(..MAX_MESSAGE).unwrap_or_default();
-        let (length, fds) = transport::receive(&self.socket, reply).map_err(|reason| {
-            match errno(reason) {
-                // The reply was heard; only its descriptors had no place.
-                Errno::EMFILE => Failure::Refused(Errno::ENFILE),
-                _ => Failure::Broken(format!("cannot hear it: {reason}")),
-            }
-        })?;
-        if length == 0 {
-            return Err(Failure::Broken("it ended".to_owned()));
-        }
-        let malformed = |reason| Failure::Broken(format!("malformed reply: {reason}"));
-        let message = reply.get(..length).unwrap_or_default();
-        let (head, fields) = ReplyHead::decode(message).map_err(malformed)?;
-        if head.seq != self.seq {
-            return Err(Failure::Broken("a reply to another request".to_owned()));
-        }
-        match head.error {
-            Some(errno) => Err(Failure::Refused(errno)),
-            None => read(fields, fds).map_err(malformed),
-        }
->>>>>>> h-cold
     }
 }
 

@@ -62,6 +62,9 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     last_large: Option<Instant>,
+    /// [`WaitQueue::hurries`] as of the last write; and so many more are told at once, because somebody had to wait.
+    hurries: u32,
+    at_once: u32,
 }
 
 const LARGE: usize = 2048;
@@ -70,22 +73,29 @@ const STREAM_GAP: Duration = Duration::from_millis(1);
 const WRITES_LATER: u32 = 8;
 const LEAST_PATIENCE: Duration = Duration::from_micros(100);
 const MOST_PATIENCE: Duration = Duration::from_millis(2);
+const AT_ONCE: u32 = 64;
 
 impl Pace {
-    /// `count` bytes were written: for how long their reader may wait to be told of them, if they are part of a stream.
-    pub(super) fn note(&mut self, count: usize, now: Instant) -> Option<Duration> {
+    /// `count` bytes were written: for how long their reader may wait to be told of them, if they are part of a stream. Not where writer and
+    /// reader take turns: then somebody waits in a `hurry`.
+    pub(super) fn note(&mut self, count: usize, now: Instant, hurries: u32) -> Option<Duration> {
         let is_large = count >= LARGE;
         let last = std::mem::replace(&mut self.last_large, is_large.then_some(now));
+        if std::mem::replace(&mut self.hurries, hurries) != hurries {
+            self.at_once = AT_ONCE;
+        }
+        self.at_once = self.at_once.saturating_sub(1);
         let gap = now.saturating_duration_since(last.filter(|_| is_large)?);
-        (gap < STREAM_GAP).then(|| (gap * WRITES_LATER).clamp(LEAST_PATIENCE, MOST_PATIENCE))
+        (gap < STREAM_GAP && self.at_once == 0)
+            .then(|| (gap * WRITES_LATER).clamp(LEAST_PATIENCE, MOST_PATIENCE))
     }
 }
 
 impl State {
     /// How much later those who wait for `count` bytes that were written now may be told of them: not when the writer will soon have to wait
     /// for them.
-    fn patience(&mut self, count: usize) -> Option<Duration> {
-        let patience = self.pace.note(count, Instant::now());
+    fn patience(&mut self, count: usize, hurries: u32) -> Option<Duration> {
+        let patience = self.pace.note(count, Instant::now(), hurries);
         patience.filter(|_| self.ring.used_slots() <= self.ring.max_slots() / 2)
     }
 }
@@ -119,7 +129,11 @@ impl Pipe {
             if state.ring.is_empty() {
                 return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
             }
-            state.ring.pop(sink)?
+            let count = state.ring.pop(sink)?;
+            if state.ring.is_empty() {
+                self.queue.take_back(PollEvents::IN | PollEvents::RDNORM);
+            }
+            count
         };
         self.queue.notify(PollEvents::OUT | PollEvents::WRNORM);
         Ok(count)
@@ -136,7 +150,7 @@ impl Pipe {
             }
             match state.ring.push(source, as_packets)? {
                 0 => return Err(Errno::EAGAIN),
-                count => (count, state.patience(count)),
+                count => (count, state.patience(count, self.queue.hurries())),
             }
         };
         let events = PollEvents::IN | PollEvents::RDNORM;

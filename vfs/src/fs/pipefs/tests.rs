@@ -81,7 +81,7 @@ fn packets_end_a_read_and_lose_their_rest() {
 #[test]
 fn large_writes_in_quick_succession_are_a_stream() {
     let (begun, mut pace) = (Instant::now(), Pace::default());
-    let mut note = |count, at| pace.note(count, begun + Duration::from_micros(at));
+    let mut note = |count, at| pace.note(count, begun + Duration::from_micros(at), 0);
     let micros = |micros| Some(Duration::from_micros(micros));
     assert_eq!(note(4096, 0), None, "the first");
     assert_eq!(note(4096, 30), micros(240));
@@ -91,6 +91,16 @@ fn large_writes_in_quick_succession_are_a_stream() {
     assert_eq!(note(100, 2010), None, "small");
     assert_eq!(note(4096, 2020), None, "after a small one");
     assert!(note(4096, 2030).is_some());
+}
+
+#[test]
+fn who_takes_turns_is_told_at_once() {
+    let (begun, mut pace) = (Instant::now(), Pace::default());
+    let mut note = |at, hurries| pace.note(4096, begun + Duration::from_micros(at), hurries);
+    assert!(note(0, 7).is_none() && note(10, 7).is_none());
+    let later = (0..200).map(|at| note(20 + at, 8)).position(|patience| patience.is_some());
+    assert_eq!(later, Some(63));
+    assert!(note(300, 8).is_some() && note(310, 9).is_none());
 }
 
 mod ends {

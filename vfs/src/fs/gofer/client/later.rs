@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use abi::Result;
 use base::lock::MutexGuard;
 use gofer_protocol::wire::{Decoded, Reader};
-use gofer_protocol::{Op, TreePath, transport};
+use gofer_protocol::{MAX_MESSAGE, Op, TreePath, transport};
 
 use super::{Client, Connection, Failure, Ordering, decode, unheard};
 
@@ -101,9 +101,10 @@ impl Connection {
         &mut self,
         patience: Patience,
     ) -> std::result::Result<Option<(usize, Vec<OwnedFd>)>, Failure> {
+        let room = self.reply.get_mut(..MAX_MESSAGE).unwrap_or_default();
         match patience {
-            Patience::Wait => transport::receive(&self.socket, &mut self.reply).map(Some),
-            Patience::Look => transport::receive_now(&self.socket, &mut self.reply),
+            Patience::Wait => transport::receive(&self.socket, room).map(Some),
+            Patience::Look => transport::receive_now(&self.socket, room),
         }
         .map_err(unheard)
     }
