@@ -53,13 +53,6 @@ pub mod transport {
 pub const VERSION: u32 = 5;
 /// Bytes of the longest message.
 pub const MAX_MESSAGE: usize = 64 * 1024;
-
-/// Room to receive messages in. Twice what one takes: so much an allocator maps for itself, and the host makes the pages when they
-/// are used first. Mostly few are, and clearing all of them takes a good part of a start.
-#[must_use]
-pub fn room() -> Vec<u8> {
-    vec![0; 2 * MAX_MESSAGE]
-}
 /// Bytes of the longest path in a message; longer than `PATH_MAX`, because a guest may descend step by step.
 pub const MAX_PATH: usize = 16 * 1024;
 /// Components of the longest walk in one request.
@@ -68,3 +61,10 @@ pub const MAX_WALK: usize = 256;
 pub const MAX_OPEN: usize = host::scm_rights::MAX_FDS;
 /// Bytes of the longest symbolic link and extended attribute that fit a message with room for its head.
 pub const MAX_VALUE: usize = MAX_MESSAGE - MAX_PATH - 1024;
+
+/// Room to receive messages in. Twice what one takes: so much an allocator maps for itself, and the host makes the pages when they
+/// are used first. Mostly few are, and clearing all of them takes a good part of a start.
+#[must_use]
+pub fn room() -> Vec<u8> {
+    vec![0; 2 * MAX_MESSAGE]
+}
