@@ -16,6 +16,8 @@
 //! 2. A thread that runs no tasks rings the reactor after it queued something, if the reactor is asleep.
 //! 3. A runner that queued a second task rings it as well, so that the two run in parallel.
 //! 4. The reactor says that it is asleep *before* it looks at the queue for the last time: a ring is never lost.
+//! 5. What a worker has put off telling ([`base::later`]) is told when it is due, by the worker or, while that sleeps, by the reactor; and
+//!    whenever a task blocks.
 //!
 //! Idle means that every thread is blocked in the host: no ticks.
 
