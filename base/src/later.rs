@@ -53,14 +53,10 @@ pub(crate) fn forget(queue: &WaitQueue, events: PollEvents) {
         return;
     }
     let mut list = PUT_OFF.lock();
-    if let Some(at) = list.iter().position(|later| later.queue.is_same(queue))
-        && let Some(later) = list.get_mut(at)
-    {
+    if let Some(later) = list.iter_mut().find(|later| later.queue.is_same(queue)) {
         later.events -= events;
-        if later.events.is_empty() {
-            list.swap_remove(at);
-        }
     }
+    list.retain(|later| !later.events.is_empty());
     COUNT.store(list.len(), Ordering::SeqCst);
 }
 
