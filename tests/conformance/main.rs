@@ -11,6 +11,7 @@ mod exec;
 mod fcntl;
 mod frame;
 mod heap;
+mod heap_model;
 mod hostile;
 mod identity;
 mod known_descriptors;
@@ -65,6 +66,7 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("directory", directory::TESTS),
     ("memory", memory::TESTS),
     ("heap", heap::TESTS),
+    ("heap_model", heap_model::TESTS),
     ("process", process::TESTS),
     ("signal", signal::TESTS),
     ("signal_calls", signal_calls::TESTS),
