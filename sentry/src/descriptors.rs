@@ -115,7 +115,8 @@ pub fn take_note(thread: &Thread, note: &Note) -> bool {
         Note::Opened { fd: new, place, flags } => {
             ready::opened(thread, place, fd(new), OpenFlags::from_bits_retain(flags));
         }
-        Note::Unmapped { .. }
+        Note::Mapped { .. }
+        | Note::Unmapped { .. }
         | Note::ProtectedForReading { .. }
         | Note::MovedBrk { .. }
         | Note::Watched { .. } => {

@@ -408,6 +408,7 @@ pub struct Fast {
     pub traps: [[AtomicU64; 2]; MAX_TRAPS],
     /// How many these are.
     pub trap_count: AtomicU64,
+    pub library: Library,
 }
 
 /// So many of [`Fast::traps`]; who has no room for another one asks the sentry.
@@ -425,7 +426,34 @@ pub struct Heap {
     pub limit: AtomicU64,
 }
 
-/// A call that the shim has carried out, in three words. Of munmap(2) and mprotect(2), the latter to `PROT_READ`: number, address
+/// A file that the last call has mapped whole: the shim maps parts of it in its place. Written by the sentry while guest code stands
+/// still; ended by either side.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Library {
+    /// Where it is mapped. The end is 0 when there is none.
+    pub start: AtomicU64,
+    pub end: AtomicU64,
+    /// The guest's descriptor of it,
+    pub number: AtomicU64,
+    /// and the host's in its process; [`FD_OF_RING`] until that is known.
+    pub file: AtomicU64,
+    /// File offsets of what is executable, and mapped not from the file, but from a copy with rewritten call sites. The end is 0 when
+    /// all is mapped from the file.
+    pub text: [AtomicU64; 2],
+    /// The host's descriptor of that copy, where its trampolines begin in it,
+    pub text_file: AtomicU64,
+    pub area_offset: AtomicU64,
+    /// and where in memory, if the first byte of the file would be as far below as the last of these says (wrapping).
+    pub area: AtomicU64,
+    pub distance: AtomicU64,
+}
+
+/// Bytes of an area of trampolines.
+pub const AREA_LEN: u64 = 0x4000;
+
+/// A call that the shim has carried out, in three words. Of mmap(2): number, protection ([`Note::COMMAND_SHIFT`]) and
+/// [`Note::ANONYMOUS`]; address; pages of length ([`Note::LENGTH_SHIFT`]) and offset. Of munmap(2) and mprotect(2), the latter to `PROT_READ`: number, address
 /// and length. Of brk(2): number, the old end and the new. Of close(2): number, descriptor, and how far a file that was [brought along](Brought) was read. Of fcntl(2):
 /// number and command ([`Note::COMMAND_SHIFT`]), descriptor, and its new flags or the new descriptor. Of openat(2): number and which
 /// [`Ready`] file in the place of the command, descriptor, and flags. Of epoll_ctl(2): number and operation; epoll, descriptor
@@ -438,6 +466,8 @@ impl Note {
     pub const COMMAND_SHIFT: u32 = 32;
     pub const TARGET_SHIFT: u32 = 8;
     pub const EVENTS_SHIFT: u32 = 32;
+    pub const ANONYMOUS: u64 = 1 << 40;
+    pub const LENGTH_SHIFT: u32 = 32;
 }
 
 /// So many before the next event in [`Fast`],

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use crate::abi::{self, Global, Slot, global_flag, kind, op, ring, state, task};
 use crate::calls::{self, die, failed, syscall};
-use crate::{clone, fast, guest_memory, loans, vectors};
+use crate::{clone, fast, guest_memory, library, loans, vectors};
 
 const FUTEX_WAIT: u64 = 0;
 
@@ -198,6 +198,7 @@ fn execute(slot: &Slot, word: u32, fd: u64) -> bool {
             calls::MMAP => {
                 if args[4] == abi::FD_OF_RING {
                     args[4] = fd;
+                    library::note_descriptor(fast::fast(slot), fd);
                 }
                 syscall(nr, args)
             }

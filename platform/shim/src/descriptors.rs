@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{Descriptors, Fast, Note, Slot, TASK_SIZE, global_flag};
 use crate::calls::{CLOSE, READ, WRITE};
-use crate::{channel, guest_memory, loans, notes};
+use crate::{channel, guest_memory, library, loans, notes};
 
 pub const DUP: u64 = 32;
 pub const FCNTL: u64 = 72;
@@ -112,6 +112,7 @@ impl<'a> Known<'a> {
             return None;
         }
         let position = loans::leave(self.number);
+        library::leave(fast, self.number);
         self.place.store(Descriptors::FREE, Relaxed);
         notes::write(fast, [CLOSE, self.number, position]);
         Some(0)

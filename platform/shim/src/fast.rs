@@ -20,7 +20,7 @@ use crate::abi::{self, Fast, Global, Slot, kind, state, task};
 use crate::calls;
 use crate::channel::{self, Outcome};
 use crate::{
-    descriptors, epoll, futex, heap, known_paths, loans, marshal, memory_calls, path_stats, ready, signal_calls, start_calls,
+    descriptors, epoll, futex, heap, known_paths, library, loans, marshal, memory_calls, path_stats, ready, signal_calls, start_calls,
     vectors,
 };
 
@@ -443,6 +443,7 @@ extern "C" fn offer(slot: u64) -> u32 {
         }
         epoll::EPOLL_CTL => epoll::answer(slot, fast(slot)),
         memory_calls::MPROTECT | calls::MUNMAP => memory_calls::answer(slot, fast(slot)),
+        calls::MMAP => library::answer(slot, fast(slot)),
         calls::BRK => heap::answer(slot, fast(slot)),
         _ => signal_calls::answer(slot, fast(slot))
             .or_else(|| start_calls::answer(slot, fast(slot))),

@@ -40,6 +40,7 @@ mod futex;
 mod guest_memory;
 mod heap;
 mod known_paths;
+mod library;
 mod loans;
 mod marshal;
 mod memory_calls;

@@ -20,8 +20,8 @@ use super::process::{Process, Resting};
 use super::shared::Shared;
 use super::thread::Thread;
 use crate::{
-    AddressSpace, BoxFuture, CallMemory, Context, Descriptor, Event, HostOp, Kicker, NewContext,
-    Note, PlatformError, Trapped,
+    AddressSpace, BoxFuture, CallMemory, Context, Descriptor, Event, HostOp, Kicker, Library,
+    NewContext, Note, PlatformError, Trapped,
 };
 
 /// What a slot said when it was posted.
@@ -105,10 +105,20 @@ pub struct SeccompContext {
     traps: Vec<Trapped>,
     /// What the shim knows of the thread's descriptors, if it does.
     told: Option<Box<Told>>,
+    /// Parts of this guest code may map; not told yet, or told.
+    library: Lent,
     /// Places of loans that the guest was told to close before it goes on.
     closing: u32,
     /// For when guest code runs again.
     new_vectors: NewVectors,
+}
+
+/// See [`Context::lend_library`].
+#[derive(Debug)]
+enum Lent {
+    None,
+    Untold(Library),
+    Told,
 }
 
 /// Vector and floating point state that was set since the last event.
@@ -164,6 +174,7 @@ impl SeccompContext {
             notes: Vec::new(),
             traps: Vec::new(),
             told: None,
+            library: Lent::None,
             closing: 0,
             new_vectors: NewVectors::None,
         }
@@ -299,6 +310,18 @@ impl Context for SeccompContext {
         if let Some(told) = &mut self.told {
             told.tell(number, state);
         }
+    }
+
+    fn lend_library(&mut self, library: Option<Library>) {
+        if matches!(self.library, Lent::Told) {
+            self.thread.slot().fast().library.end.store(0, Relaxed);
+        }
+        let may = self.process.may_answer() && self.told.is_some();
+        self.library = library.filter(|_| may).map_or(Lent::None, Lent::Untold);
+    }
+
+    fn lends_library(&self) -> bool {
+        !matches!(self.library, Lent::None)
     }
 
     fn set_return(&mut self, value: u64) {

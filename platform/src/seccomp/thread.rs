@@ -411,6 +411,7 @@ impl Kicker for Thread {
 
     fn fix_heap(&self) {
         self.slot.fast().heap.limit.store(0, Ordering::SeqCst);
+        self.slot.fast().library.end.store(0, Ordering::SeqCst);
     }
 
     fn set_alone(&self, is_alone: bool) {

@@ -14,6 +14,7 @@
 //! | `state` | what the state lock guards; plans and their undoing; limits |
 //! | `map`, `unmap`, `protect`, `remap`, `brk`, `advise`, `lock` | one plan per call of that name |
 //! | `heap` | what guest code may do with the heap on its own |
+//! | `library` | what guest code may map on its own |
 //! | `layout` | the lock of the layout, and changes that hold it until the host is done |
 //! | `account` | what all processes together may take |
 //! | `query` | mincore, msync, lookups for others |
@@ -27,6 +28,7 @@ mod brk;
 mod fault;
 mod heap;
 mod layout;
+mod library;
 mod lock;
 mod map;
 mod maps_view;
@@ -55,6 +57,7 @@ use layout::Layout;
 pub use account::MemoryAccount;
 pub use fault::FaultVerdict;
 pub use layout::LayoutGuard;
+pub use library::LibraryLoan;
 pub use map::MapRequest;
 pub use maps_view::{MapLine, MemoryStat};
 pub use query::SharedKey;
@@ -207,6 +210,9 @@ impl Mm {
             let done = state.take_deferred();
             let planned = match *note {
                 Note::Unmapped { addr, len } => state.plan_unmap(addr, len),
+                Note::Mapped { addr, len, prot, offset } => {
+                    state.follow_map(addr, len, prot, offset)
+                }
                 Note::MovedBrk { end } => state.follow_brk(end),
                 Note::ProtectedForReading { addr, len } => {
                     state.plan_protect(addr, len, Prot::READ.bits(), &Limits::NONE)
