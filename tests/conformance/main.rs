@@ -23,6 +23,7 @@ mod layout;
 mod lent_file;
 mod lent_reads;
 mod lent_sharing;
+mod library;
 mod memory;
 mod misc;
 mod names_model;
@@ -67,6 +68,7 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("memory", memory::TESTS),
     ("heap", heap::TESTS),
     ("heap_model", heap_model::TESTS),
+    ("library", library::TESTS),
     ("process", process::TESTS),
     ("signal", signal::TESTS),
     ("signal_calls", signal_calls::TESTS),

@@ -24,6 +24,7 @@ const FAMILIES: &[&str] = &[
     "memory",
     "heap",
     "heap_model",
+    "library",
     "process",
     "signal",
     "signal_calls",
