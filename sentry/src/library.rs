@@ -69,7 +69,8 @@ pub fn lend(cx: &mut Cx<'_>, addr: u64, request: &MapRequest, source: Arc<OwnedF
 fn note_use(cx: &Cx<'_>, text: &SharedText, request: &MapRequest) {
     let profile = cx.mm().with_state(|state| state.image.profile.clone());
     if let Some(profile) = profile {
-        let is_public = || request.file.as_ref().is_some_and(|file| profile::is_public(file.path()));
+        let is_public =
+            || request.file.as_ref().is_some_and(|file| profile::is_public(file.path()));
         profile.note(&text.fd, is_public);
     }
 }

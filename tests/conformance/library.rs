@@ -50,8 +50,7 @@ fn protection_of(line: &str) -> i32 {
 impl Model {
     fn new(seed: u64) -> Self {
         let files = FILES.map(|path| std::fs::File::open(path).expect("it is there"));
-        let mut model =
-            Self { base: 0, pages: [None; PAGES], file: 0, fd: -1, files, state: seed };
+        let mut model = Self { base: 0, pages: [None; PAGES], file: 0, fd: -1, files, state: seed };
         model.begin();
         model
     }
