@@ -12,7 +12,7 @@ use abi::arch::{Call, Registers};
 use abi::{Errno, UserAddr};
 use shim_abi::{Slot, op};
 
-use self::reply::Answer;
+use self::reply::{Answer, Lent};
 use super::descriptors::Told;
 use super::frame;
 use super::ops::RawOp;
@@ -111,14 +111,6 @@ pub struct SeccompContext {
     closing: u32,
     /// For when guest code runs again.
     new_vectors: NewVectors,
-}
-
-/// See [`Context::lend_library`].
-#[derive(Debug)]
-enum Lent {
-    None,
-    Untold(Library),
-    Told,
 }
 
 /// Vector and floating point state that was set since the last event.
@@ -313,11 +305,7 @@ impl Context for SeccompContext {
     }
 
     fn lend_library(&mut self, library: Option<Library>) {
-        if matches!(self.library, Lent::Told) {
-            self.thread.slot().fast().library.end.store(0, Relaxed);
-        }
-        let may = self.process.may_answer() && self.told.is_some();
-        self.library = library.filter(|_| may).map_or(Lent::None, Lent::Untold);
+        self.prepare_library(library.filter(|_| self.told.is_some()));
     }
 
     fn lends_library(&self) -> bool {

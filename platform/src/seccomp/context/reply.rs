@@ -14,8 +14,8 @@ use super::super::loans::Lending;
 use super::super::ops::{RawOp, split_batch};
 use super::super::thread::{Donation, Reply};
 use super::super::windows::Inline;
-use super::{Dirty, Lent, NewVectors, SeccompContext};
-use crate::{Context, HostOp, LibraryText, PlatformError};
+use super::{Dirty, NewVectors, SeccompContext};
+use crate::{Context, HostOp, Library, LibraryText, PlatformError};
 
 /// First address beyond what user code can have.
 const CANONICAL: u64 = 1 << 47;
@@ -29,6 +29,14 @@ pub struct Answer {
     returned: Option<u64>,
     /// What is behind it in the slot, with [`shim_abi::task::INLINE`].
     inline: Inline,
+}
+
+/// See [`Context::lend_library`].
+#[derive(Debug)]
+pub enum Lent {
+    None,
+    Untold(Library),
+    Told,
 }
 
 impl SeccompContext {
@@ -179,6 +187,15 @@ impl SeccompContext {
         let reply =
             Reply { state: order, word: word | count as u32, returned, inline, files, loans };
         self.thread.reply(&self.shared.listener, reply);
+    }
+
+    /// Takes back what was lent before. The new one is told with the next resume.
+    pub(in super::super) fn prepare_library(&mut self, library: Option<Library>) {
+        if matches!(self.library, Lent::Told) {
+            self.thread.slot().fast().library.end.store(0, Relaxed);
+        }
+        let library = library.filter(|_| self.process.may_answer());
+        self.library = library.map_or(Lent::None, Lent::Untold);
     }
 
     /// Tells guest code of which file it may map parts, if that is new. `coming`: the file that comes with the doorbell's answer.
