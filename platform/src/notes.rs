@@ -36,6 +36,8 @@ pub struct Heap {
     /// Where guest code may have it end without a call: [`Note::MovedBrk`] tells. All memory between `end` and the last of these
     /// is free and stays so, all of that below `end` is the heap's.
     pub range: RangeInclusive<u64>,
+    /// Free memory, where guest code may have memory without a file mapped without a call, from the end on: [`Note::Mapped`] tells.
+    pub room: Range<u64>,
 }
 
 /// A file that is mapped whole: guest code may map parts of it in its place, privately, and memory without a file.

@@ -424,6 +424,9 @@ pub struct Heap {
     pub start: AtomicU64,
     /// and at most: there is nothing between the heap and this. 0: not at all.
     pub limit: AtomicU64,
+    /// Free memory for mappings; the shim takes from its end.
+    pub room_start: AtomicU64,
+    pub room_end: AtomicU64,
 }
 
 /// A file that the last call has mapped whole: the shim maps parts of it in its place. Written by the sentry while guest code stands

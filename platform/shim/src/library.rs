@@ -14,6 +14,7 @@ const PROT_WRITE: u64 = 2;
 const PROT_EXEC: u64 = 4;
 /// MAP_PRIVATE, MAP_FIXED.
 const FLAGS: u64 = 0x12;
+const MAP_PRIVATE: u64 = 2;
 const MAP_ANONYMOUS: u64 = 0x20;
 /// Without a meaning, but for where a library is placed.
 const MAP_DENYWRITE: u64 = 0x800;
@@ -34,8 +35,11 @@ struct Part {
 /// The result of a call that is carried out here.
 pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
     let library = &fast.library;
-    if library.end.load(Relaxed) == 0 || fast.is_alone.load(Relaxed) == 0 || !notes::have_room(fast) {
+    if fast.is_alone.load(Relaxed) == 0 || !notes::have_room(fast) {
         return None;
+    }
+    if slot.argument(3) == MAP_PRIVATE | MAP_ANONYMOUS {
+        return map_anywhere(slot, fast);
     }
     let part = part_of(slot, library)?;
     let is_mapped = match part.offset {
@@ -50,6 +54,25 @@ pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
     let pages = part.len / PAGE << Note::LENGTH_SHIFT | part.offset.unwrap_or(0) / PAGE;
     notes::write(fast, [MMAP | part.prot << Note::COMMAND_SHIFT | kind, part.addr, pages]);
     Some(part.addr)
+}
+
+/// Memory without a file, anywhere.
+fn map_anywhere(slot: &Slot, fast: &Fast) -> Option<u64> {
+    let [hint, len, prot] = [0, 1, 2].map(|index| slot.argument(index));
+    let room = &fast.heap;
+    let (start, end) = (room.room_start.load(Relaxed), room.room_end.load(Relaxed));
+    if hint != 0 || len == 0 || len > end.saturating_sub(start) || prot & !PROT_ALL != 0 {
+        return None;
+    }
+    let len = len.next_multiple_of(PAGE);
+    let addr = end.checked_sub(len).filter(|addr| *addr >= start)?;
+    if !map(&Part { addr, len, prot, offset: None }, FLAGS | MAP_ANONYMOUS, u64::MAX, 0) {
+        return None;
+    }
+    room.room_end.store(addr, Relaxed);
+    let kind = prot << Note::COMMAND_SHIFT | Note::ANONYMOUS;
+    notes::write(fast, [MMAP | kind, addr, len / PAGE << Note::LENGTH_SHIFT]);
+    Some(addr)
 }
 
 /// The guest has closed a descriptor.

@@ -37,14 +37,19 @@ pub struct LibraryLoan {
 impl MmState {
     /// Lends what was just mapped, if nothing speaks against it; where trampolines may be then.
     pub fn lend_library(&mut self, loan: LibraryLoan) -> Option<Option<u64>> {
-        let has_room = self.tree.len() + MOST_NOTES * MOST_MORE < MAX_MAP_COUNT;
-        if !has_room || !self.lock_future.is_empty() {
+        if !self.may_lend_map() {
             return None;
         }
         let area = loan.range.start.checked_sub(AREA_LEN);
         let area = area.filter(|area| self.is_area_free(*area..loan.range.start));
         self.library = Some(loan);
         Some(area)
+    }
+
+    /// Whether what guest code maps on its own would be mapped by a call just so.
+    pub(in crate::mm) fn may_lend_map(&self) -> bool {
+        let has_room = self.tree.len() + MOST_NOTES * MOST_MORE < MAX_MAP_COUNT;
+        has_room && self.lock_future.is_empty()
     }
 
     /// Takes back what was lent.
@@ -66,7 +71,12 @@ impl MmState {
         prot: u32,
         offset: Option<u64>,
     ) -> Result<Plan> {
-        let loan = self.library.as_ref().filter(|loan| loan.has(addr, len)).ok_or(Errno::EINVAL)?;
+        let Some(loan) = self.library.as_ref().filter(|loan| loan.has(addr, len)) else {
+            return match offset {
+                None => self.follow_room(addr, len, prot),
+                Some(_) => Err(Errno::EINVAL),
+            };
+        };
         let mut flags = MapFlags::PRIVATE | MapFlags::FIXED;
         flags.set(MapFlags::ANONYMOUS, offset.is_none());
         let request = MapRequest {
