@@ -5,7 +5,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use abi::UserAddr;
-use platform::{Backing, Context, Descriptor, HostOp, Library, LibraryText, Note, Prot, Watched};
+use platform::{
+    Backing, Context, Descriptor, Heap, HostOp, Library, LibraryText, Note, Prot, Watched,
+};
 
 use crate::harness::block_on;
 use crate::start_calls::{CALL, call, caller};
@@ -183,4 +185,46 @@ fn text_comes_from_its_copy_with_trampolines() {
     assert_eq!(byte(context, PLACE + 4 * PAGE), Some(b'd' + 2), "not executable: the file's own");
     lend(context, &file, LibraryText::Ask);
     assert_eq!(map(context, 4, [RX, PART, number, 2 * PAGE]), None);
+}
+
+/// mmap(2) without an address: the result, notes, and the first byte.
+fn anywhere(
+    context: &mut dyn Context,
+    len: u64,
+    rest: [u64; 2],
+) -> (Option<u64>, Vec<Note>, Option<u8>) {
+    for (place, word) in (CALL + 24..).step_by(8).zip(rest) {
+        context.space().write(UserAddr(place), &word.to_le_bytes());
+    }
+    let addr = call(context, MMAP, 0, len);
+    (addr, context.take_notes(), addr.and_then(|addr| byte(context, addr)))
+}
+
+#[test]
+fn memory_without_a_file_comes_from_the_room_beside_the_heap() {
+    const ANYWHERE: u64 = 0x22;
+    let Some((mut context, _)) = caller() else { return };
+    let context = &mut *context;
+    assert_eq!(anywhere(context, PAGE, [RW, ANYWHERE]), (None, vec![], None), "there is none");
+    let (room, end) = (PLACE..PLACE + 4 * PAGE, PLACE);
+    context.kicker().set_alone(true);
+    context.kicker().tell_heap(Some(&Heap { end, range: end..=end, room }));
+    let note = |page, pages, prot| {
+        let (addr, len) = (PLACE + page * PAGE, pages * PAGE);
+        vec![Note::Mapped { addr, len, prot, offset: None }]
+    };
+    assert_eq!(anywhere(context, 5 * PAGE, [RW, ANYWHERE]), (None, vec![], None), "too much");
+    assert_eq!(anywhere(context, 0, [RW, ANYWHERE]), (None, vec![], None), "nothing");
+    assert_eq!(anywhere(context, PAGE, [RW | 8, ANYWHERE]), (None, vec![], None));
+    for flags in [0x21, 0x4022, 0x2_0022, 0x8022, 0x32, 0x2, 0x62] {
+        assert_eq!(anywhere(context, PAGE, [RW, flags]), (None, vec![], None), "{flags:#x}");
+    }
+    let (addr, notes, byte) = anywhere(context, PAGE, [RW, ANYWHERE]);
+    assert_eq!((addr, notes, byte), (Some(PLACE + 3 * PAGE), note(3, 1, 3), Some(0)));
+    let (addr, notes, byte) = anywhere(context, PAGE + 1, [R, ANYWHERE]);
+    assert_eq!((addr, notes, byte), (Some(PLACE + PAGE), note(1, 2, 1), Some(0)));
+    assert_eq!(anywhere(context, 2 * PAGE, [RW, ANYWHERE]), (None, vec![], None), "there is less");
+    let (addr, notes, byte) = anywhere(context, 1, [0, ANYWHERE]);
+    assert_eq!((addr, notes, byte), (Some(PLACE), note(0, 1, 0), None));
+    assert_eq!(anywhere(context, PAGE, [RW, ANYWHERE]), (None, vec![], None), "it is used up");
 }
