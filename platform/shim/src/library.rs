@@ -1,6 +1,6 @@
 //! mmap(2) of parts of a library: a file that the last call has mapped whole, as loaders do to have room, and whose segments they
-//! then map in its place. What is mapped there takes no room from anybody, and the thread is alone with it. The sentry hears of it
-//! with the next event (see [`notes`]).
+//! then map in its place. What is mapped there takes no room from anybody, and the thread is alone with it. And of memory without a
+//! file, from what the sentry says is free. It hears of both with the next event (see [`notes`]).
 
 use core::sync::atomic::Ordering::Relaxed;
 

@@ -1,9 +1,10 @@
-//! What guest code may do with the heap on its own.
+//! What guest code may do with the heap on its own, and with free room for mappings beside it.
 //!
 //! brk(2) of a thread that is alone in its address space needs nobody's leave where no limit is near: from the heap's own first
 //! page up to the next mapping, or as far as is lent at once. The platform then makes the host's part, and the tree follows with
 //! the next event, before anything looks at it. Whatever changes in that range in another way ends the loan: its thread is told
-//! again before it next runs ([`crate::heap`]).
+//! again before it next runs ([`crate::heap`]). In the same way it has memory without a file mapped where the next mappings would go: a
+//! megabyte at most, from its end on.
 
 use std::ops::{Range, RangeInclusive};
 

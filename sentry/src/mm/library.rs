@@ -63,7 +63,7 @@ impl MmState {
         self.library.as_ref().is_some_and(|loan| loan.has(addr, len))
     }
 
-    /// Guest code has mapped a part, or says so.
+    /// Guest code has mapped a part, or memory in the room beside the heap, or says so.
     pub(in crate::mm) fn follow_map(
         &mut self,
         addr: u64,
