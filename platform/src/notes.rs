@@ -162,7 +162,8 @@ pub const MOST_TOLD_PATH: usize = 8 * shim_abi::KnownPath::WORDS - 1;
 /// What is in it.
 #[derive(Debug)]
 pub enum Contents<'a> {
-    /// A host's file, of which the first bytes go along, so many at most.
+    /// A host's file, of which the first bytes go along, so many at most: [`MOST_READY_BYTES`], or twice as many at an even place whose
+    /// next one is not in use.
     File(BorrowedFd<'a>, usize),
     /// All that getdents64(2) says, at most [`MOST_READY_BYTES`], and after how many bytes the position is what.
     Listing { records: &'a [u8], ends: Box<[(u64, u64)]> },
@@ -172,6 +173,8 @@ pub enum Contents<'a> {
 pub const READY_FILES: usize = shim_abi::Ready::COUNT;
 pub const MOST_READY_NAME: usize = 8 * shim_abi::Ready::WORDS;
 pub const MOST_READY_BYTES: usize = shim_abi::Ready::BYTES as usize;
+/// At an even place, with the bytes of the next one.
+pub const MOST_READY_BYTES_OF_TWO: usize = shim_abi::Ready::MOST_BYTES as usize;
 /// Numbers of directories are from 1 to this.
 pub const MOST_DIR: u32 = shim_abi::Descriptors::MOST_DIR as u32;
 

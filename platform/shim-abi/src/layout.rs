@@ -69,12 +69,15 @@ pub const PATH_STATS_OFFSET: u64 = 0x1_d000;
 pub const READY_INDEX_OFFSET: u64 = 0x1_e800;
 /// In the same slot: the [`Note`]s that [`Fast`] has no room for.
 pub const MORE_NOTES_OFFSET: u64 = 0x1_f000;
-/// The slots below it are no threads' either: they have [`Ready`] files, one after the other, each with its bytes.
+/// The slots below it are no threads' either: they have [`Ready`] files, two in each, and then the bytes of both. One file may have
+/// the bytes of both.
 pub const READY_SLOTS: u32 = 32;
 pub const READY_SLOT: u32 = LOANS_SLOT - READY_SLOTS;
 pub const READY_ADDR: u64 = CHANNEL_ADDR + SLOT_SIZE * READY_SLOT as u64;
-pub const READY_STRIDE: u64 = 0x1_0000;
-pub const READY_BYTES_OFFSET: u64 = 0x200;
+pub const READY_STRIDE: u64 = 0x200;
+pub const READY_BYTES_OFFSET: u64 = READY_PER_SLOT * READY_STRIDE;
+pub const READY_BYTES_STRIDE: u64 = (SLOT_SIZE - READY_BYTES_OFFSET) / READY_PER_SLOT;
+pub const READY_PER_SLOT: u64 = 2;
 
 /// getppid(2) from the shim's text means: look here. The filter turns it into a notification. A call that everybody
 /// allows, because an outer sandbox that answers an unknown number with an errno would have precedence.
