@@ -115,6 +115,7 @@ pub fn take_note(thread: &Thread, note: &Note) -> bool {
         Note::Opened { fd: new, place, flags } => {
             ready::opened(thread, place, fd(new), OpenFlags::from_bits_retain(flags));
         }
+        Note::Entered => thread.mm().settle_ledger(),
         Note::Unmapped { .. }
         | Note::ProtectedForReading { .. }
         | Note::MovedBrk { .. }
