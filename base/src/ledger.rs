@@ -10,10 +10,16 @@ pub trait Ledger: Send + Sync {
     fn distrust(&self, descriptor: u32);
 
     /// Gives all that was entered since this was last done, in order. Until it returns guest code enters nothing; one at a time.
-    fn take(&self, each: &mut dyn FnMut(Entry));
+    fn take(&self, each: &mut dyn FnMut(Entry<'_>));
+
+    /// Whether nothing was entered, and nobody is [taking](Ledger::take) it.
+    fn is_empty(&self) -> bool;
 
     /// So many descriptors, from 0 on, can have rights.
     fn descriptors(&self) -> u32;
+
+    /// So many pages at most are written by all that can be entered.
+    fn most_pages(&self) -> u64;
 }
 
 /// What guest code may do with a descriptor.
@@ -25,20 +31,24 @@ pub struct Rights {
     pub reads: bool,
     /// exclusively.
     pub writes: bool,
+    /// Write to its file.
+    pub stores: bool,
 }
 
 /// What guest code has done, or so it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
+pub struct Entry<'a> {
     pub descriptor: u32,
-    pub act: Act,
+    pub act: Act<'a>,
 }
 
 /// See [`Entry`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
+pub enum Act<'a> {
     /// fcntl(2) with F_SETLK: from this byte on, so many (0: all).
     Locked { kind: Lock, start: u64, len: u64 },
+    /// pwrite(2), so many nanoseconds ago.
+    Stored { pos: u64, bytes: &'a [u8], age_ns: u64 },
 }
 
 /// What a range is from then on.

@@ -38,6 +38,7 @@ pub mod io_wait;
 pub mod kernel;
 pub mod known_paths;
 pub mod loader;
+mod ledger;
 mod loans;
 pub mod lock_order;
 pub mod mm;

@@ -1,19 +1,20 @@
-//! Files that guest code was entrusted with: it locks them on its own, and enters that in a ledger (`base::ledger`).
+//! Files that guest code was entrusted with: it locks them and writes to them on its own, and enters that in a ledger (`base::ledger`).
 //!
 //! What was entered is done, as far as its process can tell; here it is carried out. Its process's own calls come after that
-//! ([`Ledger::settle`] with each event), and so does whoever else looks at what may have changed: he finds the ledger where he looks
-//! (a file's locks), and settles it first.
+//! ([`Ledger::settle`] with each event), and so does whoever else looks at what may have changed: he finds the ledger where he looks (a
+//! file's locks, an inode of memory), and settles it first.
 //!
 //! * The trust is in one descriptor of one table, and ends as a loan does (`crate::loans`): when the slot comes to mean something else, or
 //!   somebody watches.
-//! * It is given under the lock of [`Ledger::trusted`], with the reason (that nobody else has locks) looked at under it. Who is about
-//!   to become such a reason ends the trust under the same lock, settles, and goes on then.
+//! * It is given under the lock of [`Ledger::trusted`], with the reasons (that nobody else has locks, or has mapped the file) looked at
+//!   under it. Who is about to become a reason against it ends the trust, settles under the same lock, and goes on then.
 //! * What guest code says is checked against what it was trusted with, not against what lies in its own memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use abi::ids::{Fd, Tid};
+use abi::open::OpenFlags;
 use base::Lent;
 use base::ledger::{Act, Entry, Lock, Rights};
 use base::lent::Taken;
@@ -22,9 +23,16 @@ use smallvec::SmallVec;
 
 use crate::description::File;
 use crate::file_table::FdTable;
+use crate::fs::tmpfs::{Reserve, TmpInode};
 use crate::inode::Inode;
 use crate::lock_order;
 use crate::record_lock::{self, LockKind, Owner, Range};
+
+/// Files to which one process writes on its own, at most: each keeps room for all that it may write.
+const MOST_STORES: usize = 4;
+/// Files of these flags are written by calls.
+const ODD: OpenFlags =
+    OpenFlags::APPEND.union(OpenFlags::DIRECT).union(OpenFlags::PATH).union(OpenFlags::ASYNC);
 
 /// What the guest code of one address space was entrusted with.
 pub struct Ledger {
@@ -33,19 +41,38 @@ pub struct Ledger {
     trusted: Mutex<Vec<Option<Trusted>>, lock_order::Ledgers>,
 }
 
+/// A descriptor's file.
 struct Trusted {
     file: Weak<File>,
     inode: usize,
     process: Tid,
     rights: Rights,
+    /// For what is written.
+    reserve: Option<Reserve>,
     trust: Arc<Trust>,
 }
 
 /// What a descriptor's slot has.
-struct Trust {
-    guest: Arc<dyn base::Ledger>,
+pub(crate) struct Trust {
+    guest: Weak<dyn base::Ledger>,
     descriptor: u32,
     is_over: AtomicBool,
+}
+
+/// What a process's next calls are likely to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Locks(Owner),
+    Stores,
+}
+
+/// An open file of a process.
+#[derive(Clone, Copy)]
+pub struct OwnFile<'a> {
+    pub files: &'a FdTable,
+    pub fd: Fd,
+    pub file: &'a Arc<File>,
+    pub process: Tid,
 }
 
 impl Ledger {
@@ -54,103 +81,192 @@ impl Ledger {
         Arc::new(Self { guest, trusted: Mutex::default() })
     }
 
-    /// Has guest code lock the descriptor's file from now on, if only its process does, and often. In a call of the only thread.
-    pub fn entrust_locks(
-        self: &Arc<Self>,
-        (files, fd): (&FdTable, Fd),
-        file: &Arc<File>,
-        process: Tid,
-    ) {
-        let owner = Owner::Process(process);
-        let Some(descriptor) = self.descriptor(fd) else { return };
-        if !record_lock::is_worth_trust(file, owner) {
-            return;
-        }
-        let trust = Arc::new(Trust {
-            guest: Arc::clone(&self.guest),
-            descriptor,
-            is_over: AtomicBool::new(false),
-        });
-        let lent: Arc<dyn Lent> = Arc::clone(&trust) as Arc<dyn Lent>;
-        if !files.entrust(fd, file, lent) {
-            return;
-        }
-        let mut trusted = self.trusted.lock();
-        let at = descriptor as usize;
-        if trusted.len() <= at {
-            trusted.resize_with(at + 1, || None);
-        }
-        if !record_lock::entrust(file, owner, self) {
-            trust.end();
-            return;
-        }
-        let (reads, writes) = (file.flags().reads(), file.flags().writes());
-        let rights = Rights { locks: true, reads, writes };
-        self.guest.trust(descriptor, rights);
-        // Now, for who ended it before came too early.
-        if trust.is_over() {
-            self.guest.distrust(descriptor);
-        }
-        let (file, inode) = (Arc::downgrade(file), key(file.inode()));
-        if let Some(place) = trusted.get_mut(at) {
-            *place = Some(Trusted { file, inode, process, rights, trust });
+    /// Has guest code lock the file from now on, if only its process does, and often. In a call of the only thread.
+    pub fn entrust_locks(self: &Arc<Self>, own: OwnFile<'_>) {
+        let owner = Owner::Process(own.process);
+        if record_lock::is_worth_trust(own.file, owner) {
+            self.entrust(own, Wish::Locks(owner));
         }
     }
 
-    fn descriptor(&self, fd: Fd) -> Option<u32> {
-        u32::try_from(fd.0).ok().filter(|number| *number < self.guest.descriptors())
+    /// Has guest code write to the file from now on, if it is one in memory, and nothing bounds its size. In a call of the only thread,
+    /// which has just written.
+    pub fn entrust_stores(self: &Arc<Self>, own: OwnFile<'_>) {
+        let flags = own.file.flags();
+        if flags.writes()
+            && !flags.intersects(ODD)
+            && memory_of(own.file).is_some_and(|inode| inode.may_be_trusted())
+        {
+            self.entrust(own, Wish::Stores);
+        }
+    }
+
+    fn entrust(self: &Arc<Self>, own: OwnFile<'_>, wish: Wish) {
+        let Ok(at) = usize::try_from(own.fd.0) else { return };
+        let Some(descriptor) = u32::try_from(at).ok().filter(|at| *at < self.guest.descriptors())
+        else {
+            return;
+        };
+        let known = self.trusted.lock().get(at).and_then(|known| known.as_ref()?.of(own.file));
+        let trust = match known {
+            Some(trust) => trust,
+            None => {
+                let guest = Arc::downgrade(&self.guest);
+                let trust = Arc::new(Trust { guest, descriptor, is_over: AtomicBool::new(false) });
+                if !own.files.entrust(own.fd, own.file, Arc::clone(&trust) as Arc<dyn Lent>) {
+                    return;
+                }
+                trust
+            }
+        };
+        let mut trusted = self.trusted.lock();
+        let gone = self.give(&mut trusted, own, &trust, wish);
+        drop(trusted);
+        drop(gone);
+    }
+
+    /// What is over and goes, without the lock.
+    fn give(
+        self: &Arc<Self>,
+        trusted: &mut Vec<Option<Trusted>>,
+        own: OwnFile<'_>,
+        trust: &Arc<Trust>,
+        wish: Wish,
+    ) -> SmallVec<[Trusted; 1]> {
+        let is_over = |place: &mut Option<Trusted>| {
+            place.take_if(|known| known.trust.is_over() && !Arc::ptr_eq(&known.trust, trust))
+        };
+        let gone = trusted.iter_mut().filter_map(is_over).collect();
+        let at = trust.descriptor as usize;
+        if trusted.len() <= at {
+            trusted.resize_with(at + 1, || None);
+        }
+        let stores = trusted.iter().flatten().filter(|known| known.reserve.is_some()).count();
+        let Some(place) = trusted.get_mut(at) else { return gone };
+        let known = place.get_or_insert_with(|| Trusted {
+            file: Arc::downgrade(own.file),
+            inode: key(own.file.inode()),
+            process: own.process,
+            rights: Rights::default(),
+            reserve: None,
+            trust: Arc::clone(trust),
+        });
+        match wish {
+            Wish::Locks(owner) => known.rights.locks = record_lock::entrust(own.file, owner, self),
+            Wish::Stores if known.reserve.is_none() && stores < MOST_STORES => {
+                let inode = memory_of(own.file);
+                known.reserve = inode.and_then(|inode| inode.entrust(self, trust));
+                known.rights.stores = known.reserve.is_some();
+            }
+            Wish::Stores => {}
+        }
+        let flags = own.file.flags();
+        (known.rights.reads, known.rights.writes) = (flags.reads(), flags.writes());
+        if known.rights.locks || known.rights.stores {
+            self.guest.trust(trust.descriptor, known.rights);
+        } else {
+            trust.end();
+        }
+        // Now, for who ended it before came too early.
+        if trust.is_over() {
+            self.guest.distrust(trust.descriptor);
+        }
+        gone
+    }
+
+    /// Pages that all that can be entered takes.
+    pub(crate) fn most_pages(&self) -> u64 {
+        self.guest.most_pages()
     }
 
     /// Carries out what was entered.
     pub fn settle(&self) {
-        let trusted = self.trusted.lock();
-        let changed = self.carry_out(&trusted);
-        drop(trusted);
-        tell(&changed);
+        if !self.guest.is_empty() {
+            let trusted = self.trusted.lock();
+            let changed = self.carry_out(&trusted);
+            drop(trusted);
+            tell(&changed);
+        }
     }
 
     /// Guest code locks this file by calls only; what was entered before is carried out.
     pub(crate) fn end_locks(&self, inode: &Arc<dyn Inode>) {
         let trusted = self.trusted.lock();
-        let of_it = trusted.iter().flatten().filter(|trusted| trusted.inode == key(inode));
-        of_it.for_each(|trusted| trusted.trust.end());
+        let of_it = trusted.iter().flatten().filter(|known| known.inode == key(inode));
+        of_it.for_each(|known| known.trust.end());
         let changed = self.carry_out(&trusted);
         drop(trusted);
         tell(&changed);
     }
 
-    /// The files whose locks were changed: that is to be told without the lock, and perhaps nobody else has them any more.
+    /// The files that were changed: whose locks were is to be told without the lock, and perhaps nobody else has them any more.
     fn carry_out(&self, trusted: &[Option<Trusted>]) -> Files {
         let mut changed = Files::new();
-        self.guest.take(&mut |entry: Entry| {
-            let known = trusted.get(entry.descriptor as usize).and_then(Option::as_ref);
-            let Some(known) = known.filter(|known| known.rights.locks) else { return };
-            let Some(file) = known.file.upgrade() else { return };
-            let Act::Locked { kind, start, len } = entry.act;
-            let kind = match kind {
-                Lock::None => None,
-                Lock::Shared if known.rights.reads => Some(LockKind::Shared),
-                Lock::Exclusive if known.rights.writes => Some(LockKind::Exclusive),
-                Lock::Shared | Lock::Exclusive => return,
+        self.guest.take(&mut |entry: Entry<'_>| {
+            let Some(known) = trusted.get(entry.descriptor as usize).and_then(Option::as_ref) else {
+                return;
             };
-            let (Ok(start), Ok(len)) = (i64::try_from(start), i64::try_from(len)) else { return };
-            let Ok(range) = Range::new(start, len) else { return };
-            if !record_lock::follow(&file, Owner::Process(known.process), kind, range) {
-                // There are so many that the next ones may have to be refused.
+            let Some(file) = known.file.upgrade() else { return };
+            let has_room = match entry.act {
+                Act::Locked { kind, start, len } => known.follow_lock(&file, kind, (start, len)),
+                Act::Stored { pos, bytes, age_ns } => known.follow_write(&file, pos, bytes, age_ns),
+            };
+            if has_room == Some(false) {
+                // The next ones may have to be refused.
                 known.trust.end();
             }
-            if !changed.iter().any(|other| Arc::ptr_eq(other, &file)) {
-                changed.push(file);
+            let locks = matches!(entry.act, Act::Locked { .. });
+            match changed.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &file)) {
+                Some((_, has_locked)) => *has_locked |= locks,
+                None => changed.push((file, locks)),
             }
         });
         changed
     }
 }
 
-type Files = SmallVec<[Arc<File>; 2]>;
+impl Trusted {
+    /// Its trust, if it still holds and is in that file.
+    fn of(&self, file: &Arc<File>) -> Option<Arc<Trust>> {
+        let is_it = std::ptr::eq(self.file.as_ptr(), Arc::as_ptr(file)) && !self.trust.is_over();
+        is_it.then(|| Arc::clone(&self.trust))
+    }
+
+    /// Whether there is room for more of these; `None`: it may not do that, so it has not.
+    fn follow_lock(
+        &self,
+        file: &Arc<File>,
+        kind: Lock,
+        (start, len): (u64, u64),
+    ) -> Option<bool> {
+        let kind = match kind {
+            _ if !self.rights.locks => return None,
+            Lock::None => None,
+            Lock::Shared if self.rights.reads => Some(LockKind::Shared),
+            Lock::Exclusive if self.rights.writes => Some(LockKind::Exclusive),
+            Lock::Shared | Lock::Exclusive => return None,
+        };
+        let range = Range::new(i64::try_from(start).ok()?, i64::try_from(len).ok()?).ok()?;
+        Some(record_lock::follow(file, Owner::Process(self.process), kind, range))
+    }
+
+    /// The same.
+    fn follow_write(&self, file: &File, pos: u64, bytes: &[u8], age_ns: u64) -> Option<bool> {
+        let reserve = self.reserve.as_ref().filter(|_| self.rights.stores)?;
+        pos.checked_add(bytes.len() as u64).filter(|end| *end <= i64::MAX as u64)?;
+        memory_of(file)?.follow_write(pos, bytes, age_ns).ok()?;
+        Some(reserve.is_there())
+    }
+}
+
+type Files = SmallVec<[(Arc<File>, bool); 2]>;
 
 fn tell(changed: &Files) {
-    changed.iter().for_each(|file| record_lock::tell(file));
+    changed.iter().filter(|(_, locks)| *locks).for_each(|(file, _)| record_lock::tell(file));
+}
+
+fn memory_of(file: &File) -> Option<&TmpInode> {
+    file.ops().as_any().downcast_ref()
 }
 
 fn key(inode: &Arc<dyn Inode>) -> usize {
@@ -167,8 +283,10 @@ impl Lent for Trust {
     }
 
     fn end(&self) {
-        if !self.is_over.swap(true, Ordering::SeqCst) {
-            self.guest.distrust(self.descriptor);
+        if !self.is_over.swap(true, Ordering::SeqCst)
+            && let Some(guest) = self.guest.upgrade()
+        {
+            guest.distrust(self.descriptor);
         }
     }
 

@@ -19,7 +19,9 @@ pub struct Ledger {
     /// exchange of this: nothing was done if that fails. The sentry shuts it to take them, and ends a generation
     /// with each right that it takes back.
     pub state: AtomicU64,
-    _line: [u64; 7],
+    /// How much of the room for bytes the entries take; the shim's own.
+    pub bytes: AtomicU64,
+    _line: [u64; 6],
     /// What may be done with each descriptor; see [`trust`]. Written by the sentry.
     pub trust: [AtomicU64; Descriptors::COUNT],
     pub entries: [Entry; Ledger::ENTRIES],
@@ -33,6 +35,12 @@ pub struct Entry(pub [AtomicU64; Entry::WORDS]);
 impl Ledger {
     pub const ENTRIES: usize = 64;
     pub const GENERATION_SHIFT: u32 = 16;
+    /// Bytes that were written lie from here on in the slot,
+    pub const BYTES_OFFSET: u64 = 0x1000;
+    /// so many at most,
+    pub const BYTES: u64 = SLOT_SIZE - Self::BYTES_OFFSET;
+    /// of one entry so many.
+    pub const MOST: u64 = 0x4000;
     pub const COUNT: u64 = (1 << Self::GENERATION_SHIFT) - 1;
 
     pub const fn state(generation: u64, count: u64) -> u64 {
@@ -45,6 +53,8 @@ impl Entry {
     /// The descriptor is in these bits of the first word,
     pub const DESCRIPTOR_SHIFT: u32 = 8;
     pub const DESCRIPTOR: u64 = 0xff;
+    /// and from this bit on how many bytes were written.
+    pub const LEN_SHIFT: u32 = 16;
 }
 
 /// Bits of [`Ledger::trust`].
@@ -55,6 +65,8 @@ pub mod trust {
     pub const READS: u64 = 2;
     /// for writing.
     pub const WRITES: u64 = 4;
+    /// pwrite64(2).
+    pub const STORES: u64 = 8;
 }
 
 /// Values of the low byte of an entry's first word.
@@ -63,7 +75,10 @@ pub mod entry {
     pub const SHARED_LOCK: u64 = 1;
     pub const EXCLUSIVE_LOCK: u64 = 2;
     pub const UNLOCK: u64 = 3;
+    /// pwrite64(2): place in the file; where the bytes are behind [`Ledger::BYTES_OFFSET`](super::Ledger::BYTES_OFFSET); the
+    /// processor's time stamp.
+    pub const STORE: u64 = 4;
     pub const KIND: u64 = 0xff;
 }
 
-const _: () = assert!(size_of::<Ledger>() as u64 <= SLOT_SIZE);
+const _: () = assert!(size_of::<Ledger>() as u64 <= Ledger::BYTES_OFFSET);

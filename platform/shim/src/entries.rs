@@ -6,9 +6,9 @@
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
-use crate::abi::{self, Entry, Fast, Ledger, Note, Slot, entry, trust};
+use crate::abi::{self, Entry, Fast, Ledger, Note, Slot, TASK_SIZE, entry, trust};
 use crate::descriptors::FCNTL;
-use crate::{notes, words};
+use crate::{guest_memory, notes, words};
 
 pub const F_SETLK: u64 = 6;
 pub const F_SETLKW: u64 = 7;
@@ -37,6 +37,35 @@ pub fn lock(slot: &Slot, fast: &Fast) -> Option<u64> {
         return None;
     }
     open.enter(fast, kind, [start, len, 0]).then_some(0)
+}
+
+/// pwrite64(2).
+pub fn store(slot: &Slot, fast: &Fast) -> Option<u64> {
+    let open = Open::find(fast, slot.argument(0))?;
+    let (addr, len, pos) = (slot.argument(1), slot.argument(2), slot.argument(3));
+    let is_plain = len != 0
+        && len <= Ledger::MOST
+        && addr <= TASK_SIZE - len
+        && pos <= i64::MAX as u64 - len;
+    if !open.may(trust::STORES) || !is_plain {
+        return None;
+    }
+    let is_first = open.state & Ledger::COUNT == 0;
+    let place = if is_first { 0 } else { open.ledger.bytes.load(Relaxed) };
+    // Whole lines, for who copies them.
+    let next = (place + len + 63) & !63;
+    if next > Ledger::BYTES {
+        return None;
+    }
+    let to = abi::LEDGER_ADDR + Ledger::BYTES_OFFSET + place;
+    if guest_memory::copy(to, addr, len) != 0 {
+        return None;
+    }
+    open.ledger.bytes.store(next, Relaxed);
+    // SAFETY: only asks the processor.
+    let now = unsafe { core::arch::x86_64::_rdtsc() };
+    let kind = entry::STORE | len << Entry::LEN_SHIFT;
+    open.enter(fast, kind, [pos, place, now]).then_some(len)
 }
 
 /// A ledger that is not shut, and a descriptor with rights.

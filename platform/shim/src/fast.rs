@@ -20,7 +20,7 @@ use crate::abi::{self, Fast, Global, Slot, kind, state, task};
 use crate::calls;
 use crate::channel::{self, Outcome};
 use crate::{
-    descriptors, epoll, futex, heap, known_paths, loans, marshal, memory_calls, path_stats, ready, signal_calls, start_calls,
+    descriptors, entries, epoll, futex, heap, known_paths, loans, marshal, memory_calls, path_stats, ready, signal_calls, start_calls,
     vectors,
 };
 
@@ -429,6 +429,7 @@ extern "C" fn offer(slot: u64) -> u32 {
         calls::READ => loans::answer(slot, fast(slot))
             .or_else(|| descriptors::answer_transfer(slot, fast(slot))),
         calls::WRITE => descriptors::answer_transfer(slot, fast(slot)),
+        calls::PWRITE64 => entries::store(slot, fast(slot)),
         calls::PREAD64 => loans::answer(slot, fast(slot)),
         loans::FSTAT | loans::LSEEK | loans::IOCTL => loans::answer_about(slot, fast(slot)),
         loans::NEWFSTATAT => loans::answer_about(slot, fast(slot))

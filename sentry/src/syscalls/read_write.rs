@@ -14,7 +14,7 @@ use vfs::file::Whence;
 use crate::cx::Cx;
 use crate::error::{SysError, SysResult};
 use crate::io_wait::{READABLE, WRITABLE, until_ready};
-use crate::loans;
+use crate::{ledger, loans};
 use crate::mm::{UserRef, UserSink, UserSlice, UserSource};
 use crate::signal::send_to_thread;
 use crate::strict_flags_arg;
@@ -152,7 +152,9 @@ pub async fn writev(cx: &mut Cx<'_>, fd: Fd, vector: UserRef<Iovec>, count: usiz
 pub fn pwrite64(cx: &mut Cx<'_>, fd: Fd, buf: UserSlice, offset: i64) -> SysResult {
     let at = At::offset(offset)?;
     let file = cx.file(fd)?;
-    Ok(write_now(cx, &file, &one(buf), at)? as u64)
+    let count = write_now(cx, &file, &one(buf), at)?;
+    ledger::after_write(cx, fd, &file);
+    Ok(count as u64)
 }
 
 /// pwritev. See [pwritev(2)](https://man7.org/linux/man-pages/man2/pwritev.2.html).
