@@ -47,6 +47,11 @@ impl TmpInode {
         self.state.lock()
     }
 
+    /// Guest code does nothing more on its own.
+    pub(crate) fn end_trust(&self) {
+        drop(self.untrusted());
+    }
+
     /// What is over and settled is forgotten; whether nobody writes on his own then.
     fn forget(&self, state: &mut State, trust: &Arc<Trust>) -> bool {
         let _ = state.trusted.take_if(|trusted| Arc::ptr_eq(&trusted.trust, trust));
