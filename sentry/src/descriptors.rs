@@ -174,6 +174,7 @@ fn begins(number: u64) -> bool {
     const CLOSE: u64 = 3;
     const STAT: u64 = 4;
     const LSTAT: u64 = 6;
+    const PWRITE64: u64 = 18;
     const ACCESS: u64 = 21;
     const FCNTL: u64 = 72;
     const READLINK: u64 = 89;
@@ -185,6 +186,7 @@ fn begins(number: u64) -> bool {
         OPEN | CLOSE
             | STAT
             | LSTAT
+            | PWRITE64
             | ACCESS
             | EXECVE
             | FCNTL

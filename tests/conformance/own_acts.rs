@@ -93,6 +93,11 @@ fn holder(word: &'static AtomicU32, rest: impl FnOnce(i32) -> i32) -> i32 {
         take_often(fd);
         assert_eq!(set(fd, libc::F_WRLCK, 5, 10), 0);
         assert_eq!(set(fd, libc::F_RDLCK, 20, 10), 0);
+        // The last of them is not known to be made by a call.
+        for _ in 0..5 {
+            assert_eq!(set(fd, libc::F_WRLCK, 40, 10), 0);
+            assert_eq!(set(fd, libc::F_UNLCK, 40, 10), 0);
+        }
     };
     let child = computing(word, act, || rest(fd));
     ok!(close(fd));
@@ -225,6 +230,9 @@ fn writer(word: &'static AtomicU32, tail: &'static [u8], rest: impl FnOnce(i32) 
     let act = || {
         put_often(fd);
         put(fd, tail, 100);
+        for _ in 0..10 {
+            put(fd, b"x", 50);
+        }
     };
     let child = computing(word, act, || rest(fd));
     ok!(close(fd));
@@ -338,6 +346,7 @@ fn appending_begins_at_once() {
     let act = || {
         put_often(fd);
         put(fd, b"the end", 100);
+        put(fd, b"x", 50);
     };
     let child = computing(word, act, || {
         put(fd, b"x", 0);
