@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::{
-    enter_new_directory, errno, exit_code, in_child, leave, ok, open, pipe, read_some,
-    shared_word, signal_of, sleep_ms, sys, tests, wait_for,
+    enter_new_directory, errno, exit_code, in_child, leave, ok, open, pipe, read_some, shared_word,
+    signal_of, sleep_ms, sys, tests, wait_for,
 };
 
 tests! {
@@ -263,14 +263,7 @@ fn later_bytes_are_in_a_mapping() {
     });
     wait_until(word, 1);
     let fd = open("f", libc::O_RDWR);
-    let at = sys!(mmap(
-        std::ptr::null_mut(),
-        4096,
-        libc::PROT_READ,
-        libc::MAP_SHARED,
-        fd,
-        0
-    ));
+    let at = sys!(mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, fd, 0));
     assert_ne!(at, libc::MAP_FAILED);
     let at = at.cast::<i64>().cast_const();
     // SAFETY: within the mapping, which nobody makes smaller.
@@ -310,7 +303,11 @@ fn the_time_is_that_of_the_write() {
     }
     let meta = std::fs::metadata("f").expect("it is there");
     let modified = meta.modified().expect("there is one");
-    assert!(modified <= before + Duration::from_millis(20), "late by {:?}", modified.duration_since(before));
+    assert!(
+        modified <= before + Duration::from_millis(20),
+        "late by {:?}",
+        modified.duration_since(before)
+    );
     assert!(modified + Duration::from_secs(5) > before);
     finish(word, child);
     leave(&directory);

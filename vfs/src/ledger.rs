@@ -203,7 +203,8 @@ impl Ledger {
     fn carry_out(&self, trusted: &[Option<Trusted>]) -> Files {
         let mut changed = Files::new();
         self.guest.take(&mut |entry: Entry<'_>| {
-            let Some(known) = trusted.get(entry.descriptor as usize).and_then(Option::as_ref) else {
+            let Some(known) = trusted.get(entry.descriptor as usize).and_then(Option::as_ref)
+            else {
                 return;
             };
             let Some(file) = known.file.upgrade() else { return };
@@ -233,12 +234,7 @@ impl Trusted {
     }
 
     /// Whether there is room for more of these; `None`: it may not do that, so it has not.
-    fn follow_lock(
-        &self,
-        file: &Arc<File>,
-        kind: Lock,
-        (start, len): (u64, u64),
-    ) -> Option<bool> {
+    fn follow_lock(&self, file: &Arc<File>, kind: Lock, (start, len): (u64, u64)) -> Option<bool> {
         let kind = match kind {
             _ if !self.rights.locks => return None,
             Lock::None => None,

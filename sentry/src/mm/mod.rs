@@ -40,8 +40,8 @@ mod unmap;
 mod user_copy;
 mod vma;
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use abi::Result;
 use base::lock::Mutex;

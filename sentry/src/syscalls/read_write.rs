@@ -14,13 +14,13 @@ use vfs::file::Whence;
 use crate::cx::Cx;
 use crate::error::{SysError, SysResult};
 use crate::io_wait::{READABLE, WRITABLE, until_ready};
-use crate::{ledger, loans};
 use crate::mm::{UserRef, UserSink, UserSlice, UserSource};
 use crate::signal::send_to_thread;
 use crate::strict_flags_arg;
 use crate::syscalls::args::OutSlice;
 use crate::syscalls::names::SeekOrigin;
 use crate::syscalls::table::Attempt;
+use crate::{ledger, loans};
 
 strict_flags_arg!(RwFlags as "RWF_");
 
