@@ -1,5 +1,8 @@
 //! What guest code does on its own to files that it was entrusted with.
 
+/// Bytes of a `struct stat`.
+pub const STAT_BYTES: usize = 144;
+
 /// The book in which the guest code of one process enters its acts, one after the other. Whoever has it says what may be entered, and
 /// takes what was. Never waits for anybody.
 pub trait Ledger: Send + Sync {
@@ -8,6 +11,13 @@ pub trait Ledger: Send + Sync {
 
     /// It may do nothing any more with the descriptor: what it enters after this does not count. At any time, under any lock.
     fn distrust(&self, descriptor: u32);
+
+    /// Tells guest code what fstat(2) says of a descriptor with rights (a `struct stat`), but for what it has entered and nobody has
+    /// taken yet.
+    fn tell(&self, descriptor: u32, stat: &[u8; STAT_BYTES]);
+
+    /// That is not so any more. At any time, under any lock.
+    fn untell(&self, descriptor: u32);
 
     /// Gives all that was entered since this was last done, in order. Until it returns guest code enters nothing; one at a time.
     fn take(&self, each: &mut dyn FnMut(Entry<'_>));

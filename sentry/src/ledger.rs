@@ -13,13 +13,36 @@ pub fn after_lock(cx: &Cx<'_>, fd: Fd, file: &Arc<File>) {
     with_ledger(cx, fd, file, Ledger::entrust_locks);
 }
 
+/// To be called when a file was opened.
+pub fn after_open(cx: &Cx<'_>, fd: Fd, file: &Arc<File>) {
+    if file.flags().writes() && cx.mm().ledger_so_far().is_some() {
+        entrust_unlimited(cx, fd, file, Ledger::entrust_opened);
+    }
+}
+
+/// To be called when the attributes of an open file were asked for, or are others because it was read.
+pub fn after_look(cx: &Cx<'_>, fd: Fd, file: &Arc<File>) {
+    if file.flags().writes() && cx.mm().ledger_so_far().is_some() {
+        with_ledger(cx, fd, file, |ledger, own| ledger.tell_again(own));
+    }
+}
+
 /// To be called when it has written to a place of its own choice.
 pub fn after_write(cx: &Cx<'_>, fd: Fd, file: &Arc<File>) {
+    entrust_unlimited(cx, fd, file, Ledger::entrust_stores);
+}
+
+fn entrust_unlimited(
+    cx: &Cx<'_>,
+    fd: Fd,
+    file: &Arc<File>,
+    entrust: impl FnOnce(&Arc<Ledger>, OwnFile<'_>),
+) {
     let is_limited = || cx.with_vfs(|vfs| vfs.file_size_limit) != u64::MAX;
     if is_limited() || vfs::notify::is_watched() {
         return;
     }
-    with_ledger(cx, fd, file, Ledger::entrust_stores);
+    with_ledger(cx, fd, file, entrust);
     // Somebody may have set a limit meanwhile, and found nothing to end.
     if is_limited() {
         cx.files().end_loans();

@@ -10,13 +10,13 @@
 //!   under it. Who is about to become a reason against it ends the trust, settles under the same lock, and goes on then.
 //! * What guest code says is checked against what it was trusted with, not against what lies in its own memory.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use abi::ids::{Fd, Tid};
 use abi::open::OpenFlags;
 use base::Lent;
-use base::ledger::{Act, Entry, Lock, Rights};
+use base::ledger::{Act, Entry, Lock, Rights, STAT_BYTES};
 use base::lent::Taken;
 use base::lock::Mutex;
 use smallvec::SmallVec;
@@ -30,6 +30,9 @@ use crate::record_lock::{self, LockKind, Owner, Range};
 
 /// Files to which one process writes on its own, at most: each keeps room for all that it may write.
 const MOST_STORES: usize = 4;
+/// As much of a habit is remembered, and so much is enough.
+const MOST_HABIT: u32 = 8;
+const ENOUGH_HABIT: u32 = 4;
 /// Files of these flags are written by calls.
 const ODD: OpenFlags =
     OpenFlags::APPEND.union(OpenFlags::DIRECT).union(OpenFlags::PATH).union(OpenFlags::ASYNC);
@@ -39,6 +42,8 @@ pub struct Ledger {
     guest: Arc<dyn base::Ledger>,
     /// By descriptor.
     trusted: Mutex<Vec<Option<Trusted>>, lock_order::Ledgers>,
+    /// Goes up with what is written, down with each file that is trusted before.
+    habit: AtomicU32,
 }
 
 /// A descriptor's file.
@@ -78,7 +83,7 @@ pub struct OwnFile<'a> {
 impl Ledger {
     #[must_use]
     pub fn new(guest: Arc<dyn base::Ledger>) -> Arc<Self> {
-        Arc::new(Self { guest, trusted: Mutex::default() })
+        Arc::new(Self { guest, trusted: Mutex::default(), habit: AtomicU32::new(0) })
     }
 
     /// Has guest code lock the file from now on, if only its process does, and often. In a call of the only thread.
@@ -98,6 +103,25 @@ impl Ledger {
             && memory_of(own.file).is_some_and(|inode| inode.may_be_trusted())
         {
             self.entrust(own, Wish::Stores);
+        }
+    }
+
+    /// The same of a file that was just opened, if that is what its process does with those.
+    pub fn entrust_opened(self: &Arc<Self>, own: OwnFile<'_>) {
+        let habit = self.habit.load(Ordering::Relaxed);
+        if habit >= ENOUGH_HABIT {
+            self.habit.store(habit - 1, Ordering::Relaxed);
+            self.entrust_stores(own);
+        }
+    }
+
+    /// Its own process has looked at a file by a call, which may have changed it: guest code is told, if it writes to the file.
+    pub fn tell_again(&self, own: OwnFile<'_>) {
+        let Ok(at) = usize::try_from(own.fd.0) else { return };
+        let Some(memory) = memory_of(own.file) else { return };
+        let known = self.trusted.lock().get(at).and_then(|known| known.as_ref()?.of(own.file));
+        if let Some(trust) = known {
+            memory.tell(&trust, own.file.inode());
         }
     }
 
@@ -123,6 +147,9 @@ impl Ledger {
         let gone = self.give(&mut trusted, own, &trust, wish);
         drop(trusted);
         drop(gone);
+        if let Some(memory) = memory_of(own.file) {
+            memory.tell(&trust, own.file.inode());
+        }
     }
 
     /// What is over and goes, without the lock.
@@ -179,6 +206,30 @@ impl Ledger {
         self.guest.most_pages()
     }
 
+    /// Carries out what was entered, for its process, whose guest code stands still: that is likely to ask next what the files are then.
+    pub fn settle_own(&self) {
+        if self.guest.is_empty() {
+            return;
+        }
+        let trusted = self.trusted.lock();
+        let changed = self.carry_out(&trusted);
+        let is_stored = |known: &&Trusted| known.rights.stores && !known.trust.is_over();
+        let known: SmallVec<[_; MOST_STORES]> = trusted
+            .iter()
+            .flatten()
+            .filter(is_stored)
+            .filter_map(|known| Some((known.file.upgrade()?, Arc::clone(&known.trust))))
+            .collect();
+        drop(trusted);
+        tell(&changed);
+        for (file, trust) in known {
+            let is_changed = changed.iter().any(|(other, _)| Arc::ptr_eq(other, &file));
+            if is_changed && let Some(memory) = memory_of(&file) {
+                memory.tell(&trust, file.inode());
+            }
+        }
+    }
+
     /// Carries out what was entered.
     pub fn settle(&self) {
         if !self.guest.is_empty() {
@@ -217,6 +268,10 @@ impl Ledger {
                 known.trust.end();
             }
             let locks = matches!(entry.act, Act::Locked { .. });
+            if !locks {
+                let habit = self.habit.load(Ordering::Relaxed);
+                self.habit.store((habit + 1).min(MOST_HABIT), Ordering::Relaxed);
+            }
             match changed.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &file)) {
                 Some((_, has_locked)) => *has_locked |= locks,
                 None => changed.push((file, locks)),
@@ -267,6 +322,25 @@ fn memory_of(file: &File) -> Option<&TmpInode> {
 
 fn key(inode: &Arc<dyn Inode>) -> usize {
     Arc::as_ptr(inode).cast::<()>() as usize
+}
+
+impl Trust {
+    /// What fstat(2) says of the descriptor.
+    pub(crate) fn tell(&self, stat: &[u8; STAT_BYTES]) {
+        let Some(guest) = self.guest.upgrade() else { return };
+        guest.tell(self.descriptor, stat);
+        // Now, for who ended it before came too early.
+        if self.is_over() {
+            guest.untell(self.descriptor);
+        }
+    }
+
+    /// That is not so any more.
+    pub(crate) fn untell(&self) {
+        if let Some(guest) = self.guest.upgrade() {
+            guest.untell(self.descriptor);
+        }
+    }
 }
 
 impl Lent for Trust {

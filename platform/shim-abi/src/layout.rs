@@ -8,7 +8,7 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 pub use super::files::{Brought, Descriptors, KnownPath, Loans, PathStat, Ready, ReadyIndex};
-pub use super::ledger::{Entry, LEDGER_ADDR, LEDGER_SLOT, Ledger, entry, trust};
+pub use super::ledger::{Entry, LEDGER_ADDR, LEDGER_SLOT, Ledger, Told, entry, trust};
 
 /// First address that guest code may not use; everything of ours but the vDSO lies above.
 pub const TASK_SIZE: u64 = 0x7e00_0000_0000;

@@ -25,6 +25,19 @@ pub struct Ledger {
     /// What may be done with each descriptor; see [`trust`]. Written by the sentry.
     pub trust: [AtomicU64; Descriptors::COUNT],
     pub entries: [Entry; Ledger::ENTRIES],
+    /// Of each descriptor. It does not count what is entered and not carried out.
+    pub told: [Told; Descriptors::COUNT],
+}
+
+/// What fstat(2) says of a file.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Told {
+    /// 0: nothing is told. Else never the same again; written by the sentry at any time.
+    pub version: AtomicU64,
+    /// `struct stat`.
+    pub stat: [AtomicU64; 18],
+    _room: u64,
 }
 
 /// What was done: [`entry`] and descriptor, then as that says.
@@ -36,7 +49,7 @@ impl Ledger {
     pub const ENTRIES: usize = 64;
     pub const GENERATION_SHIFT: u32 = 16;
     /// Bytes that were written lie from here on in the slot,
-    pub const BYTES_OFFSET: u64 = 0x1000;
+    pub const BYTES_OFFSET: u64 = 0x4000;
     /// so many at most,
     pub const BYTES: u64 = SLOT_SIZE - Self::BYTES_OFFSET;
     /// of one entry so many.

@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use crate::abi::{self, Entry, Fast, Ledger, Note, Slot, TASK_SIZE, entry, trust};
 use crate::descriptors::FCNTL;
+use crate::loans::STAT_BYTES;
 use crate::{guest_memory, notes, words};
 
 pub const F_SETLK: u64 = 6;
@@ -36,7 +37,9 @@ pub fn lock(slot: &Slot, fast: &Fast) -> Option<u64> {
     if start > i64::MAX as u64 || len > i64::MAX as u64 || end > i64::MAX as u64 {
         return None;
     }
-    open.enter(fast, kind, [start, len, 0]).then_some(0)
+    let is_first = open.state & Ledger::COUNT == 0;
+    let bytes = if is_first { 0 } else { open.ledger.bytes.load(Relaxed) };
+    open.enter(fast, kind, [start, len, 0], bytes).then_some(0)
 }
 
 /// pwrite64(2).
@@ -61,11 +64,24 @@ pub fn store(slot: &Slot, fast: &Fast) -> Option<u64> {
     if guest_memory::copy(to, addr, len) != 0 {
         return None;
     }
-    open.ledger.bytes.store(next, Relaxed);
     // SAFETY: only asks the processor.
     let now = unsafe { core::arch::x86_64::_rdtsc() };
     let kind = entry::STORE | len << Entry::LEN_SHIFT;
-    open.enter(fast, kind, [pos, place, now]).then_some(len)
+    open.enter(fast, kind, [pos, place, now], next).then_some(len)
+}
+
+/// What fstat(2) says of a descriptor's file; the guest has room at `addr`.
+pub fn stat(fast: &Fast, descriptor: u64, addr: u64) -> Option<u64> {
+    let open = Open::find(fast, descriptor)?;
+    let told = open.ledger.told.get(open.descriptor as usize)?;
+    let version = told.version.load(Acquire);
+    let is_written = open.state & Ledger::COUNT != 0 && open.ledger.bytes.load(Relaxed) != 0;
+    let is_told = version != 0
+        && !is_written
+        && addr <= TASK_SIZE - STAT_BYTES
+        && guest_memory::copy(addr, &raw const told.stat as u64, STAT_BYTES) == 0;
+    // Now, for it may have changed meanwhile.
+    (is_told && told.version.load(Acquire) == version).then_some(0)
 }
 
 /// A ledger that is not shut, and a descriptor with rights.
@@ -93,8 +109,8 @@ impl Open {
         self.rights & right != 0
     }
 
-    /// Whether it is done.
-    fn enter(&self, fast: &Fast, kind: u64, rest: [u64; Entry::WORDS - 1]) -> bool {
+    /// Whether it is done. `bytes`: how much of the room for bytes is in use then.
+    fn enter(&self, fast: &Fast, kind: u64, rest: [u64; Entry::WORDS - 1], bytes: u64) -> bool {
         let count = self.state & Ledger::COUNT;
         let Some(entry) = self.ledger.entries.get(count as usize) else { return false };
         if count == 0 && !notes::have_room(fast) {
@@ -104,6 +120,7 @@ impl Open {
         for (to, word) in entry.0.iter().zip(core::iter::once(first).chain(rest)) {
             to.store(word, Relaxed);
         }
+        self.ledger.bytes.store(bytes, Relaxed);
         let is_done =
             self.ledger.state.compare_exchange(self.state, self.state + 1, SeqCst, Relaxed).is_ok();
         if is_done && count == 0 {

@@ -431,7 +431,11 @@ extern "C" fn offer(slot: u64) -> u32 {
         calls::WRITE => descriptors::answer_transfer(slot, fast(slot)),
         calls::PWRITE64 => entries::store(slot, fast(slot)),
         calls::PREAD64 => loans::answer(slot, fast(slot)),
-        loans::FSTAT | loans::LSEEK | loans::IOCTL => loans::answer_about(slot, fast(slot)),
+        loans::FSTAT => loans::answer_about(slot, fast(slot))
+            .or_else(|| entries::stat(fast(slot), slot.argument(0), slot.argument(1))),
+        loans::LSEEK | loans::IOCTL => loans::answer_about(slot, fast(slot)),
+        loans::NEWFSTATAT if loans::is_bare(slot) => loans::answer_about(slot, fast(slot))
+            .or_else(|| entries::stat(fast(slot), slot.argument(0), slot.argument(2))),
         loans::NEWFSTATAT => loans::answer_about(slot, fast(slot))
             .or_else(|| path_stats::answer(slot, fast(slot))),
         path_stats::STAT | path_stats::LSTAT => path_stats::answer(slot, fast(slot)),

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use shim_abi::{Entry as RawEntry, Ledger as Shared, entry, trust};
 
 use super::region::SlotRef;
+use crate::STAT_BYTES;
 
 /// See the module.
 #[derive(Debug)]
@@ -85,7 +86,23 @@ impl Ledger for GuestLedger {
         let _ = shared.state.fetch_update(SeqCst, SeqCst, open);
     }
 
+    fn tell(&self, descriptor: u32, stat: &[u8; STAT_BYTES]) {
+        let Some(told) = self.slot.ledger().told.get(descriptor as usize) else { return };
+        told.version.store(0, SeqCst);
+        for (to, bytes) in told.stat.iter().zip(stat.as_chunks().0) {
+            to.store(u64::from_le_bytes(*bytes), Relaxed);
+        }
+        told.version.store(self.generation.fetch_add(1, Relaxed) + 1, SeqCst);
+    }
+
+    fn untell(&self, descriptor: u32) {
+        if let Some(told) = self.slot.ledger().told.get(descriptor as usize) {
+            told.version.store(0, SeqCst);
+        }
+    }
+
     fn distrust(&self, descriptor: u32) {
+        self.untell(descriptor);
         let shared = self.slot.ledger();
         let Some(word) = shared.trust.get(descriptor as usize) else { return };
         word.store(0, SeqCst);

@@ -154,10 +154,15 @@ impl Mm {
         self.ledger.get_or_init(|| self.space.ledger().map(Ledger::new)).as_ref()
     }
 
+    /// The same, when there has been something.
+    pub fn ledger_so_far(&self) -> Option<&Arc<Ledger>> {
+        self.ledger.get()?.as_ref()
+    }
+
     /// Carries out what guest code has done to files on its own.
     pub fn settle_ledger(&self) {
         if let Some(Some(ledger)) = self.ledger.get() {
-            ledger.settle();
+            ledger.settle_own();
         }
     }
 

@@ -81,6 +81,7 @@ pub fn pread64(cx: &mut Cx<'_>, fd: Fd, buf: OutSlice, offset: i64) -> SysResult
     let file = cx.file(fd)?;
     let count = read_now(cx, &file, &one(buf.0), at)?;
     loans::after_read(cx, fd, &file, count, true);
+    ledger::after_look(cx, fd, &file);
     Ok(count as u64)
 }
 

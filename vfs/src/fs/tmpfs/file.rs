@@ -61,7 +61,7 @@ impl TmpInode {
 
     fn write_piece(&self, cx: &VfsCx<'_>, file: &File, pos: u64, bytes: &[u8]) -> Result<usize> {
         let now = self.shared.now();
-        let mut state = self.settled();
+        let mut state = self.changing();
         let contents = state.contents()?;
         let is_append = file.flags().contains(abi::open::OpenFlags::APPEND);
         let at = if is_append { contents.size() } else { pos };
@@ -118,7 +118,7 @@ impl FileOps for TmpInode {
         let want = sink.remaining().min(left);
         if file.wants_atime() {
             let now = self.shared.now();
-            self.state.lock().accessed(now);
+            self.changing().accessed(now);
         }
         if want == 0 {
             return Ok(0);
@@ -202,7 +202,7 @@ impl FileOps for TmpInode {
     ) -> Result<()> {
         if file.wants_atime() {
             let now = self.shared.now();
-            self.state.lock().accessed(now);
+            self.changing().accessed(now);
         }
         if pos < FIRST && !emit_dots(file, self.ino, pos, emit) {
             return Ok(());
@@ -217,7 +217,7 @@ impl FileOps for TmpInode {
     fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<()> {
         let mode = FallocateMode::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
         let now = self.shared.now();
-        let mut state = self.settled();
+        let mut state = self.changing();
         let contents = state.contents()?;
         let punch = FallocateMode::PUNCH_HOLE | FallocateMode::KEEP_SIZE;
         if mode == punch {

@@ -57,6 +57,8 @@ pub(super) struct State {
     xattr_pages: u64,
     /// Guest code writes to it on its own.
     pub trusted: Option<Trusted>,
+    /// How often any of this may have changed.
+    pub changes: u64,
     pub body: Body,
 }
 
@@ -147,6 +149,7 @@ impl TmpInode {
             xattrs: Xattrs::default(),
             xattr_pages: 0,
             trusted: None,
+            changes: 0,
             body,
         };
         Arc::new(Self {
@@ -175,12 +178,12 @@ impl TmpInode {
     pub(super) fn unlinked(&self) {
         let lowered = |links: u32| Some(links.saturating_sub(1));
         let _ = self.nlink.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lowered);
-        self.state.lock().ctime = self.shared.now();
+        self.changing().ctime = self.shared.now();
     }
 
     /// Sets everything that chmod, chown and utimens can, and the birth-to-now times, from another object.
     pub(crate) fn copy_attr(&self, from: &Attr) {
-        let mut state = self.settled();
+        let mut state = self.changing();
         state.mode = from.mode & 0o7777;
         (state.uid, state.gid) = (from.uid, from.gid);
         (state.atime, state.mtime, state.ctime) = (from.atime, from.mtime, from.ctime);
@@ -193,7 +196,7 @@ impl TmpInode {
 
     /// Writes without any trace in the times, for copies; zero pages stay holes.
     pub(crate) fn fill(&self, pos: u64, bytes: &[u8]) -> Result<()> {
-        let mut state = self.settled();
+        let mut state = self.changing();
         let contents = state.contents()?;
         let mut at = pos;
         for page in bytes.chunks(abi::addr::PAGE_SIZE as usize) {
@@ -211,7 +214,7 @@ impl TmpInode {
 
     /// Sets the size without any trace in the times.
     pub(crate) fn resize(&self, size: u64) -> Result<()> {
-        self.settled().contents()?.truncate(size)
+        self.changing().contents()?.truncate(size)
     }
 
     pub(crate) fn ino(&self) -> u64 {
@@ -221,12 +224,12 @@ impl TmpInode {
     /// The directory changed: for owners that keep the entries themselves.
     pub(crate) fn touch_modified(&self) {
         let now = self.shared.now();
-        self.state.lock().modified(now);
+        self.changing().modified(now);
     }
 
     pub(crate) fn touch_changed(&self) {
         let now = self.shared.now();
-        self.state.lock().ctime = now;
+        self.changing().ctime = now;
     }
 
     pub(super) fn allow_seals(&self) {
@@ -294,7 +297,7 @@ impl Inode for TmpInode {
             SetTime::At(time) => time,
         };
         let is_risky = change.mode.is_some_and(|mode| mode & SET_ID != 0);
-        let mut state = if is_risky { self.untrusted() } else { self.settled() };
+        let mut state = if is_risky { self.untrusted() } else { self.changing() };
         if let Some(size) = change.size {
             let contents = state.contents()?;
             // open(2) with O_TRUNC tells of it even when nothing was there.
@@ -388,7 +391,7 @@ impl Inode for TmpInode {
 
     fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
         let now = self.shared.now();
-        let mut state = self.state.lock();
+        let mut state = self.changing();
         let cost = pages_of(name.len() + value.len());
         self.shared.quota.take_pages(cost)?;
         state.xattr_pages += cost;
@@ -405,7 +408,7 @@ impl Inode for TmpInode {
 
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {
         let now = self.shared.now();
-        let mut state = self.state.lock();
+        let mut state = self.changing();
         state.xattrs.remove(name)?;
         self.settle_xattrs(&mut state);
         state.ctime = now;

@@ -7,18 +7,23 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use abi::Result;
+use abi::statbuf::Stat;
 use abi::time::Timespec;
 use base::Lent;
 use base::lock::MutexGuard;
+use zerocopy::IntoBytes;
 
 use super::inode::{SET_ID, State, TmpInode};
 use super::quota::Reserve;
+use crate::inode::Inode;
 use crate::ledger::{Ledger, Trust};
 
 /// Who writes.
 pub(super) struct Trusted {
     ledger: Weak<Ledger>,
     trust: Arc<Trust>,
+    /// It knows its attributes.
+    is_told: bool,
 }
 
 impl TmpInode {
@@ -30,6 +35,39 @@ impl TmpInode {
             ledger.settle();
         }
         self.state.lock()
+    }
+
+    /// The same, for who is about to change it.
+    pub(super) fn changing(&self) -> MutexGuard<'_, State> {
+        let mut state = self.settled();
+        self.note_change(&mut state);
+        state
+    }
+
+    /// What guest code was told of it is so no more.
+    fn note_change(&self, state: &mut State) {
+        state.changes = state.changes.wrapping_add(1);
+        if let Some(trusted) = &mut state.trusted
+            && std::mem::take(&mut trusted.is_told)
+        {
+            trusted.trust.untell();
+        }
+    }
+
+    /// Tells guest code that writes to it on its own what fstat(2) says.
+    pub(crate) fn tell(&self, trust: &Trust, inode: &Arc<dyn Inode>) {
+        let changes = self.state.lock().changes;
+        let Ok(attr) = inode.attr() else { return };
+        let stat = Stat::from(&attr);
+        let Ok(stat) = stat.as_bytes().try_into() else { return };
+        let mut state = self.state.lock();
+        if state.changes == changes
+            && let Some(trusted) = &mut state.trusted
+            && std::ptr::eq(&raw const *trusted.trust, trust)
+        {
+            trusted.is_told = true;
+            trust.tell(stat);
+        }
     }
 
     /// The same, and guest code does nothing more on its own.
@@ -94,7 +132,7 @@ impl TmpInode {
         }
         let reserve = state.contents().ok()?.reserve_pages(ledger.most_pages())?;
         let ledger = Arc::downgrade(ledger);
-        state.trusted = Some(Trusted { ledger, trust: Arc::clone(trust) });
+        state.trusted = Some(Trusted { ledger, trust: Arc::clone(trust), is_told: false });
         self.has_trusted.store(true, Ordering::SeqCst);
         Some(reserve)
     }
@@ -103,6 +141,7 @@ impl TmpInode {
     pub(crate) fn follow_write(&self, pos: u64, bytes: &[u8], age_ns: u64) -> Result<()> {
         let then = Timespec::from_nanos(self.shared.clock.realtime().saturating_sub(age_ns));
         let mut state = self.state.lock();
+        self.note_change(&mut state);
         state.contents()?.follow_write(pos, bytes)?;
         state.mtime = then;
         state.ctime = state.ctime.max(then);
