@@ -17,7 +17,7 @@ tests! {
     many_locks_are_kept_apart, bytes_of_a_computing_process_are_there, later_bytes_are_in_a_mapping,
     a_file_is_cut_meanwhile, the_time_is_that_of_the_write, bytes_of_a_killed_process_stay,
     a_limit_holds_at_once, appending_begins_at_once, writers_take_turns, watchers_hear_of_it,
-    bytes_are_in_order_after_a_fork, holes_read_as_zeros,
+    bytes_are_in_order_after_a_fork, holes_read_as_zeros, attributes_are_those_of_now,
 }
 
 /// More often than a kernel may want to see something before it lets a process do it on its own.
@@ -442,5 +442,70 @@ fn holes_read_as_zeros() {
     put(fd, b"y", 10);
     let bytes = std::fs::read("f").expect("it is there");
     assert_eq!((bytes.len(), &bytes[3..]), (11, &b"\0\0\0\0\0\0\0y"[..]));
+    leave(&directory);
+}
+
+fn attributes(fd: i32) -> libc::stat {
+    // SAFETY: all zeros is a valid struct stat.
+    let mut stat: libc::stat = unsafe { zeroed() };
+    ok!(fstat(fd, &mut stat));
+    stat
+}
+
+/// Whoever changes them: each change is one that the next fstat(2) sees, though the ones before were alike.
+fn attributes_are_those_of_now() {
+    let (directory, word) = (enter_new_directory(), shared_word());
+    let changes: [(fn(i32), fn(&libc::stat) -> bool); 5] = [
+        (
+            |fd| {
+                ok!(fchmod(fd, 0o600));
+            },
+            |stat| stat.st_mode & 0o777 == 0o600,
+        ),
+        (
+            |_| {
+                ok!(link(c"f".as_ptr(), c"g".as_ptr()));
+            },
+            |stat| stat.st_nlink == 2,
+        ),
+        (
+            |fd| {
+                ok!(ftruncate(fd, 5));
+            },
+            |stat| stat.st_size == 5,
+        ),
+        (|fd| put(fd, b"more", 5000), |stat| stat.st_size == 5004 && stat.st_blocks >= 8),
+        (
+            |_| {
+                ok!(unlink(c"f".as_ptr()));
+            },
+            |stat| stat.st_nlink == 1,
+        ),
+    ];
+    let fd = open("f", libc::O_RDWR | libc::O_CREAT);
+    let child = in_child(|| {
+        put_often(fd);
+        for (turn, (_, is_seen)) in (0..).zip(&changes) {
+            for size in 0..10 {
+                put(fd, b"x", 6000 + size);
+                assert_eq!(attributes(fd).st_size, 6001 + size);
+                assert_eq!(attributes(fd).st_size, 6001 + size);
+            }
+            ok!(ftruncate(fd, 20));
+            for _ in 0..10 {
+                assert!(!is_seen(&attributes(fd)));
+            }
+            word.store(2 * turn + 1, SeqCst);
+            compute_until(word, 2 * turn + 2);
+            assert!(is_seen(&attributes(fd)), "change {turn}");
+        }
+        0
+    });
+    for (turn, (change, _)) in (0..).zip(&changes) {
+        wait_until(word, 2 * turn + 1);
+        change(fd);
+        word.store(2 * turn + 2, SeqCst);
+    }
+    assert_eq!(exit_code(wait_for(child)), 0);
     leave(&directory);
 }

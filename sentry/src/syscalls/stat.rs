@@ -13,10 +13,10 @@ use crate::error::SysResult;
 use crate::known_paths::{self, Question};
 use crate::loose_flags_arg;
 use crate::mm::UserCStr;
-use crate::{ledger, path_stats};
 use crate::syscalls::args::{DirFd, Out, OutSlice};
 use crate::syscalls::descriptor::PathAt;
 use crate::syscalls::names::AccessMode;
+use crate::{ledger, path_stats};
 
 loose_flags_arg!(StatxMask as "STATX_");
 
