@@ -364,3 +364,6 @@ impl Lent for Trust {
         self.is_over.load(Ordering::SeqCst)
     }
 }
+
+#[cfg(test)]
+mod tests;

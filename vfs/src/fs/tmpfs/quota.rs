@@ -89,7 +89,8 @@ pub(crate) struct Reserve {
 impl Reserve {
     /// Whether they are still free after some were used.
     pub(crate) fn is_there(&self) -> bool {
-        self.quota.pages.load(Ordering::Relaxed) <= self.quota.free_limit()
+        let reserved = self.quota.reserved.load(Ordering::Relaxed);
+        self.quota.pages.load(Ordering::Relaxed).saturating_add(reserved) <= self.quota.page_limit
     }
 }
 
