@@ -9,6 +9,7 @@
 //! | `clock` | instants and the `Clock` trait |
 //! | `later` | wait queues that are told when more is there, or before their worker sleeps |
 //! | `lent` | positions of files that are lent to guest code |
+//! | `ledger` | what guest code does to files on its own |
 
 #![forbid(unsafe_code)]
 
@@ -16,10 +17,12 @@ pub mod clock;
 pub mod cred;
 pub mod io_buf;
 pub mod later;
+pub mod ledger;
 pub mod lent;
 pub mod lock;
 pub mod wait;
 
 pub use io_buf::{Sink, Source};
+pub use ledger::Ledger;
 pub use lent::Lent;
 pub use wait::{Observer, WaitQueue};

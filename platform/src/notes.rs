@@ -24,6 +24,8 @@ pub enum Note {
     SetCloexec { fd: u32, cloexec: bool },
     /// openat(2) of what lay ready at `place`, which gave `fd`.
     Opened { fd: u32, place: usize, flags: u32 },
+    /// Something was entered in the ledger (`AddressSpace::ledger`).
+    Entered,
     /// epoll_ctl(2), whose operation is `EPOLL_CTL_ADD`, `_DEL` or `_MOD`.
     Watched { epoll: u32, fd: u32, operation: u32, events: u32, data: u64 },
 }

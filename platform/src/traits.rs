@@ -9,7 +9,7 @@ use std::task::{Context as TaskContext, Poll};
 use abi::arch::{Call, Registers};
 use abi::signal::{SigAction, SigStack, Signal};
 use abi::{Errno, UserAddr};
-use base::Lent;
+use base::{Ledger, Lent};
 
 use crate::{Descriptor, Heap, HostOp, Library, Loan, Note, PathFact, Ready, STAT_BYTES, Trapped};
 
@@ -229,6 +229,12 @@ pub trait AddressSpace: Send + Sync {
         attr: &[u8; STAT_BYTES],
     ) -> Option<Arc<dyn Lent>> {
         let _ = (names, path, attr);
+        None
+    }
+
+    /// Where guest code enters what it does on its own to files it was entrusted with; [`Note::Entered`] tells that it did. For the calls
+    /// of the only thread here, of which descriptors mean the same files all the time. `None`: the platform cannot.
+    fn ledger(&self) -> Option<Arc<dyn Ledger>> {
         None
     }
 

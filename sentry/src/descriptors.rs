@@ -115,6 +115,7 @@ pub fn take_note(thread: &Thread, note: &Note) -> bool {
         Note::Opened { fd: new, place, flags } => {
             ready::opened(thread, place, fd(new), OpenFlags::from_bits_retain(flags));
         }
+        Note::Entered => thread.mm().settle_ledger(),
         Note::Mapped { .. }
         | Note::Unmapped { .. }
         | Note::ProtectedForReading { .. }
@@ -174,6 +175,7 @@ fn begins(number: u64) -> bool {
     const CLOSE: u64 = 3;
     const STAT: u64 = 4;
     const LSTAT: u64 = 6;
+    const PWRITE64: u64 = 18;
     const ACCESS: u64 = 21;
     const FCNTL: u64 = 72;
     const READLINK: u64 = 89;
@@ -185,6 +187,7 @@ fn begins(number: u64) -> bool {
         OPEN | CLOSE
             | STAT
             | LSTAT
+            | PWRITE64
             | ACCESS
             | EXECVE
             | FCNTL

@@ -38,6 +38,7 @@ mod heap;
 pub mod io_wait;
 pub mod kernel;
 pub mod known_paths;
+mod ledger;
 mod library;
 pub mod loader;
 mod loans;

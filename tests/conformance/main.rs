@@ -29,6 +29,7 @@ mod misc;
 mod names_model;
 mod names_tree;
 mod network;
+mod own_acts;
 mod pipe;
 mod poll;
 mod private_futex;
@@ -64,6 +65,7 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("known_watches", known_watches::TESTS),
     ("lent_reads", lent_reads::TESTS),
     ("lent_sharing", lent_sharing::TESTS),
+    ("own_acts", own_acts::TESTS),
     ("directory", directory::TESTS),
     ("memory", memory::TESTS),
     ("heap", heap::TESTS),

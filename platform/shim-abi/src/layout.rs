@@ -8,6 +8,7 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 pub use super::files::{Brought, Descriptors, KnownPath, Loans, PathStat, Ready, ReadyIndex};
+pub use super::ledger::{Entry, LEDGER_ADDR, LEDGER_SLOT, Ledger, Told, entry, trust};
 
 /// First address that guest code may not use; everything of ours but the vDSO lies above.
 pub const TASK_SIZE: u64 = 0x7e00_0000_0000;
@@ -463,7 +464,8 @@ pub const AREA_LEN: u64 = 0x4000;
 /// and length. Of brk(2): number, the old end and the new. Of close(2): number, descriptor, and how far a file that was [brought along](Brought) was read. Of fcntl(2):
 /// number and command ([`Note::COMMAND_SHIFT`]), descriptor, and its new flags or the new descriptor. Of openat(2): number and which
 /// [`Ready`] file in the place of the command, descriptor, and flags. Of epoll_ctl(2): number and operation; epoll, descriptor
-/// ([`Note::TARGET_SHIFT`]) and events ([`Note::EVENTS_SHIFT`]); data.
+/// ([`Note::TARGET_SHIFT`]) and events ([`Note::EVENTS_SHIFT`]); data. Of fcntl(2) with F_SETLK: number and command, for there is something in
+/// the [`Ledger`].
 #[repr(C)]
 #[derive(Debug)]
 pub struct Note(pub [AtomicU64; 3]);

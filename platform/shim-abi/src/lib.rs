@@ -5,6 +5,7 @@
 
 mod files;
 mod layout;
+mod ledger;
 pub mod pointers;
 
 pub use layout::*;

@@ -20,8 +20,8 @@ use crate::abi::{self, Fast, Global, Slot, kind, state, task};
 use crate::calls;
 use crate::channel::{self, Outcome};
 use crate::{
-    descriptors, epoll, futex, heap, known_paths, library, loans, marshal, memory_calls, path_stats, ready, signal_calls, start_calls,
-    vectors,
+    descriptors, entries, epoll, futex, heap, known_paths, library, loans, marshal, memory_calls, path_stats, ready, signal_calls,
+    start_calls, vectors,
 };
 
 /// Offset in a slot of register `index` of `gregs`: rax, which is the result in the end, is in [`Slot::call`], all others are in
@@ -429,8 +429,13 @@ extern "C" fn offer(slot: u64) -> u32 {
         calls::READ => loans::answer(slot, fast(slot))
             .or_else(|| descriptors::answer_transfer(slot, fast(slot))),
         calls::WRITE => descriptors::answer_transfer(slot, fast(slot)),
+        calls::PWRITE64 => entries::store(slot, fast(slot)),
         calls::PREAD64 => loans::answer(slot, fast(slot)),
-        loans::FSTAT | loans::LSEEK | loans::IOCTL => loans::answer_about(slot, fast(slot)),
+        loans::FSTAT => loans::answer_about(slot, fast(slot))
+            .or_else(|| entries::stat(fast(slot), slot.argument(0), slot.argument(1))),
+        loans::LSEEK | loans::IOCTL => loans::answer_about(slot, fast(slot)),
+        loans::NEWFSTATAT if loans::is_bare(slot) => loans::answer_about(slot, fast(slot))
+            .or_else(|| entries::stat(fast(slot), slot.argument(0), slot.argument(2))),
         loans::NEWFSTATAT => loans::answer_about(slot, fast(slot))
             .or_else(|| path_stats::answer(slot, fast(slot))),
         path_stats::STAT | path_stats::LSTAT => path_stats::answer(slot, fast(slot)),

@@ -54,7 +54,8 @@ impl Told {
             Note::Mapped { .. }
             | Note::Unmapped { .. }
             | Note::ProtectedForReading { .. }
-            | Note::MovedBrk { .. } => {}
+            | Note::MovedBrk { .. }
+            | Note::Entered => {}
         }
     }
 
@@ -104,6 +105,7 @@ pub fn read_note([what, first, second]: [u64; 3]) -> Option<Note> {
     const DUP_CLOEXEC: u64 = libc::F_DUPFD_CLOEXEC as u64;
     const DUP: u64 = libc::F_DUPFD as u64;
     const SET: u64 = libc::F_SETFD as u64;
+    const LOCK: u64 = libc::F_SETLK as u64;
     let command = what >> RawNote::COMMAND_SHIFT;
     let number = what & ((1 << RawNote::COMMAND_SHIFT) - 1);
     let descriptor =
@@ -119,6 +121,7 @@ pub fn read_note([what, first, second]: [u64; 3]) -> Option<Note> {
             new: descriptor(second)?,
             cloexec: command == DUP_CLOEXEC,
         },
+        (libc::SYS_fcntl, LOCK) => Note::Entered,
         (libc::SYS_openat, place) if (place as usize) < READY_FILES => Note::Opened {
             fd: descriptor(first)?,
             place: place as usize,

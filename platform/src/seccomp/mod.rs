@@ -131,6 +131,7 @@
 //! | `orders`, `pool`, `common` | new processes and threads; stubs ahead of demand; what these have from the start |
 //! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
 //! | `loans`, `ready` | files that the shim reads, and opens, by itself |
+//! | `ledger` | locks and writes that the shim has made by itself |
 //! | `descriptors`, `path_stats`, `known_paths` | what it knows of descriptors and paths |
 //! | `windows` | small inputs and outputs of a call, in its slot |
 //! | `ops` | host operations as the shim's orders |
@@ -151,6 +152,7 @@ mod filter;
 mod frame;
 mod holdable;
 mod known_paths;
+mod ledger;
 mod listener;
 mod loans;
 mod ops;

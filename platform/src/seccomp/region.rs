@@ -16,8 +16,8 @@ use abi::Errno;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use shim_abi::{
-    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, KnownPath, MAX_SLOTS,
-    Note, PathStat, Ready, ReadyIndex, SLOT_SIZE, Slot,
+    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, KnownPath, Ledger,
+    MAX_SLOTS, Note, PathStat, Ready, ReadyIndex, SLOT_SIZE, Slot,
 };
 
 /// A shared mapping of a memfd.
@@ -361,6 +361,12 @@ impl SlotRef {
     pub fn ready_index(&self) -> &ReadyIndex {
         // SAFETY: as above.
         unsafe { &*self.base().add(shim_abi::READY_INDEX_OFFSET as usize).cast::<ReadyIndex>() }
+    }
+
+    /// Of [`shim_abi::LEDGER_SLOT`]: what guest code does to files on its own.
+    pub fn ledger(&self) -> &Ledger {
+        // SAFETY: as above.
+        unsafe { &*self.base().cast::<Ledger>() }
     }
 
     /// What lies ready at a place of the same region, and its bytes.

@@ -42,12 +42,13 @@ mod unmap;
 mod user_copy;
 mod vma;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use abi::Result;
 use base::lock::Mutex;
 use platform::{AddressSpace, Context, Note, Prot};
+use vfs::Ledger;
 
 use crate::lock_order;
 
@@ -72,6 +73,8 @@ pub struct Mm {
     users: AtomicU32,
     /// The descriptor table whose files may be lent to this address space; 0: none so far.
     lender: AtomicU64,
+    /// What guest code does to files on its own; `None`: nothing.
+    ledger: OnceLock<Option<Arc<Ledger>>>,
     /// Held over a change's host part when there are several users, and over fork.
     layout: Layout,
     charge: Charge,
@@ -97,6 +100,7 @@ impl Mm {
             space,
             users: AtomicU32::new(1),
             lender: AtomicU64::new(0),
+            ledger: OnceLock::new(),
             layout: Layout::default(),
             charge,
             has_heap_news: AtomicBool::new(true),
@@ -146,6 +150,23 @@ impl Mm {
     pub fn borrows_from(&self, table: u64) -> bool {
         let known = self.lender.compare_exchange(0, table, Ordering::AcqRel, Ordering::Acquire);
         known.map_or_else(|known| known == table, |_| true)
+    }
+
+    /// What the guest code of its only thread is entrusted with: files of one descriptor table only, as in [`Mm::borrows_from`].
+    pub fn ledger(&self) -> Option<&Arc<Ledger>> {
+        self.ledger.get_or_init(|| self.space.ledger().map(Ledger::new)).as_ref()
+    }
+
+    /// The same, when there has been something.
+    pub fn ledger_so_far(&self) -> Option<&Arc<Ledger>> {
+        self.ledger.get()?.as_ref()
+    }
+
+    /// Carries out what guest code has done to files on its own.
+    pub fn settle_ledger(&self) {
+        if let Some(Some(ledger)) = self.ledger.get() {
+            ledger.settle_own();
+        }
     }
 
     /// The description of a copy of this address space that the host just made as `space`. Take the layout guard
