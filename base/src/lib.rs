@@ -9,6 +9,7 @@
 //! | `clock` | instants and the `Clock` trait |
 //! | `later` | wait queues that are told when more is there, or before their worker sleeps |
 //! | `lent` | positions of files that are lent to guest code |
+//! | `shared_ring` | pipes whose bytes guest code writes and reads by itself |
 
 #![forbid(unsafe_code)]
 
@@ -18,8 +19,10 @@ pub mod io_buf;
 pub mod later;
 pub mod lent;
 pub mod lock;
+pub mod shared_ring;
 pub mod wait;
 
 pub use io_buf::{Sink, Source};
 pub use lent::Lent;
+pub use shared_ring::SharedRing;
 pub use wait::{Observer, WaitQueue};

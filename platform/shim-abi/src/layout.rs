@@ -8,6 +8,7 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 pub use super::files::{Brought, Descriptors, KnownPath, Loans, PathStat, Ready, ReadyIndex};
+pub use super::streams::{MOST_STREAM, STREAMS_ADDR, Streams};
 
 /// First address that guest code may not use; everything of ours but the vDSO lies above.
 pub const TASK_SIZE: u64 = 0x7e00_0000_0000;
@@ -69,6 +70,8 @@ pub const PATH_STATS_OFFSET: u64 = 0x1_d000;
 pub const READY_INDEX_OFFSET: u64 = 0x1_e800;
 /// In the same slot: the [`Note`]s that [`Fast`] has no room for.
 pub const MORE_NOTES_OFFSET: u64 = 0x1_f000;
+/// In the same slot: [`Streams`].
+pub const STREAMS_OFFSET: u64 = 0x1_ff00;
 /// The slots below it are no threads' either: they have [`Ready`] files, one after the other, each with its bytes.
 pub const READY_SLOTS: u32 = 32;
 pub const READY_SLOT: u32 = LOANS_SLOT - READY_SLOTS;
@@ -178,6 +181,8 @@ pub mod op {
     pub const FORK: u64 = 0x1_0004;
     /// Closes the lent descriptors whose places are the bits of argument 0, as far as they are there.
     pub const CLOSE_LOANS: u64 = 0x1_0008;
+    /// mmap(2) of a ring of [`super::Streams`]; where the host refuses, nothing is there. Never fails.
+    pub const MAP_STREAM: u64 = 0x1_0009;
 }
 
 /// The thread pointer of who makes a thread, where guest code may set it itself.

@@ -6,5 +6,6 @@
 mod files;
 mod layout;
 pub mod pointers;
+mod streams;
 
 pub use layout::*;

@@ -14,6 +14,9 @@ mod files;
 mod layout;
 #[path = "../../shim-abi/src/pointers.rs"]
 mod pointers;
+#[path = "../../shim-abi/src/streams.rs"]
+#[allow(dead_code, reason = "the sentry's side uses the rest")]
+mod streams;
 
 use layout as abi;
 
@@ -45,6 +48,7 @@ mod marshal;
 mod memory_calls;
 mod notes;
 mod path_stats;
+mod pipes;
 mod ready;
 mod signal_calls;
 mod signals;

@@ -131,6 +131,7 @@
 //! | `orders`, `pool`, `common` | new processes and threads; stubs ahead of demand; what these have from the start |
 //! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
 //! | `loans`, `ready` | files that the shim reads, and opens, by itself |
+//! | `streams`, `stream_memory` | pipes that it writes and reads by itself |
 //! | `descriptors`, `path_stats`, `known_paths` | what it knows of descriptors and paths |
 //! | `windows` | small inputs and outputs of a call, in its slot |
 //! | `ops` | host operations as the shim's orders |
@@ -163,6 +164,8 @@ mod ready;
 mod region;
 mod shared;
 mod spin;
+mod stream_memory;
+mod streams;
 mod sys;
 mod thread;
 mod windows;

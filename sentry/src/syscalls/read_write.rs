@@ -14,13 +14,13 @@ use vfs::file::Whence;
 use crate::cx::Cx;
 use crate::error::{SysError, SysResult};
 use crate::io_wait::{READABLE, WRITABLE, until_ready};
-use crate::loans;
 use crate::mm::{UserRef, UserSink, UserSlice, UserSource};
 use crate::signal::send_to_thread;
 use crate::strict_flags_arg;
 use crate::syscalls::args::OutSlice;
 use crate::syscalls::names::SeekOrigin;
 use crate::syscalls::table::Attempt;
+use crate::{loans, pipe_rings};
 
 strict_flags_arg!(RwFlags as "RWF_");
 
@@ -53,7 +53,9 @@ impl At {
 /// read: from the position. See [read(2)](https://man7.org/linux/man-pages/man2/read.2.html).
 pub async fn read(cx: &mut Cx<'_>, fd: Fd, buf: OutSlice) -> SysResult {
     let file = cx.file(fd)?;
-    read_waiting(cx, &file, &one(buf.0), At::Position).await
+    let count = read_waiting(cx, &file, &one(buf.0), At::Position).await?;
+    pipe_rings::after_transfer(cx, fd, &file);
+    Ok(count)
 }
 
 /// [`read`], as long as it need not wait.
@@ -61,7 +63,9 @@ pub fn try_read(cx: &mut Cx<'_>, fd: Fd, buf: OutSlice) -> Attempt {
     let read = |cx: &mut Cx<'_>| {
         let file = cx.file(fd)?;
         let result = read_now(cx, &file, &one(buf.0), At::Position);
-        if let Ok(count) = result {
+        if let Ok(count) = result
+            && !pipe_rings::after_transfer(cx, fd, &file)
+        {
             loans::after_read(cx, fd, &file, count, false);
         }
         Ok(first_result(&file, result))
@@ -122,12 +126,14 @@ pub async fn preadv2(
 pub async fn write(cx: &mut Cx<'_>, fd: Fd, buf: UserSlice) -> SysResult {
     let file = cx.file(fd)?;
     let begun = std::mem::take(&mut cx.begun);
-    write_waiting(cx, &file, &one(buf), At::Position, begun).await
+    let count = write_waiting(cx, &file, &one(buf), At::Position, begun).await?;
+    pipe_rings::after_transfer(cx, fd, &file);
+    Ok(count)
 }
 
 /// [`write`], as long as it need not wait.
 pub fn try_write(cx: &mut Cx<'_>, fd: Fd, buf: UserSlice) -> Attempt {
-    let write = |cx: &Cx<'_>| {
+    let write = |cx: &mut Cx<'_>| {
         let (file, ranges) = (cx.file(fd)?, one(buf));
         let result = write_now(cx, &file, &ranges, At::Position);
         if let Ok(begun) = result
@@ -136,6 +142,9 @@ pub fn try_write(cx: &mut Cx<'_>, fd: Fd, buf: UserSlice) -> Attempt {
             && waits(&file)
         {
             return Ok(Attempt::WouldBlock { begun });
+        }
+        if result.is_ok() {
+            pipe_rings::after_transfer(cx, fd, &file);
         }
         Ok(first_result(&file, result))
     };
