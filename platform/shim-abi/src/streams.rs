@@ -5,10 +5,13 @@ use core::sync::atomic::AtomicU64;
 
 use super::layout::{CHANNEL_ADDR, MORE_NOTES, MORE_NOTES_OFFSET, Note, SLOT_SIZE, STREAMS_OFFSET};
 
-/// In every guest: where the bytes of its [`Streams`] are mapped, one after the other.
+/// In every guest: where the rings of its [`Streams`] are mapped, one after the other. Behind the bytes of each a page with the writer's
+/// word, see [`Streams::words`].
 pub const STREAMS_ADDR: u64 = 0x7e00_0100_0000;
-/// Bytes of the largest ring, hence what each has room for.
+pub const STREAM_STRIDE: u64 = 2 << 20;
+/// Bytes of the largest ring.
 pub const MOST_STREAM: u64 = 1 << 20;
+pub const STREAM_HEAD: u64 = 0x1000;
 
 /// The ends of pipes that are lent to a process, by place. Positions count all bytes that ever went through a ring.
 #[repr(C, align(64))]
@@ -18,6 +21,7 @@ pub struct Streams {
     pub ends: [AtomicU64; Streams::COUNT],
     /// Bytes of the ring, a power of two.
     pub sizes: [AtomicU64; Streams::COUNT],
+    /// Of ends that read; that of one that writes lies behind the bytes, for the reader to see.
     /// 0: nothing is lent, or the sentry looks at it just now. Else [`Streams::LENT`], how far this end has come, and in between what
     /// the sentry changes with every change of its own, so that the shim's compare-and-exchange fails then.
     pub words: [AtomicU64; Streams::COUNT],
@@ -51,7 +55,8 @@ impl Streams {
     }
 }
 
-const _: () = assert!(STREAMS_ADDR + Streams::COUNT as u64 * MOST_STREAM <= CHANNEL_ADDR);
+const _: () = assert!(STREAMS_ADDR + Streams::COUNT as u64 * STREAM_STRIDE <= CHANNEL_ADDR);
+const _: () = assert!(MOST_STREAM + STREAM_HEAD <= STREAM_STRIDE);
 const _: () =
     assert!(MORE_NOTES_OFFSET + (MORE_NOTES * size_of::<Note>()) as u64 <= STREAMS_OFFSET);
 const _: () = assert!(STREAMS_OFFSET + size_of::<Streams>() as u64 <= SLOT_SIZE);

@@ -107,7 +107,7 @@ fn encode(op: &HostOp) -> RawOp {
         HostOp::MapRing { fd, place, len, writes } => {
             let prot = libc::PROT_READ | if *writes { libc::PROT_WRITE } else { 0 };
             let flags = libc::MAP_FIXED | libc::MAP_SHARED;
-            let addr = shim_abi::STREAMS_ADDR + *place as u64 * shim_abi::MOST_STREAM;
+            let addr = shim_abi::STREAMS_ADDR + *place as u64 * shim_abi::STREAM_STRIDE;
             let (prot, flags) = (u64::from(prot.cast_unsigned()), u64::from(flags.cast_unsigned()));
             let args = [addr, *len, prot, flags, u64::MAX, 0];
             RawOp { file: Some(Arc::clone(fd)), ..RawOp::new(op::MAP_STREAM, args) }

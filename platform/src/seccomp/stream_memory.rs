@@ -2,20 +2,23 @@
 //!
 //! # Safety
 //! 1. The mapping lives as long as its owner, is never moved, and nobody can shrink what is mapped.
-//! 2. Guests write it at any time: no reference to it is made, bytes are copied only.
-//! 3. What is copied is within it, for positions count modulo its length.
+//! 2. Guests write it at any time: no reference to it is made but to one atomic, bytes are copied only.
+//! 3. What is copied is within its `len` bytes, for positions count modulo that; the atomic lies behind them.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use abi::Errno;
 use rustix::fs::SealFlags;
+use shim_abi::STREAM_HEAD;
 
 use super::region::{copy, errno, map, memory};
 
 #[derive(Debug)]
 pub struct StreamMemory {
     base: *mut u8,
+    /// Of the bytes, without what lies behind them.
     len: usize,
     fd: Arc<OwnedFd>,
 }
@@ -26,10 +29,10 @@ unsafe impl Send for StreamMemory {}
 unsafe impl Sync for StreamMemory {}
 
 impl StreamMemory {
-    /// `len` is a power of two.
+    /// `len` is a power of two, and of whole pages.
     pub fn new(len: usize) -> Result<Self, Errno> {
-        let fd = memory("pipe", len as u64)?;
-        let base = map(&fd, len, None)?;
+        let fd = memory("pipe", len as u64 + STREAM_HEAD)?;
+        let base = map(&fd, len + STREAM_HEAD as usize, None)?;
         Ok(Self { base, len, fd: Arc::new(fd) })
     }
 
@@ -39,6 +42,17 @@ impl StreamMemory {
 
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Of the mapping.
+    pub fn len_with_head(&self) -> u64 {
+        self.len as u64 + STREAM_HEAD
+    }
+
+    /// The word behind the bytes.
+    pub fn head(&self) -> &AtomicU64 {
+        // SAFETY: rules 1 and 3; all its bit patterns are valid, and it is aligned as the length is.
+        unsafe { &*self.base.add(self.len).cast::<AtomicU64>() }
     }
 
     /// From now on it can be mapped anew to be read only.
@@ -79,6 +93,6 @@ impl StreamMemory {
 impl Drop for StreamMemory {
     fn drop(&mut self) {
         // SAFETY: rule 1: nobody else has a pointer into it.
-        let _ = unsafe { rustix::mm::munmap(self.base.cast(), self.len) };
+        let _ = unsafe { rustix::mm::munmap(self.base.cast(), self.len + STREAM_HEAD as usize) };
     }
 }

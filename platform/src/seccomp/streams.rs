@@ -1,12 +1,11 @@
 //! Rings of pipes that guests write and read by themselves (`shim/src/pipes.rs`).
 //!
 //! The bytes lie in memory that the writer's process has mapped to write, and the reader's, once it was sealed against that, to read.
-//! How far each end is it says in a word of its own process's channel, which nobody else sees but the sentry; how far it may go there the
-//! sentry says in another one. So guests know nothing of each other but the bytes, and what either says of itself is checked against what it
-//! was allowed:
+//! How far the writer is it says behind them, where the reader sees it; how far the reader is this says in its own process's channel, which
+//! nobody else sees but the sentry. How far each may go the sentry says in that end's channel. What they say is checked against it:
 //!
-//! * `read <= may_read <= written <= may_write <= read + capacity`, of which `read` and `written` only rise. Who says something else ends
-//!   the ring, and nothing of it is believed.
+//! * `read <= written <= may_write <= read + capacity`, and `read <= may_read`, of which `read` and `written` only rise. Who says something else
+//!   ends the ring, and nothing of it is believed.
 //! * A limit is raised by a store. It is lowered by a store, and a change of the end's word after it: a transfer that began under the old
 //!   limit is either in the word by then, or fails. The same takes a ring back for good.
 //! * A place is used again when its ring is over, in a call of the process's only thread, and a ring that is over is never begun again.
@@ -49,7 +48,7 @@ impl StreamPlaces {
         };
         let mut places = self.0.lock();
         let place = places.iter().position(is_free)?;
-        let op = own.join(Seat { slot: slot.clone(), place }, number, writes)?;
+        let op = own.join(slot, place, number, writes)?;
         *places.get_mut(place)? = Some(Arc::downgrade(ring));
         Some(op)
     }
@@ -58,7 +57,7 @@ impl StreamPlaces {
 /// A pipe's bytes.
 #[derive(Debug)]
 pub struct Ring {
-    memory: StreamMemory,
+    memory: Arc<StreamMemory>,
     state: Mutex<State>,
 }
 
@@ -92,11 +91,16 @@ struct End {
 struct Seat {
     slot: SlotRef,
     place: usize,
+    /// Where the writer's word is.
+    head: Option<Arc<StreamMemory>>,
 }
 
 impl Seat {
     fn word(&self) -> Option<&AtomicU64> {
-        self.slot.streams().words.get(self.place)
+        match &self.head {
+            Some(memory) => Some(memory.head()),
+            None => self.slot.streams().words.get(self.place),
+        }
     }
 
     fn limit(&self) -> Option<&AtomicU64> {
@@ -136,6 +140,14 @@ impl End {
         Some(())
     }
 
+    /// Guest code does not find it any more.
+    fn leave(&self) {
+        let ends = self.seat.as_ref().map(|seat| (&seat.slot.streams().ends, seat.place));
+        if let Some(end) = ends.and_then(|(ends, place)| ends.get(place)) {
+            end.store(0, Ordering::SeqCst);
+        }
+    }
+
     /// Where it is when the limit is `limit`, or where it is if that is further.
     fn lower(&mut self, limit: u64, changes: u64) -> Option<()> {
         self.take()?;
@@ -154,8 +166,10 @@ impl State {
         if self.phase != Phase::Begun {
             return None;
         }
-        let is_possible = self.reader.look().and_then(|()| self.writer.look());
-        if is_possible.is_none() || self.writer.at > Streams::MOST_POSITION / 2 {
+        // In this order: what is read is written by then.
+        let looked = self.reader.look().and_then(|()| self.writer.look());
+        let is_possible = looked.is_some() && self.reader.at <= self.writer.at;
+        if !is_possible || self.writer.at > Streams::MOST_POSITION / 2 {
             self.end();
             return None;
         }
@@ -165,7 +179,7 @@ impl State {
     /// Both may go on as far as there is something to do.
     fn open(&mut self, capacity: usize) -> Option<()> {
         self.writer.raise(self.reader.at + capacity as u64)?;
-        self.reader.raise(self.writer.at)
+        self.reader.raise(Streams::MOST_POSITION)
     }
 
     fn next_change(&mut self) -> u64 {
@@ -182,14 +196,19 @@ impl State {
     }
 
     fn end(&mut self) {
+        if self.phase == Phase::Over {
+            return;
+        }
         if self.phase == Phase::Begun {
             // Both, whatever the first one says.
             let (reader, writer) = (self.reader.take(), self.writer.take());
-            if reader.and(writer).is_none() {
+            if reader.and(writer).is_none() || self.reader.at > self.writer.at {
                 tracing::warn!("a guest broke the ring of its pipe, whose bytes are lost");
                 self.reader.at = self.writer.at;
             }
         }
+        self.reader.leave();
+        self.writer.leave();
         self.phase = Phase::Over;
     }
 }
@@ -212,23 +231,25 @@ impl Ring {
             is_sealed: false,
             changes: 0,
         };
-        Some(Arc::new(Self { memory, state: Mutex::new(state) }))
+        Some(Arc::new(Self { memory: Arc::new(memory), state: Mutex::new(state) }))
     }
 
-    fn join(&self, seat: Seat, number: u32, writes: bool) -> Option<HostOp> {
+    fn join(&self, slot: &SlotRef, place: usize, number: u32, writes: bool) -> Option<HostOp> {
         let mut state = self.state.lock();
         let is_due = state.phase == Phase::Joining && state.is_sealed != writes;
         let end = if writes { &mut state.writer } else { &mut state.reader };
         if !is_due || end.seat.is_some() {
             return None;
         }
-        let (streams, place) = (seat.slot.streams(), seat.place);
+        let head = writes.then(|| Arc::clone(&self.memory));
+        let seat = Seat { slot: slot.clone(), place, head };
+        let streams = slot.streams();
         // Nothing is there yet, whatever the guest has written.
         seat.word()?.store(0, Ordering::SeqCst);
         streams.sizes.get(place)?.store(self.memory.len() as u64, Ordering::Relaxed);
         streams.ends.get(place)?.store(Streams::end(number, writes), Ordering::Relaxed);
         end.seat = Some(seat);
-        let (fd, len) = (Arc::clone(self.memory.fd()), self.memory.len() as u64);
+        let (fd, len) = (Arc::clone(self.memory.fd()), self.memory.len_with_head());
         Some(HostOp::MapRing { fd, place, len, writes })
     }
 
@@ -238,9 +259,9 @@ impl Ring {
         let most = most.min(self.memory.len()) as u64;
         let changes = state.next_change();
         let held = if writes {
-            state.writer.lower((now.read + most).min(now.read + self.memory.len() as u64), changes)
+            state.writer.lower(now.read + most, changes)
         } else {
-            state.reader.lower((now.read + most).min(now.written), changes)
+            state.reader.lower(now.read + most, changes)
         };
         state.expect(held)?;
         // Those that the other end has got ready meanwhile, too.
