@@ -79,7 +79,7 @@ impl WaitQueue {
 
     /// The same after `patience` at most, where the calling thread can put it off (see [`crate::later`]): for who gains when more is there at once.
     pub fn notify_later(&self, events: PollEvents, patience: Duration) {
-        if !self.is_empty() {
+        if self.is_awaited(events) {
             crate::later::put_off(self, events, patience, false);
         }
     }
@@ -107,6 +107,12 @@ impl WaitQueue {
 
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Whether somebody waits for one of these.
+    #[must_use]
+    pub fn is_awaited(&self, events: PollEvents) -> bool {
+        self.inner.lock().list.iter().any(|entry| entry.mask.intersects(events))
     }
 
     /// True when nobody waits; lets a producer skip work.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use abi::poll::PollEvents;
 use abi::{Errno, Result};
 use base::shared_ring::{Progress, SharedRing};
 use base::{Sink, Source};
@@ -30,6 +31,10 @@ const MOST_STREAM: u64 = 1 << 30;
 const LEAST_SLOTS: usize = 16;
 /// When who waits looks itself.
 const PATIENCE: Duration = Duration::from_millis(1);
+
+/// What who reads waits for, and who writes.
+pub(super) const READABLE: PollEvents = PollEvents::IN.union(PollEvents::RDNORM);
+pub(super) const WRITABLE: PollEvents = PollEvents::OUT.union(PollEvents::WRNORM);
 
 /// Values of [`Lending::stage`].
 mod stage {
@@ -123,6 +128,14 @@ impl Lending {
         }
     }
 
+    /// The reader is told later, but when half of the ring is full: the writer is to make a call for that.
+    pub fn hold_writer(&self, state: &State) {
+        if let Some(ring) = self.ring(state) {
+            // What is over has calls anyway.
+            let _ = ring.hold_writer(ring.capacity() / 2);
+        }
+    }
+
     /// The ring that has the bytes now.
     pub fn ring(&self, state: &State) -> Option<Arc<dyn SharedRing>> {
         (self.stage() == stage::BEGUN).then(|| state.shared.ring.clone())?
@@ -170,7 +183,7 @@ impl Pipe {
                 }
                 return Tried::Done(put);
             }
-            if self.queue.is_empty() {
+            if !self.queue.is_awaited(READABLE) {
                 return Tried::WouldBlock;
             }
             let Some(Progress { written, .. }) = ring.progress() else { break };
@@ -210,7 +223,7 @@ impl Pipe {
                 let is_early = now.len() + bytes.len() <= ring.capacity() / 2;
                 return (Tried::Done(Ok(bytes.len())), is_early);
             }
-            if self.queue.is_empty() {
+            if !self.queue.is_awaited(WRITABLE) {
                 return (Tried::WouldBlock, false);
             }
             let is_first = state.shared.awaited_read.replace(now.read) != Some(now.read);
@@ -226,7 +239,7 @@ impl Pipe {
     }
 
     /// For who waits without being told of each transfer.
-    pub(super) fn look_later(&self, events: abi::poll::PollEvents) -> Errno {
+    pub(super) fn look_later(&self, events: PollEvents) -> Errno {
         self.queue.look_later(events, PATIENCE);
         Errno::EAGAIN
     }

@@ -13,7 +13,7 @@ use base::lock::{Mutex, MutexGuard};
 use base::{Sink, Source, WaitQueue};
 
 use super::fifo;
-use super::lent::{Lending, Shared, Tried};
+use super::lent::{Lending, READABLE, Shared, Tried, WRITABLE};
 use super::ring::{Ring, SLOT_SIZE};
 use crate::context::VfsCx;
 use crate::file::{File, FileOps, UserMemory};
@@ -158,13 +158,13 @@ impl Pipe {
                 match self.read_shared(&mut state, &*ring, sink) {
                     Tried::Done(result) => {
                         drop(state);
-                        self.queue.notify(PollEvents::OUT | PollEvents::WRNORM);
+                        self.queue.notify(WRITABLE);
                         return result;
                     }
                     Tried::WouldBlock => return Err(Errno::EAGAIN),
                     Tried::LookLater => {
                         drop(state);
-                        return Err(self.look_later(PollEvents::IN | PollEvents::RDNORM));
+                        return Err(self.look_later(READABLE));
                     }
                     Tried::Over => {}
                 }
@@ -174,11 +174,11 @@ impl Pipe {
             }
             let count = state.ring.pop(sink)?;
             if state.ring.is_empty() {
-                self.queue.take_back(PollEvents::IN | PollEvents::RDNORM);
+                self.queue.take_back(READABLE);
             }
             count
         };
-        self.queue.notify(PollEvents::OUT | PollEvents::WRNORM);
+        self.queue.notify(WRITABLE);
         Ok(count)
     }
 
@@ -186,7 +186,6 @@ impl Pipe {
         if source.remaining() == 0 {
             return Ok(0);
         }
-        let events = PollEvents::IN | PollEvents::RDNORM;
         let (count, patience) = {
             let mut state = self.state.lock();
             if state.readers == 0 {
@@ -198,12 +197,16 @@ impl Pipe {
             match tried.unwrap_or((Tried::Over, false)) {
                 (Tried::Done(count), is_early) => {
                     let count = count?;
-                    (count, state.patience_if(is_early, count, hurries))
+                    let patience = state.patience_if(is_early, count, hurries);
+                    if patience.is_some() && self.queue.is_awaited(READABLE) {
+                        self.lending.hold_writer(&state);
+                    }
+                    (count, patience)
                 }
                 (Tried::WouldBlock, _) => return Err(Errno::EAGAIN),
                 (Tried::LookLater, _) => {
                     drop(state);
-                    return Err(self.look_later(PollEvents::OUT | PollEvents::WRNORM));
+                    return Err(self.look_later(WRITABLE));
                 }
                 (Tried::Over, _) => match state.ring.push(source, as_packets)? {
                     0 => return Err(Errno::EAGAIN),
@@ -215,8 +218,8 @@ impl Pipe {
             }
         };
         match patience {
-            Some(patience) => self.queue.notify_later(events, patience),
-            None => self.queue.notify(events),
+            Some(patience) => self.queue.notify_later(READABLE, patience),
+            None => self.queue.notify(READABLE),
         }
         Ok(count)
     }
@@ -255,7 +258,7 @@ impl Pipe {
         }
         state.ring.set_max_slots(slots);
         drop(state);
-        self.queue.notify(PollEvents::OUT | PollEvents::WRNORM);
+        self.queue.notify(WRITABLE);
         Ok(slots * SLOT_SIZE)
     }
 }
@@ -338,7 +341,7 @@ impl FileOps for PipeEnd {
         let mut events = PollEvents::empty();
         if self.reads {
             if !state.ring.is_empty() {
-                events |= PollEvents::IN | PollEvents::RDNORM;
+                events |= READABLE;
             }
             if state.writers == 0 && self.quiet_until != Some(state.writers_ever) {
                 events |= PollEvents::HUP;
@@ -346,7 +349,7 @@ impl FileOps for PipeEnd {
         }
         if self.writes {
             if !state.ring.is_full() {
-                events |= PollEvents::OUT | PollEvents::WRNORM;
+                events |= WRITABLE;
             }
             if state.readers == 0 {
                 events |= PollEvents::ERR;
