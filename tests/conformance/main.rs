@@ -29,6 +29,7 @@ mod names_model;
 mod names_tree;
 mod network;
 mod pipe;
+mod pipe_stream;
 mod poll;
 mod private_futex;
 mod proc;
@@ -80,6 +81,7 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("call_sites", call_sites::TESTS),
     ("stat", stat::TESTS),
     ("pipe", pipe::TESTS),
+    ("pipe_stream", pipe_stream::TESTS),
     ("socket", socket::TESTS),
     ("network", network::TESTS),
     ("exec", exec::TESTS),
