@@ -12,7 +12,8 @@ tests! {
     streams_of_all_sizes, the_writer_is_meddled_with, the_reader_is_meddled_with, others_write_meanwhile, others_read_meanwhile,
     no_message_waits_for_another, polled_streams, a_closed_reader_ends_the_writer, a_dead_writer_leaves_what_it_wrote,
     signals_interrupt_both_ends, bad_buffers_end_transfers, a_stream_holds_what_its_pipe_does, both_ends_in_one_process,
-    one_descriptor_after_the_other, the_end_is_another_programs,
+    one_descriptor_after_the_other, the_end_is_another_programs, all_readers_are_told,
+    what_is_there_is_seen,
 }
 
 const KIB: usize = 1024;
@@ -634,4 +635,87 @@ fn the_end_is_another_programs() {
         },
     );
     assert_eq!(codes.map(exit_code), [0, 0]);
+}
+
+/// Two wait for the same stream: who has read something is busy then, and the next message is the other one's.
+fn all_readers_are_told() {
+    fn take(fd: i32, heard: &AtomicU32) {
+        let mut bytes = [0_u8; 100];
+        assert_eq!(ok!(read(fd, bytes.as_mut_ptr().cast(), 100)), 100);
+        heard.fetch_add(1, SeqCst);
+        while heard.load(SeqCst) < 2 {
+            std::thread::yield_now();
+        }
+    }
+    for has_threads in [false, true] {
+        let heard = shared_word();
+        both(
+            |end| {
+                end.put(LONG as usize);
+                for round in 0..2 {
+                    while heard.load(SeqCst) < round {
+                        std::thread::yield_now();
+                    }
+                    // Both sleep by then.
+                    crate::support::sleep_ms(30);
+                    end.put(100);
+                }
+            },
+            |end| {
+                end.get_all(LONG);
+                let fd = end.fd;
+                if has_threads {
+                    let other = std::thread::spawn(move || take(fd, heard));
+                    take(fd, heard);
+                    return other.join().unwrap();
+                }
+                let child = in_child(|| {
+                    take(fd, heard);
+                    0
+                });
+                take(fd, heard);
+                assert_eq!(exit_code(wait_for(child)), 0);
+            },
+        );
+    }
+}
+
+/// Whoever asks is told of what was written before, and of packets as such.
+fn what_is_there_is_seen() {
+    let written = shared_word();
+    let wait = |word: &AtomicU32, round: u32| {
+        while word.load(SeqCst) < round {
+            std::thread::yield_now();
+        }
+    };
+    both(
+        |end| {
+            end.put(LONG as usize);
+            (0..4).for_each(|_| end.put(5000));
+            written.store(1, SeqCst);
+            wait(written, 2);
+            end.put(WHOLE as usize);
+            ok!(fcntl(end.fd, libc::F_SETFL, libc::O_DIRECT));
+            wait(written, 3);
+            end.put(100);
+            end.put(200);
+            written.store(4, SeqCst);
+        },
+        |end| {
+            end.get_all(LONG);
+            wait(written, 1);
+            let mut count = 0_i32;
+            ok!(ioctl(end.fd, libc::FIONREAD, &mut count));
+            assert_eq!(count, 20_000);
+            end.get_all(3000);
+            let (from, to) = pipe();
+            assert_eq!(ok!(tee(end.fd, to, 10_000, 0)), 10_000);
+            assert_eq!(crate::support::read_some(from, 10_000), end.next(10_000));
+            written.store(2, SeqCst);
+            end.get_all(17_000 + WHOLE);
+            written.store(3, SeqCst);
+            wait(written, 4);
+            assert_eq!((end.get(1000), end.get(1000)), (100, 200));
+        },
+    );
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use abi::UserAddr;
 use base::SharedRing;
 use base::shared_ring::Progress;
-use platform::{Context, Event, NewContext, Platform};
+use platform::{Context, Event, HostOp, NewContext, Platform, Prot};
 use shim_abi::{LOANS_ADDR, STREAM_STRIDE, STREAMS_ADDR, STREAMS_OFFSET, Streams};
 
 use crate::fast::load_fast;
@@ -201,13 +201,18 @@ fn a_bad_buffer_and_a_second_thread_make_calls() {
 #[test]
 fn the_reader_cannot_write_the_ring() {
     let platform = platform();
-    let Some(guests) = Guests::begun(&platform) else { return };
+    let Some(mut guests) = Guests::begun(&platform) else { return };
     let at = |offset: usize| UserAddr(STREAMS_ADDR + offset as u64);
     for offset in [0, CAPACITY - 8, CAPACITY] {
         assert_eq!(guests.reader.space().write(at(offset), &[1; 8]), 0);
         assert_eq!(guests.writer.space().write(at(offset), &[0; 8]), 8);
     }
     assert_eq!(guests.writer.space().write(UserAddr(STREAMS_ADDR + STREAM_STRIDE), &[1; 8]), 0);
+    // Nor make it writable, as it could without us.
+    let (addr, len, prot) = (at(0), 4096, Prot::READ | Prot::WRITE);
+    let protect = vec![HostOp::Protect { addr, len, prot }];
+    let done = block_on(guests.reader.execute(protect)).expect("alive");
+    assert_eq!(done, Err((0, abi::Errno::EACCES)));
 }
 
 #[test]
