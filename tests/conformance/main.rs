@@ -30,6 +30,7 @@ mod names_tree;
 mod network;
 mod pipe;
 mod pipe_stream;
+mod pipe_waits;
 mod poll;
 mod private_futex;
 mod proc;
@@ -82,6 +83,7 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("stat", stat::TESTS),
     ("pipe", pipe::TESTS),
     ("pipe_stream", pipe_stream::TESTS),
+    ("pipe_waits", pipe_waits::TESTS),
     ("socket", socket::TESTS),
     ("network", network::TESTS),
     ("exec", exec::TESTS),

@@ -1,34 +1,28 @@
 //! Pipes that stream between two processes for so long that a kernel may take a short way: every byte comes once and in order, whatever is
 //! done to an end meanwhile.
 
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-
 use crate::socket::{receive_descriptor, send_descriptor};
-use crate::support::{
-    errno, exit_code, fails, in_child, ok, open, pipe, shared_word, signal_of, sys, tests, wait_for,
-};
+use crate::support::{errno, exit_code, fails, in_child, ok, open, pipe, sys, tests, wait_for};
 
 tests! {
     streams_of_all_sizes, the_writer_is_meddled_with, the_reader_is_meddled_with, others_write_meanwhile, others_read_meanwhile,
-    no_message_waits_for_another, polled_streams, a_closed_reader_ends_the_writer, a_dead_writer_leaves_what_it_wrote,
-    signals_interrupt_both_ends, bad_buffers_end_transfers, a_stream_holds_what_its_pipe_does, both_ends_in_one_process,
-    one_descriptor_after_the_other, the_end_is_another_programs, all_readers_are_told,
-    what_is_there_is_seen,
+    both_ends_in_one_process,
+    one_descriptor_after_the_other, the_end_is_another_programs,
 }
 
-const KIB: usize = 1024;
+pub const KIB: usize = 1024;
 /// More than it takes to become a stream, and to become one again.
-const LONG: u64 = 600 << 10;
-const WHOLE: u64 = 5 * LONG;
+pub const LONG: u64 = 600 << 10;
+pub const WHOLE: u64 = 5 * LONG;
 
 fn byte(at: u64) -> u8 {
     (at ^ at >> 8 ^ at >> 15).to_le_bytes()[0].wrapping_mul(31)
 }
 
 /// An end of a pipe, and what came through it.
-struct End {
-    fd: i32,
-    at: u64,
+pub struct End {
+    pub fd: i32,
+    pub at: u64,
 }
 
 impl End {
@@ -36,12 +30,12 @@ impl End {
         Self { fd, at: 0 }
     }
 
-    fn next(&self, len: usize) -> Vec<u8> {
+    pub fn next(&self, len: usize) -> Vec<u8> {
         (self.at..self.at + len as u64).map(byte).collect()
     }
 
     /// Writes the next bytes, however often it takes.
-    fn put(&mut self, len: usize) {
+    pub fn put(&mut self, len: usize) {
         let bytes = self.next(len);
         let mut rest = &bytes[..];
         while !rest.is_empty() {
@@ -57,7 +51,7 @@ impl End {
     }
 
     /// Reads some of the next bytes; 0 is the end.
-    fn get(&mut self, most: usize) -> usize {
+    pub fn get(&mut self, most: usize) -> usize {
         let mut bytes = vec![0; most];
         loop {
             let count = sys!(read(self.fd, bytes.as_mut_ptr().cast(), most));
@@ -71,7 +65,7 @@ impl End {
         }
     }
 
-    fn expect(&mut self, bytes: &[u8]) {
+    pub fn expect(&mut self, bytes: &[u8]) {
         assert!(
             bytes == self.next(bytes.len()),
             "other bytes within {} at {}",
@@ -81,7 +75,7 @@ impl End {
         self.at += bytes.len() as u64;
     }
 
-    fn get_all(&mut self, len: u64) {
+    pub fn get_all(&mut self, len: u64) {
         let end = self.at + len;
         while self.at < end {
             assert_ne!(
@@ -95,7 +89,7 @@ impl End {
 }
 
 /// A process that writes, and one that reads; each has its end only.
-fn run(writes: impl FnOnce(&mut End) -> i32, reads: impl FnOnce(&mut End) -> i32) -> [i32; 2] {
+pub fn run(writes: impl FnOnce(&mut End) -> i32, reads: impl FnOnce(&mut End) -> i32) -> [i32; 2] {
     let (read_end, write_end) = pipe();
     let writer = in_child(|| {
         ok!(close(read_end));
@@ -110,7 +104,7 @@ fn run(writes: impl FnOnce(&mut End) -> i32, reads: impl FnOnce(&mut End) -> i32
     [wait_for(writer), wait_for(reader)]
 }
 
-fn both(writes: impl FnOnce(&mut End), reads: impl FnOnce(&mut End)) {
+pub fn both(writes: impl FnOnce(&mut End), reads: impl FnOnce(&mut End)) {
     let as_child = |end: &mut End, does: &mut dyn FnMut(&mut End)| {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| does(end)));
         i32::from(result.is_err())
@@ -123,7 +117,7 @@ fn both(writes: impl FnOnce(&mut End), reads: impl FnOnce(&mut End)) {
     assert_eq!(codes.map(exit_code), [0, 0]);
 }
 
-fn write_whole(end: &mut End, size: usize, mut between: impl FnMut(&mut End)) {
+pub fn write_whole(end: &mut End, size: usize, mut between: impl FnMut(&mut End)) {
     let mut next = LONG;
     while end.at < WHOLE {
         end.put(size);
@@ -134,7 +128,7 @@ fn write_whole(end: &mut End, size: usize, mut between: impl FnMut(&mut End)) {
     }
 }
 
-fn read_whole(end: &mut End, size: usize, mut between: impl FnMut(&mut End)) {
+pub fn read_whole(end: &mut End, size: usize, mut between: impl FnMut(&mut End)) {
     let mut next = LONG;
     while end.get(size) != 0 {
         // Not near the end: it may want many bytes.
@@ -345,243 +339,6 @@ fn others_read_meanwhile() {
     }
 }
 
-/// After a stream each message is heard though nothing follows it, and its writer never calls again before it is.
-fn no_message_waits_for_another() {
-    let heard = shared_word();
-    let hears = |round: u32| {
-        while heard.load(SeqCst) < round {
-            std::hint::spin_loop();
-        }
-    };
-    let sizes = || (1..=300_u32).map(|round| (round, 1 + (round as usize * 677) % (40 * KIB)));
-    both(
-        |end| {
-            end.put(LONG as usize);
-            for (round, size) in sizes() {
-                if round % 3 == 0 {
-                    (0..size).step_by(4000).for_each(|at| end.put(4000.min(size - at)));
-                } else {
-                    end.put(size);
-                }
-                hears(round);
-            }
-        },
-        |end| {
-            end.get_all(LONG);
-            for (round, size) in sizes() {
-                end.get_all(size as u64);
-                heard.store(round, SeqCst);
-            }
-        },
-    );
-    // And room is heard of: a full pipe is emptied a little, and then no more.
-    let (room, full) = (shared_word(), shared_word());
-    both(
-        |end| {
-            end.put(LONG as usize);
-            for round in 1..=30 {
-                end.put(64 * KIB);
-                full.store(round, SeqCst);
-                end.put(5000);
-                room.store(round, SeqCst);
-            }
-        },
-        |end| {
-            end.get_all(LONG);
-            let waits = |word: &AtomicU32, round: u32| while word.load(SeqCst) < round {};
-            for round in 1..=30 {
-                waits(full, round);
-                (0..3).for_each(|_| end.get_all(4 * KIB as u64));
-                waits(room, round);
-                end.get_all(64 * KIB as u64 + 5000 - 12 * KIB as u64);
-            }
-        },
-    );
-}
-
-/// Who polls sees what was written, and is woken by what is written next.
-fn polled_streams() {
-    let go = shared_word();
-    both(
-        |end| {
-            for round in 1..=4 {
-                end.put(LONG as usize);
-                while go.load(SeqCst) < round {
-                    std::thread::yield_now();
-                }
-                crate::support::sleep_ms(5);
-                end.put(100);
-            }
-        },
-        |end| {
-            for round in 1..=4 {
-                end.get_all(LONG);
-                go.store(round, SeqCst);
-                let mut polled = libc::pollfd { fd: end.fd, events: libc::POLLIN, revents: 0 };
-                assert_eq!(ok!(poll(&mut polled, 1, 5000)), 1);
-                assert_eq!(end.get(1000), 100);
-            }
-        },
-    );
-}
-
-fn a_closed_reader_ends_the_writer() {
-    let short = |end: &mut End| {
-        end.get_all(LONG);
-        0
-    };
-    let codes = run(
-        |end| loop {
-            // Rust's runtime ignores it.
-            sys!(signal(libc::SIGPIPE, libc::SIG_DFL));
-            end.put(10 * KIB);
-        },
-        short,
-    );
-    assert_eq!((signal_of(codes[0]), exit_code(codes[1])), (libc::SIGPIPE, 0));
-    let refused = |end: &mut End| {
-        sys!(signal(libc::SIGPIPE, libc::SIG_IGN));
-        let bytes = [0_u8; 10 * KIB];
-        while sys!(write(end.fd, bytes.as_ptr().cast(), bytes.len())) > 0 {}
-        i32::from(errno() != libc::EPIPE)
-    };
-    let counted = |end: &mut End| {
-        let mut bytes = vec![0_u8; 4 * KIB];
-        for _ in 0..300 {
-            ok!(read(end.fd, bytes.as_mut_ptr().cast(), bytes.len()));
-        }
-        0
-    };
-    assert_eq!(run(refused, counted).map(exit_code), [0, 0]);
-}
-
-fn a_dead_writer_leaves_what_it_wrote() {
-    for size in [100, 10 * KIB] {
-        let written = shared_word();
-        let codes = run(
-            |end| {
-                while end.at < LONG + 50_000 {
-                    end.put(size);
-                    written.store(u32::try_from(end.at).unwrap(), SeqCst);
-                }
-                sys!(raise(libc::SIGKILL));
-                0
-            },
-            |end| {
-                end.get_all(LONG - 20_000);
-                crate::support::sleep_ms(20);
-                while end.get(5000) != 0 {}
-                i32::from(end.at != u64::from(written.load(SeqCst)))
-            },
-        );
-        assert_eq!((signal_of(codes[0]), exit_code(codes[1])), (libc::SIGKILL, 0));
-    }
-}
-
-extern "C" fn on_alarm(_: i32) {}
-
-/// Interrupts what blocks, for a while.
-fn with_alarms(does: impl FnOnce()) {
-    // SAFETY: all zeros is a valid one.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = on_alarm as *const () as usize;
-    ok!(sigaction(libc::SIGALRM, &action, std::ptr::null_mut()));
-    let every = libc::timeval { tv_sec: 0, tv_usec: 3000 };
-    let timer = libc::itimerval { it_interval: every, it_value: every };
-    ok!(setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()));
-    does();
-}
-
-fn signals_interrupt_both_ends() {
-    both(
-        |end| with_alarms(|| write_whole(end, 10 * KIB, |_| crate::support::sleep_ms(10))),
-        |end| with_alarms(|| read_whole(end, 16 * KIB, |_| crate::support::sleep_ms(10))),
-    );
-    let done = shared_word();
-    both(
-        |end| {
-            end.put(LONG as usize);
-            while done.load(SeqCst) == 0 {
-                std::thread::yield_now();
-            }
-        },
-        |end| {
-            end.get_all(LONG);
-            let mut byte = 0_u8;
-            with_alarms(|| fails!(libc::EINTR, read(end.fd, (&raw mut byte).cast(), 1)));
-            done.store(1, SeqCst);
-        },
-    );
-}
-
-fn bad_buffers_end_transfers() {
-    const PAGE: usize = 4096;
-    let two_pages = || {
-        let (rights, flags) =
-            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        let at = sys!(mmap(std::ptr::null_mut(), 2 * PAGE, rights, flags, -1, 0)).cast::<u8>();
-        ok!(munmap(at.wrapping_add(PAGE).cast(), PAGE));
-        at
-    };
-    both(
-        |end| {
-            end.put(LONG as usize);
-            let at = two_pages();
-            let bytes = end.next(PAGE);
-            // SAFETY: the first page is mapped.
-            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at, PAGE) };
-            fails!(libc::EFAULT, write(end.fd, at.wrapping_add(PAGE).cast(), PAGE));
-            assert_eq!(ok!(write(end.fd, at.cast(), 2 * PAGE)), PAGE as isize);
-            assert_eq!(sys!(write(end.fd, at.cast(), 0)), 0);
-            end.at += PAGE as u64;
-            end.put(3 * PAGE);
-        },
-        |end| {
-            end.get_all(LONG);
-            let at = two_pages();
-            fails!(libc::EFAULT, read(end.fd, at.wrapping_add(PAGE).cast(), PAGE));
-            assert_eq!(sys!(read(end.fd, at.cast(), 0)), 0);
-            // SAFETY: as above.
-            let taken = |count| unsafe { std::slice::from_raw_parts(at, count) }.to_vec();
-            let count = ok!(read(end.fd, at.cast(), PAGE));
-            end.expect(&taken(count as usize));
-            while end.get(PAGE) != 0 {}
-            assert_eq!(end.at, LONG + 4 * PAGE as u64);
-        },
-    );
-}
-
-/// Nobody reads: a pipe's worth goes in, and no more.
-fn a_stream_holds_what_its_pipe_does() {
-    let (read, full) = (shared_word(), shared_word());
-    let wait = |word: &AtomicU32| {
-        while word.load(SeqCst) == 0 {
-            std::thread::yield_now();
-        }
-    };
-    both(
-        |end| {
-            end.put(LONG as usize);
-            wait(read);
-            (0..12).for_each(|_| end.put(4 * KIB));
-            ok!(fcntl(end.fd, libc::F_SETFL, libc::O_NONBLOCK));
-            let block = [0_u8; 4 * KIB];
-            let mut more = 0;
-            while sys!(write(end.fd, block.as_ptr().cast(), block.len())) == 4 * KIB as isize {
-                more += 1;
-            }
-            assert_eq!((more, errno()), (4, libc::EAGAIN));
-            full.store(1, SeqCst);
-        },
-        |end| {
-            end.get_all(LONG);
-            read.store(1, SeqCst);
-            wait(full);
-            end.get_all(48 * KIB as u64);
-        },
-    );
-}
-
 fn both_ends_in_one_process() {
     let (read_end, write_end) = pipe();
     let (mut from, mut to) = (End::new(read_end), End::new(write_end));
@@ -635,87 +392,4 @@ fn the_end_is_another_programs() {
         },
     );
     assert_eq!(codes.map(exit_code), [0, 0]);
-}
-
-/// Two wait for the same stream: who has read something is busy then, and the next message is the other one's.
-fn all_readers_are_told() {
-    fn take(fd: i32, heard: &AtomicU32) {
-        let mut bytes = [0_u8; 100];
-        assert_eq!(ok!(read(fd, bytes.as_mut_ptr().cast(), 100)), 100);
-        heard.fetch_add(1, SeqCst);
-        while heard.load(SeqCst) < 2 {
-            std::thread::yield_now();
-        }
-    }
-    for has_threads in [false, true] {
-        let heard = shared_word();
-        both(
-            |end| {
-                end.put(LONG as usize);
-                for round in 0..2 {
-                    while heard.load(SeqCst) < round {
-                        std::thread::yield_now();
-                    }
-                    // Both sleep by then.
-                    crate::support::sleep_ms(30);
-                    end.put(100);
-                }
-            },
-            |end| {
-                end.get_all(LONG);
-                let fd = end.fd;
-                if has_threads {
-                    let other = std::thread::spawn(move || take(fd, heard));
-                    take(fd, heard);
-                    return other.join().unwrap();
-                }
-                let child = in_child(|| {
-                    take(fd, heard);
-                    0
-                });
-                take(fd, heard);
-                assert_eq!(exit_code(wait_for(child)), 0);
-            },
-        );
-    }
-}
-
-/// Whoever asks is told of what was written before, and of packets as such.
-fn what_is_there_is_seen() {
-    let written = shared_word();
-    let wait = |word: &AtomicU32, round: u32| {
-        while word.load(SeqCst) < round {
-            std::thread::yield_now();
-        }
-    };
-    both(
-        |end| {
-            end.put(LONG as usize);
-            (0..4).for_each(|_| end.put(5000));
-            written.store(1, SeqCst);
-            wait(written, 2);
-            end.put(WHOLE as usize);
-            ok!(fcntl(end.fd, libc::F_SETFL, libc::O_DIRECT));
-            wait(written, 3);
-            end.put(100);
-            end.put(200);
-            written.store(4, SeqCst);
-        },
-        |end| {
-            end.get_all(LONG);
-            wait(written, 1);
-            let mut count = 0_i32;
-            ok!(ioctl(end.fd, libc::FIONREAD, &mut count));
-            assert_eq!(count, 20_000);
-            end.get_all(3000);
-            let (from, to) = pipe();
-            assert_eq!(ok!(tee(end.fd, to, 10_000, 0)), 10_000);
-            assert_eq!(crate::support::read_some(from, 10_000), end.next(10_000));
-            written.store(2, SeqCst);
-            end.get_all(17_000 + WHOLE);
-            written.store(3, SeqCst);
-            wait(written, 4);
-            assert_eq!((end.get(1000), end.get(1000)), (100, 200));
-        },
-    );
 }

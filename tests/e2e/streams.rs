@@ -2,9 +2,9 @@
 
 use sandbox_tests::{Case, binaries, program, same_as_native, sh};
 
-fn layers(platform: &str) -> Case {
+fn layers(family: &str, platform: &str) -> Case {
     let binary = binaries::conformance().to_str().expect("a plain path").to_owned();
-    program(&[&binary, "pipe_stream"]).option(&format!("--platform={platform}")).limit(120)
+    program(&[&binary, family]).option(&format!("--platform={platform}")).limit(120)
 }
 
 /// A stream of 20 MB whose bytes tell where they are, through a pipeline.
@@ -18,9 +18,11 @@ same_as_native! {
     through_threads => numbers("sort -n -r | head -n 1000 | md5sum");
     through_a_shell => numbers("{ head -c 9000001 | md5sum; cat | md5sum; }");
     side_by_side => sh("{ for n in 1 2 3 4 5 6; do seq $n 600000 | cat | md5sum & done; wait; } | sort");
-    without_answers => layers("seccomp,no-answer");
-    without_spinning => layers("seccomp,no-spin");
-    without_rewriting => layers("seccomp,no-rewrite");
+    without_answers => layers("pipe_stream", "seccomp,no-answer");
+    without_spinning => layers("pipe_stream", "seccomp,no-spin");
+    waits_without_answers => layers("pipe_waits", "seccomp,no-answer");
+    waits_without_spinning => layers("pipe_waits", "seccomp,no-spin");
+    without_rewriting => layers("pipe_stream", "seccomp,no-rewrite");
 }
 
 const STREAM: &str = "dd if=/dev/zero bs=10k count=12000 2>/dev/null | wc -c";

@@ -119,6 +119,11 @@
 //!     another one the signal is the event, with which the sentry takes them. They are claims: who lies is rewritten later, or
 //!     somewhere that the plan refuses.
 //!
+//! 17. *Streams.* A pipe's bytes may lie in memory that the processes of both its ends have mapped (`streams`): to write by the one, to read by
+//!     the other, for it is sealed before the latter maps it. The shim copies first and then moves its end's word by compare-and-exchange, up to a limit that
+//!     the sentry sets. Whatever the sentry changes but to raise a limit also changes the word: so what was published by then counts, and what was not fails
+//!     and comes as a call. A thread does so only while it is alone in its address space.
+//!
 //! # Modules
 //!
 //! | module | what |

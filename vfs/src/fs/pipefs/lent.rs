@@ -172,8 +172,7 @@ impl Pipe {
         ring: &dyn SharedRing,
         sink: &mut dyn Sink,
     ) -> Tried {
-        loop {
-            let Some(bytes) = ring.peek(sink.remaining()) else { break };
+        while let Some(bytes) = ring.peek(sink.remaining()) {
             if !bytes.is_empty() {
                 let put = sink.put(&bytes);
                 let count = *put.as_ref().unwrap_or(&0);
@@ -207,8 +206,7 @@ impl Pipe {
         source: &mut dyn Source,
     ) -> (Tried, bool) {
         let total = source.remaining();
-        loop {
-            let Some(now) = ring.progress() else { break };
+        while let Some(now) = ring.progress() {
             let room = ring.capacity().saturating_sub(now.len());
             if total <= room || total > SLOT_SIZE && room >= SLOT_SIZE {
                 let bytes = match take_all(source, total.min(room)) {
