@@ -1,7 +1,8 @@
 //! Pipes that guest code writes and reads without a call: who joins when (see `vfs::fs::pipefs` for what follows).
 //!
 //! A ring costs two mappings and a descriptor that is installed for each, so it is made for pipes that have streamed for a while. Each end is
-//! to be the only descriptor of its file description, of a thread that is alone with its memory and its descriptors.
+//! to be the only descriptor of its file description, of a thread that is alone with its memory and its descriptors. When others come to share
+//! these, it makes calls, which are carried out on the ring.
 
 use std::sync::Arc;
 
@@ -33,11 +34,6 @@ pub fn after_transfer(cx: &mut Cx<'_>, fd: Fd, file: &Arc<File>) -> bool {
         Some(LendingStep::Begin) => end.begin(),
     }
     true
-}
-
-/// Others are about to use the caller's memory or descriptors.
-pub fn before_sharing(cx: &Cx<'_>) {
-    cx.files().end_streams();
 }
 
 fn join(

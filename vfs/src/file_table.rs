@@ -26,8 +26,6 @@ pub struct FdTable {
     changed: AtomicU64,
     /// A lock was asked for through this table: closing any descriptor may let others go on.
     has_locks: AtomicBool,
-    /// Ends of pipes were lent.
-    has_streams: AtomicBool,
     /// Descriptors are watched by an epoll that may be in the table.
     has_epolls: AtomicBool,
 }
@@ -196,7 +194,6 @@ impl FdTable {
             inner: Mutex::new(slots),
             changed: AtomicU64::new(0),
             has_locks: AtomicBool::new(false),
-            has_streams: AtomicBool::new(false),
             has_epolls: AtomicBool::new(false),
         })
     }
@@ -215,18 +212,7 @@ impl FdTable {
 
     /// The same of an end of a pipe, which guest code has joined to a ring: `lent` ends that.
     pub fn lend_stream(&self, fd: Fd, file: &Arc<File>, lent: &Arc<dyn Lent>) -> bool {
-        let is_lent = self.lend_while(fd, file, lent, false, |file| !file.ops().is_seekable());
-        if is_lent {
-            self.has_streams.store(true, Ordering::Relaxed);
-        }
-        is_lent
-    }
-
-    /// Ends what such ends are lent: others are about to use the table, or the process's memory.
-    pub fn end_streams(&self) {
-        if self.has_streams.swap(false, Ordering::Relaxed) {
-            self.end_loans();
-        }
+        self.lend_while(fd, file, lent, false, |file| !file.ops().is_seekable())
     }
 
     /// The same of a file whose front and attributes guest code has got.

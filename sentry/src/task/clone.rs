@@ -18,7 +18,6 @@ use crate::error::SysResult;
 use crate::executor::notify::wait_until;
 use crate::files::pidfd;
 use crate::mm::{Mm, UserRef};
-use crate::pipe_rings;
 use crate::signal::ThreadSignals;
 use crate::task::{Attrs, Links, NewGroup, Parts, Thread, ThreadGroup};
 use crate::thread_loop;
@@ -96,7 +95,6 @@ async fn make(cx: &mut Cx<'_>, flags: CloneFlags, args: &CloneArgs, tid: Tid) ->
     let shares = CloneFlags::FILES | CloneFlags::FS;
     if flags.intersects(shares) || flags.contains(CloneFlags::VM) && !is_vfork {
         cx.context.know_descriptors(false);
-        pipe_rings::before_sharing(cx);
         cx.thread.forget_paths();
     }
     let (mm, context) = if flags.contains(CloneFlags::VM) {
