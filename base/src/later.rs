@@ -43,7 +43,11 @@ pub(crate) fn put_off(queue: &WaitQueue, events: PollEvents, patience: Duration,
     }
     let mut list = PUT_OFF.lock();
     match list.iter_mut().find(|later| later.queue.is_same(queue)) {
-        Some(later) => later.events |= events,
+        Some(later) => {
+            later.events |= events;
+            // Who looks itself has just done so.
+            later.is_own |= is_own;
+        }
         None => {
             let due = Instant::now() + patience;
             list.push(Later { queue: queue.clone(), events, due, is_own });
@@ -180,5 +184,13 @@ mod tests {
         queue.notify_later(PollEvents::IN, LONG);
         queue.take_back(PollEvents::IN);
         assert_eq!((tell_all(), count.get()), (false, 4), "taken back");
+        queue.notify_later(PollEvents::OUT, LONG);
+        assert!(!is_any(), "nobody waits for that");
+
+        let hurries = queue.hurries();
+        queue.look_later(PollEvents::IN, LONG);
+        assert_eq!((tell_all(), count.get(), is_any()), (false, 4, true), "it blocks itself");
+        assert_eq!((tell_all(), count.get(), is_any()), (true, 5, false));
+        assert_eq!(queue.hurries(), hurries + 1);
     }
 }
