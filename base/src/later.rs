@@ -17,6 +17,8 @@ struct Later {
     queue: WaitQueue,
     events: PollEvents,
     due: Instant,
+    /// Put off by who is about to wait for it: that this blocks is no reason to tell it.
+    is_own: bool,
 }
 
 // A leaf lock; nobody is told under it.
@@ -33,16 +35,23 @@ pub fn serve() {
     SERVES.set(true);
 }
 
-/// Tells the observers of `queue` after `patience` at most; see [`WaitQueue::notify`].
-pub(crate) fn put_off(queue: &WaitQueue, events: PollEvents, patience: Duration) {
+/// Tells the observers of `queue` after `patience` at most; see [`WaitQueue::notify`]. `is_own`: the caller waits for that itself.
+pub(crate) fn put_off(queue: &WaitQueue, events: PollEvents, patience: Duration, is_own: bool) {
     if !SERVES.get() {
         queue.notify(events);
         return;
     }
     let mut list = PUT_OFF.lock();
     match list.iter_mut().find(|later| later.queue.is_same(queue)) {
-        Some(later) => later.events |= events,
-        None => list.push(Later { queue: queue.clone(), events, due: Instant::now() + patience }),
+        Some(later) => {
+            later.events |= events;
+            // Who looks itself has just done so.
+            later.is_own |= is_own;
+        }
+        None => {
+            let due = Instant::now() + patience;
+            list.push(Later { queue: queue.clone(), events, due, is_own });
+        }
     }
     COUNT.store(list.len(), Ordering::SeqCst);
 }
@@ -80,10 +89,11 @@ pub fn tell_due() -> bool {
     }
 }
 
-/// Tells all, and notes that to put it off was no gain ([`WaitQueue::hurries`]); whether there were any.
+/// Tells all, and notes that to put it off was no gain ([`WaitQueue::hurries`]); whether there were any. Who has just put it off for
+/// itself, and blocks now, is left out once.
 pub fn tell_all() -> bool {
     is_any() && {
-        let all = take(|_| true);
+        let all = take(|later| !std::mem::take(&mut later.is_own));
         all.iter().for_each(|later| later.queue.note_hurry());
         tell_each(&all)
     }
@@ -96,7 +106,7 @@ fn tell_each(list: &[Later]) -> bool {
     !list.is_empty()
 }
 
-fn take(is_wanted: impl Fn(&Later) -> bool) -> Vec<Later> {
+fn take(is_wanted: impl Fn(&mut Later) -> bool) -> Vec<Later> {
     let mut list = PUT_OFF.lock();
     let taken = list.extract_if(.., |later| is_wanted(later)).collect();
     COUNT.store(list.len(), Ordering::SeqCst);
@@ -174,5 +184,13 @@ mod tests {
         queue.notify_later(PollEvents::IN, LONG);
         queue.take_back(PollEvents::IN);
         assert_eq!((tell_all(), count.get()), (false, 4), "taken back");
+        queue.notify_later(PollEvents::OUT, LONG);
+        assert!(!is_any(), "nobody waits for that");
+
+        let hurries = queue.hurries();
+        queue.look_later(PollEvents::IN, LONG);
+        assert_eq!((tell_all(), count.get(), is_any()), (false, 4, true), "it blocks itself");
+        assert_eq!((tell_all(), count.get(), is_any()), (true, 5, false));
+        assert_eq!(queue.hurries(), hurries + 1);
     }
 }

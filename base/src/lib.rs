@@ -10,6 +10,7 @@
 //! | `later` | wait queues that are told when more is there, or before their worker sleeps |
 //! | `lent` | positions of files that are lent to guest code |
 //! | `ledger` | what guest code does to files on its own |
+//! | `shared_ring` | pipes whose bytes guest code writes and reads by itself |
 
 #![forbid(unsafe_code)]
 
@@ -20,9 +21,11 @@ pub mod later;
 pub mod ledger;
 pub mod lent;
 pub mod lock;
+pub mod shared_ring;
 pub mod wait;
 
 pub use io_buf::{Sink, Source};
 pub use ledger::Ledger;
 pub use lent::Lent;
+pub use shared_ring::SharedRing;
 pub use wait::{Observer, WaitQueue};

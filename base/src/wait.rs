@@ -79,9 +79,14 @@ impl WaitQueue {
 
     /// The same after `patience` at most, where the calling thread can put it off (see [`crate::later`]): for who gains when more is there at once.
     pub fn notify_later(&self, events: PollEvents, patience: Duration) {
-        if !self.is_empty() {
-            crate::later::put_off(self, events, patience);
+        if self.is_awaited(events) {
+            crate::later::put_off(self, events, patience, false);
         }
+    }
+
+    /// The same of what may have happened by then without a call, for an observer that is about to wait for it on this thread.
+    pub fn look_later(&self, events: PollEvents, patience: Duration) {
+        crate::later::put_off(self, events, patience, true);
     }
 
     /// What [`WaitQueue::notify_later`] would tell of these is over.
@@ -102,6 +107,12 @@ impl WaitQueue {
 
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Whether somebody waits for one of these.
+    #[must_use]
+    pub fn is_awaited(&self, events: PollEvents) -> bool {
+        self.inner.lock().list.iter().any(|entry| entry.mask.intersects(events))
     }
 
     /// True when nobody waits; lets a producer skip work.

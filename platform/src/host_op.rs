@@ -88,6 +88,13 @@ pub enum HostOp {
         fd: Arc<OwnedFd>,
         loan: Arc<dyn Loan>,
     },
+    /// Maps a pipe's ring, see [`AddressSpace::join_ring`](crate::AddressSpace::join_ring), which makes it. Never fails.
+    MapRing {
+        fd: Arc<OwnedFd>,
+        place: usize,
+        len: u64,
+        writes: bool,
+    },
     /// The vector state a program starts with. Use [`Context::reset_xstate`].
     ResetVectors,
     /// The vector state that the creator of a thread had when it called. The platform's own.

@@ -9,7 +9,7 @@ use std::task::{Context as TaskContext, Poll};
 use abi::arch::{Call, Registers};
 use abi::signal::{SigAction, SigStack, Signal};
 use abi::{Errno, UserAddr};
-use base::{Ledger, Lent};
+use base::{Ledger, Lent, SharedRing};
 
 use crate::{Descriptor, Heap, HostOp, Library, Loan, Note, PathFact, Ready, STAT_BYTES, Trapped};
 
@@ -242,6 +242,20 @@ pub trait AddressSpace: Send + Sync {
     /// change before the loan ends, and everybody may read it. Guest code may run meanwhile. `None`: the platform cannot.
     fn lay_ready(&self, ready: Ready<'_>) -> Option<Arc<dyn ReadyLoan>> {
         let _ = ready;
+        None
+    }
+
+    /// A ring of so many bytes for a pipe whose ends guests may use by themselves, once both have joined it. `None`: the platform cannot,
+    /// or there are too many.
+    fn make_ring(&self, capacity: usize) -> Option<Arc<dyn SharedRing>> {
+        let _ = capacity;
+        None
+    }
+
+    /// Has guest code find the descriptor `number` to be an end of a ring, from [`SharedRing::begin`] on; what is to be carried out
+    /// before. First the one that writes; then the ring is to be sealed, then the one that reads joins. In the call of the only thread here.
+    fn join_ring(&self, ring: &Arc<dyn SharedRing>, number: u32, writes: bool) -> Option<HostOp> {
+        let _ = (ring, number, writes);
         None
     }
 

@@ -17,6 +17,7 @@
 //! | `library` | who maps segments of libraries by itself |
 //! | `known_paths` | what all guest code is told of paths |
 //! | `loans` | files that guest code reads by itself |
+//! | `pipe_rings` | pipes that guest code writes and reads by itself |
 //! | `io_wait` | the one loop that makes files block |
 //! | `socket` | sockets as files |
 //! | `futex`, `time` | futex queues; clocks and timers |
@@ -45,6 +46,7 @@ mod loans;
 pub mod lock_order;
 pub mod mm;
 mod path_stats;
+mod pipe_rings;
 pub mod proc_view;
 mod ready;
 pub mod rewrite;

@@ -31,6 +31,8 @@ mod names_tree;
 mod network;
 mod own_acts;
 mod pipe;
+mod pipe_stream;
+mod pipe_waits;
 mod poll;
 mod private_futex;
 mod proc;
@@ -84,6 +86,8 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("call_sites", call_sites::TESTS),
     ("stat", stat::TESTS),
     ("pipe", pipe::TESTS),
+    ("pipe_stream", pipe_stream::TESTS),
+    ("pipe_waits", pipe_waits::TESTS),
     ("socket", socket::TESTS),
     ("network", network::TESTS),
     ("exec", exec::TESTS),

@@ -11,6 +11,7 @@
 //! | `dying` | killed parts, signals, time limits |
 //! | `isolation` | the host stays as it was |
 //! | `terminal` | job control and sizes on a real terminal |
+//! | `streams` | long streams through pipes |
 //! | `torture` | many threads, many processes, faults, vector state |
 //! | `conformance` | the guest programs of `tests/conformance` |
 
@@ -24,6 +25,7 @@ mod lent_reads;
 mod options;
 mod ready_names;
 mod shell;
+mod streams;
 mod system;
 mod terminal;
 mod torture;

@@ -210,6 +210,11 @@ impl FdTable {
         self.lend_while(fd, file, lent, false, |file| file.ops().lendable().is_some())
     }
 
+    /// The same of an end of a pipe, which guest code has joined to a ring: `lent` ends that.
+    pub fn lend_stream(&self, fd: Fd, file: &Arc<File>, lent: &Arc<dyn Lent>) -> bool {
+        self.lend_while(fd, file, lent, false, |file| !file.ops().is_seekable())
+    }
+
     /// The same of a file whose front and attributes guest code has got.
     pub fn bring(&self, fd: Fd, file: &Arc<File>, lent: &Arc<dyn Lent>) -> bool {
         self.lend_while(fd, file, lent, true, |file| file.inode().is_settled())

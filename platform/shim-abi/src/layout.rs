@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 pub use super::files::{Brought, Descriptors, KnownPath, Loans, PathStat, Ready, ReadyIndex};
 pub use super::ledger::{Entry, LEDGER_ADDR, LEDGER_SLOT, Ledger, Told, entry, trust};
+pub use super::streams::{MOST_STREAM, STREAM_HEAD, STREAM_STRIDE, STREAMS_ADDR, Streams};
 
 /// First address that guest code may not use; everything of ours but the vDSO lies above.
 pub const TASK_SIZE: u64 = 0x7e00_0000_0000;
@@ -70,6 +71,8 @@ pub const PATH_STATS_OFFSET: u64 = 0x1_d000;
 pub const READY_INDEX_OFFSET: u64 = 0x1_e800;
 /// In the same slot: the [`Note`]s that [`Fast`] has no room for.
 pub const MORE_NOTES_OFFSET: u64 = 0x1_f000;
+/// In the same slot: [`Streams`].
+pub const STREAMS_OFFSET: u64 = 0x1_ff00;
 /// The slots below it are no threads' either: they have [`Ready`] files, two in each, and then the bytes of both. One file may have
 /// the bytes of both.
 pub const READY_SLOTS: u32 = 32;
@@ -182,6 +185,8 @@ pub mod op {
     pub const FORK: u64 = 0x1_0004;
     /// Closes the lent descriptors whose places are the bits of argument 0, as far as they are there.
     pub const CLOSE_LOANS: u64 = 0x1_0008;
+    /// mmap(2) of a ring of [`super::Streams`]; where the host refuses, nothing is there. Never fails.
+    pub const MAP_STREAM: u64 = 0x1_0009;
 }
 
 /// The thread pointer of who makes a thread, where guest code may set it itself.

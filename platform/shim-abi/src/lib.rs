@@ -7,5 +7,6 @@ mod files;
 mod layout;
 mod ledger;
 pub mod pointers;
+mod streams;
 
 pub use layout::*;

@@ -20,8 +20,8 @@ use crate::abi::{self, Fast, Global, Slot, kind, state, task};
 use crate::calls;
 use crate::channel::{self, Outcome};
 use crate::{
-    descriptors, entries, epoll, futex, heap, known_paths, library, loans, marshal, memory_calls, path_stats, ready, signal_calls,
-    start_calls, vectors,
+    descriptors, entries, epoll, futex, heap, known_paths, library, loans, marshal, memory_calls, path_stats, pipes, ready,
+    signal_calls, start_calls, vectors,
 };
 
 /// Offset in a slot of register `index` of `gregs`: rax, which is the result in the end, is in [`Slot::call`], all others are in
@@ -427,8 +427,10 @@ extern "C" fn offer(slot: u64) -> u32 {
     let result = match slot.number() {
         calls::FUTEX => futex::answer(slot, fast(slot)),
         calls::READ => loans::answer(slot, fast(slot))
+            .or_else(|| pipes::answer(slot, fast(slot)))
             .or_else(|| descriptors::answer_transfer(slot, fast(slot))),
-        calls::WRITE => descriptors::answer_transfer(slot, fast(slot)),
+        calls::WRITE => pipes::answer(slot, fast(slot))
+            .or_else(|| descriptors::answer_transfer(slot, fast(slot))),
         calls::PWRITE64 => entries::store(slot, fast(slot)),
         calls::PREAD64 => loans::answer(slot, fast(slot)),
         loans::FSTAT => loans::answer_about(slot, fast(slot))

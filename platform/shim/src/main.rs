@@ -17,6 +17,9 @@ mod layout;
 mod ledger;
 #[path = "../../shim-abi/src/pointers.rs"]
 mod pointers;
+#[path = "../../shim-abi/src/streams.rs"]
+#[allow(dead_code, reason = "the sentry's side uses the rest")]
+mod streams;
 
 use layout as abi;
 
@@ -50,6 +53,7 @@ mod marshal;
 mod memory_calls;
 mod notes;
 mod path_stats;
+mod pipes;
 mod ready;
 mod signal_calls;
 mod signals;

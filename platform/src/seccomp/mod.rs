@@ -119,6 +119,11 @@
 //!     another one the signal is the event, with which the sentry takes them. They are claims: who lies is rewritten later, or
 //!     somewhere that the plan refuses.
 //!
+//! 17. *Streams.* A pipe's bytes may lie in memory that the processes of both its ends have mapped (`streams`): to write by the one, to read by
+//!     the other, for it is sealed before the latter maps it. The shim copies first and then moves its end's word by compare-and-exchange, up to a limit that
+//!     the sentry sets. Whatever the sentry changes but to raise a limit also changes the word: so what was published by then counts, and what was not fails
+//!     and comes as a call. A thread does so only while it is alone in its address space.
+//!
 //! # Modules
 //!
 //! | module | what |
@@ -132,6 +137,7 @@
 //! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
 //! | `loans`, `ready` | files that the shim reads, and opens, by itself |
 //! | `ledger` | locks and writes that the shim has made by itself |
+//! | `streams`, `stream_memory` | pipes that it writes and reads by itself |
 //! | `descriptors`, `path_stats`, `known_paths` | what it knows of descriptors and paths |
 //! | `windows` | small inputs and outputs of a call, in its slot |
 //! | `ops` | host operations as the shim's orders |
@@ -165,6 +171,8 @@ mod ready;
 mod region;
 mod shared;
 mod spin;
+mod stream_memory;
+mod streams;
 mod sys;
 mod thread;
 mod windows;

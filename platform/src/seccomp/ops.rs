@@ -37,6 +37,7 @@ pub fn split_batch(queue: &mut VecDeque<HostOp>) -> Vec<RawOp> {
     {
         if let HostOp::Map { backing: Backing::File { fd, .. }, .. }
         | HostOp::Hold { fd }
+        | HostOp::MapRing { fd, .. }
         | HostOp::Lend { fd, .. } = next
             && !files.contains(&Arc::as_ptr(fd))
         {
@@ -103,6 +104,14 @@ fn encode(op: &HostOp) -> RawOp {
             loan: Some(Arc::clone(loan)),
             ..RawOp::new(op::NOTHING, [0; 6])
         },
+        HostOp::MapRing { fd, place, len, writes } => {
+            let prot = libc::PROT_READ | if *writes { libc::PROT_WRITE } else { 0 };
+            let flags = libc::MAP_FIXED | libc::MAP_SHARED;
+            let addr = shim_abi::STREAMS_ADDR + *place as u64 * shim_abi::STREAM_STRIDE;
+            let (prot, flags) = (u64::from(prot.cast_unsigned()), u64::from(flags.cast_unsigned()));
+            let args = [addr, *len, prot, flags, u64::MAX, 0];
+            RawOp { file: Some(Arc::clone(fd)), ..RawOp::new(op::MAP_STREAM, args) }
+        }
         HostOp::ResetVectors => RawOp::new(op::RESET_VECTORS, [0; 6]),
         HostOp::LoadVectors => RawOp::new(op::LOAD_STATE, [0; 6]),
         HostOp::SetFsBase(base) => RawOp::new(op::SET_FS, [*base, 0, 0, 0, 0, 0]),

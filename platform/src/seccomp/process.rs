@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 
 use abi::{Errno, UserAddr};
-use base::{Ledger, Lent};
+use base::{Ledger, Lent, SharedRing};
 use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags};
 use shim_abi::{LEDGER_SLOT, Waits};
@@ -17,11 +17,12 @@ use super::loans::Loans;
 use super::path_stats::PathStats;
 use super::ready::ReadyFile;
 use super::region::{Region, SlotRef};
+use super::streams::{Ring, StreamPlaces};
 use super::sys::{self, Transfer};
 use super::thread::{Donation, Thread};
 use super::windows;
 use crate::{
-    AddressSpace, Futexes, Kicker, Loan, PlatformError, Ready, ReadyLoan, STAT_BYTES, Usage,
+    AddressSpace, Futexes, HostOp, Kicker, Loan, PlatformError, Ready, ReadyLoan, STAT_BYTES, Usage,
 };
 
 /// Host threads of one process that wait for another guest thread.
@@ -46,6 +47,7 @@ pub struct Process {
     loans: Arc<Loans>,
     path_stats: PathStats,
     ledger: Option<Arc<GuestLedger>>,
+    streams: StreamPlaces,
     /// Its shim may answer what it knows.
     may_answer: bool,
     /// A thread that lives: process_vm_readv(2) wants one that has not exited.
@@ -85,6 +87,7 @@ impl Process {
             loans: Loans::new(&region),
             ledger: SlotRef::new(&region, LEDGER_SLOT).map(GuestLedger::new).map(Arc::new),
             path_stats: PathStats::default(),
+            streams: StreamPlaces::default(),
             region,
             may_answer,
             live_tid: AtomicI32::new(pid),
@@ -405,6 +408,18 @@ impl AddressSpace for Process {
         }
         let file = ReadyFile::new(&self.loans, ready)?;
         Some(file)
+    }
+
+    fn make_ring(&self, capacity: usize) -> Option<Arc<dyn SharedRing>> {
+        let ring = Ring::new(capacity).filter(|_| self.may_answer)?;
+        Some(ring)
+    }
+
+    fn join_ring(&self, ring: &Arc<dyn SharedRing>, number: u32, writes: bool) -> Option<HostOp> {
+        if !self.may_answer || self.is_dead() {
+            return None;
+        }
+        self.streams.join(self.loans.slot()?, ring, number, writes)
     }
 
     fn tell_ready(&self, left: usize, low: usize) {

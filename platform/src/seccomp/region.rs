@@ -17,7 +17,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use shim_abi::{
     CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, KnownPath, Ledger,
-    MAX_SLOTS, Note, PathStat, Ready, ReadyIndex, SLOT_SIZE, Slot,
+    MAX_SLOTS, Note, PathStat, Ready, ReadyIndex, SLOT_SIZE, Slot, Streams,
 };
 
 /// A shared mapping of a memfd.
@@ -144,7 +144,7 @@ impl Mapping {
 }
 
 /// Memory with a descriptor.
-fn memory(name: &str, len: u64) -> Result<OwnedFd, Errno> {
+pub(super) fn memory(name: &str, len: u64) -> Result<OwnedFd, Errno> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let fd = rustix::fs::memfd_create(name, flags).map_err(errno)?;
     rustix::fs::ftruncate(&fd, len).map_err(errno)?;
@@ -155,7 +155,7 @@ fn memory(name: &str, len: u64) -> Result<OwnedFd, Errno> {
 }
 
 /// Maps it, in a part of an arena that holds nothing, or where the kernel likes.
-fn map(fd: &OwnedFd, len: usize, at: Option<*mut u8>) -> Result<*mut u8, Errno> {
+pub(super) fn map(fd: &OwnedFd, len: usize, at: Option<*mut u8>) -> Result<*mut u8, Errno> {
     let prot = ProtFlags::READ | ProtFlags::WRITE;
     let mut flags = MapFlags::SHARED | MapFlags::NORESERVE;
     flags.set(MapFlags::FIXED, at.is_some());
@@ -357,6 +357,12 @@ impl SlotRef {
         }
     }
 
+    /// Of the same slot: the ends of pipes.
+    pub fn streams(&self) -> &Streams {
+        // SAFETY: as above.
+        unsafe { &*self.base().add(shim_abi::STREAMS_OFFSET as usize).cast::<Streams>() }
+    }
+
     /// Of the same slot: where to find what lies ready.
     pub fn ready_index(&self) -> &ReadyIndex {
         // SAFETY: as above.
@@ -486,7 +492,7 @@ impl ReadyRef {
 /// # Safety
 /// Both sides are mapped for `len` bytes. That the guest may change one meanwhile is no matter: one instruction does
 /// it, of which the compiler knows nothing but its effects.
-unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
+pub(super) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: the caller's promise; the direction flag is clear by the calling convention.
     unsafe {
         std::arch::asm!("rep movsb", inout("rdi") to => _, inout("rsi") from => _, inout("rcx") len => _,

@@ -18,4 +18,5 @@ mod memory;
 mod memory_calls;
 mod signal_calls;
 mod start_calls;
+mod streams;
 mod windows;

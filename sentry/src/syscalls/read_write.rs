@@ -20,7 +20,7 @@ use crate::strict_flags_arg;
 use crate::syscalls::args::OutSlice;
 use crate::syscalls::names::SeekOrigin;
 use crate::syscalls::table::Attempt;
-use crate::{ledger, loans};
+use crate::{ledger, loans, pipe_rings};
 
 strict_flags_arg!(RwFlags as "RWF_");
 
@@ -53,7 +53,9 @@ impl At {
 /// read: from the position. See [read(2)](https://man7.org/linux/man-pages/man2/read.2.html).
 pub async fn read(cx: &mut Cx<'_>, fd: Fd, buf: OutSlice) -> SysResult {
     let file = cx.file(fd)?;
-    read_waiting(cx, &file, &one(buf.0), At::Position).await
+    let count = read_waiting(cx, &file, &one(buf.0), At::Position).await?;
+    pipe_rings::after_transfer(cx, fd, &file);
+    Ok(count)
 }
 
 /// [`read`], as long as it need not wait.
@@ -61,7 +63,9 @@ pub fn try_read(cx: &mut Cx<'_>, fd: Fd, buf: OutSlice) -> Attempt {
     let read = |cx: &mut Cx<'_>| {
         let file = cx.file(fd)?;
         let result = read_now(cx, &file, &one(buf.0), At::Position);
-        if let Ok(count) = result {
+        if let Ok(count) = result
+            && !pipe_rings::after_transfer(cx, fd, &file)
+        {
             loans::after_read(cx, fd, &file, count, false);
         }
         Ok(first_result(&file, result))
@@ -123,12 +127,14 @@ pub async fn preadv2(
 pub async fn write(cx: &mut Cx<'_>, fd: Fd, buf: UserSlice) -> SysResult {
     let file = cx.file(fd)?;
     let begun = std::mem::take(&mut cx.begun);
-    write_waiting(cx, &file, &one(buf), At::Position, begun).await
+    let count = write_waiting(cx, &file, &one(buf), At::Position, begun).await?;
+    pipe_rings::after_transfer(cx, fd, &file);
+    Ok(count)
 }
 
 /// [`write`], as long as it need not wait.
 pub fn try_write(cx: &mut Cx<'_>, fd: Fd, buf: UserSlice) -> Attempt {
-    let write = |cx: &Cx<'_>| {
+    let write = |cx: &mut Cx<'_>| {
         let (file, ranges) = (cx.file(fd)?, one(buf));
         let result = write_now(cx, &file, &ranges, At::Position);
         if let Ok(begun) = result
@@ -137,6 +143,9 @@ pub fn try_write(cx: &mut Cx<'_>, fd: Fd, buf: UserSlice) -> Attempt {
             && waits(&file)
         {
             return Ok(Attempt::WouldBlock { begun });
+        }
+        if result.is_ok() {
+            pipe_rings::after_transfer(cx, fd, &file);
         }
         Ok(first_result(&file, result))
     };

@@ -9,10 +9,12 @@
 //! | `ring` | the bytes and what fits |
 //! | `pipe` | shared state and the ends as files |
 //! | `inode` | the inode behind a pipe |
+//! | `lent` | pipes whose bytes guest code moves by itself |
 //! | `fifo` | open(2) of a FIFO, and the wait for the peer |
 
 mod fifo;
 mod inode;
+mod lent;
 mod pipe;
 mod ring;
 #[cfg(test)]
@@ -25,6 +27,7 @@ use base::cred::Credentials;
 
 pub use fifo::{FifoOpen, FifoWait, open as open_fifo};
 pub use inode::PipeInode;
+pub use lent::LendingStep;
 pub use pipe::{PIPE_MAX_SIZE, Pipe, PipeEnd};
 
 use crate::dentry::Path;

@@ -9,10 +9,11 @@ use abi::ioctl::FIONREAD;
 use abi::open::OpenFlags;
 use abi::poll::PollEvents;
 use abi::{Errno, Result, UserAddr};
-use base::lock::Mutex;
+use base::lock::{Mutex, MutexGuard};
 use base::{Sink, Source, WaitQueue};
 
 use super::fifo;
+use super::lent::{Lending, READABLE, Shared, Tried, WRITABLE};
 use super::ring::{Ring, SLOT_SIZE};
 use crate::context::VfsCx;
 use crate::file::{File, FileOps, UserMemory};
@@ -42,19 +43,22 @@ fn reserve(slots: usize) -> bool {
 pub struct Pipe {
     pub(super) state: Mutex<State, lock_order::FileState>,
     pub(super) queue: WaitQueue,
+    pub(super) lending: Lending,
     /// Device and inode of the FIFO this pipe belongs to.
     fifo: Option<(u64, u64)>,
 }
 
 #[derive(Debug)]
 pub(super) struct State {
-    ring: Ring,
+    /// All bytes, unless guest code has them: see [`super::lent`].
+    pub(super) ring: Ring,
+    pub(super) shared: Shared,
     pub(super) readers: u32,
     pub(super) writers: u32,
     /// How many ever were: a FIFO's opener waits for a change, so that a peer that came and went counts.
     pub(super) readers_ever: u32,
     pub(super) writers_ever: u32,
-    pace: Pace,
+    pub(super) pace: Pace,
 }
 
 /// How writes follow each other. Those of so many bytes that come so quickly make a stream: its reader is told a little later, when there
@@ -76,6 +80,11 @@ const MOST_PATIENCE: Duration = Duration::from_millis(2);
 const AT_ONCE: u32 = 64;
 
 impl Pace {
+    /// Whether nobody had to wait for what was put off lately.
+    pub(super) fn is_calm(&self, hurries: u32) -> bool {
+        self.at_once == 0 && self.hurries == hurries
+    }
+
     /// `count` bytes were written: for how long their reader may wait to be told of them, if they are part of a stream. Not where writer and
     /// reader take turns: then somebody waits in a `hurry`.
     pub(super) fn note(&mut self, count: usize, now: Instant, hurries: u32) -> Option<Duration> {
@@ -95,8 +104,18 @@ impl State {
     /// How much later those who wait for `count` bytes that were written now may be told of them: not when the writer will soon have to wait
     /// for them.
     fn patience(&mut self, count: usize, hurries: u32) -> Option<Duration> {
+        let is_early = self.ring.used_slots() <= self.ring.max_slots() / 2;
+        self.patience_if(is_early, count, hurries)
+    }
+
+    pub(super) fn patience_if(
+        &mut self,
+        is_early: bool,
+        count: usize,
+        hurries: u32,
+    ) -> Option<Duration> {
         let patience = self.pace.note(count, Instant::now(), hurries);
-        patience.filter(|_| self.ring.used_slots() <= self.ring.max_slots() / 2)
+        patience.filter(|_| is_early)
     }
 }
 
@@ -111,13 +130,22 @@ impl Pipe {
         };
         let state = State {
             ring: Ring::new(slots),
+            shared: Shared::default(),
             readers: 0,
             writers: 0,
             readers_ever: 0,
             writers_ever: 0,
             pace: Pace::default(),
         };
-        Arc::new(Self { state: Mutex::new(state), queue: WaitQueue::new(), fifo })
+        let lending = Lending::new(fifo.is_none());
+        Arc::new(Self { state: Mutex::new(state), queue: WaitQueue::new(), lending, fifo })
+    }
+
+    /// The state with all bytes in it: guest code makes calls from now on.
+    fn recalled(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        self.lending.recall(&mut state);
+        state
     }
 
     fn read(&self, sink: &mut dyn Sink) -> Result<usize> {
@@ -126,16 +154,31 @@ impl Pipe {
         }
         let count = {
             let mut state = self.state.lock();
+            if let Some(ring) = self.lending.ring(&state) {
+                match self.read_shared(&mut state, &*ring, sink) {
+                    Tried::Done(result) => {
+                        drop(state);
+                        self.queue.notify(WRITABLE);
+                        return result;
+                    }
+                    Tried::WouldBlock => return Err(Errno::EAGAIN),
+                    Tried::LookLater => {
+                        drop(state);
+                        return Err(self.look_later(READABLE));
+                    }
+                    Tried::Over => {}
+                }
+            }
             if state.ring.is_empty() {
                 return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
             }
             let count = state.ring.pop(sink)?;
             if state.ring.is_empty() {
-                self.queue.take_back(PollEvents::IN | PollEvents::RDNORM);
+                self.queue.take_back(READABLE);
             }
             count
         };
-        self.queue.notify(PollEvents::OUT | PollEvents::WRNORM);
+        self.queue.notify(WRITABLE);
         Ok(count)
     }
 
@@ -148,15 +191,35 @@ impl Pipe {
             if state.readers == 0 {
                 return Err(Errno::EPIPE);
             }
-            match state.ring.push(source, as_packets)? {
-                0 => return Err(Errno::EAGAIN),
-                count => (count, state.patience(count, self.queue.hurries())),
+            let ring = self.lending.ring(&state);
+            let tried = ring.map(|ring| self.write_shared(&mut state, &*ring, source));
+            let hurries = self.queue.hurries();
+            match tried.unwrap_or((Tried::Over, false)) {
+                (Tried::Done(count), is_early) => {
+                    let count = count?;
+                    let patience = state.patience_if(is_early, count, hurries);
+                    if patience.is_some() && self.queue.is_awaited(READABLE) {
+                        self.lending.hold_writer(&state);
+                    }
+                    (count, patience)
+                }
+                (Tried::WouldBlock, _) => return Err(Errno::EAGAIN),
+                (Tried::LookLater, _) => {
+                    drop(state);
+                    return Err(self.look_later(WRITABLE));
+                }
+                (Tried::Over, _) => match state.ring.push(source, as_packets)? {
+                    0 => return Err(Errno::EAGAIN),
+                    count => {
+                        self.lending.count(&mut state, count);
+                        (count, state.patience(count, hurries))
+                    }
+                },
             }
         };
-        let events = PollEvents::IN | PollEvents::RDNORM;
         match patience {
-            Some(patience) => self.queue.notify_later(events, patience),
-            None => self.queue.notify(events),
+            Some(patience) => self.queue.notify_later(READABLE, patience),
+            None => self.queue.notify(READABLE),
         }
         Ok(count)
     }
@@ -164,7 +227,7 @@ impl Pipe {
     /// tee(2), one try: copies up to `len` bytes to `target` and leaves them here too.
     fn tee(&self, target: &Self, len: usize) -> Result<usize> {
         let bytes = {
-            let state = self.state.lock();
+            let state = self.recalled();
             if state.ring.is_empty() {
                 return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
             }
@@ -175,7 +238,7 @@ impl Pipe {
 
     /// See [`FileOps::pipe_size`].
     fn resize(&self, new: Option<usize>) -> Result<usize> {
-        let mut state = self.state.lock();
+        let mut state = self.recalled();
         let Some(new) = new else { return Ok(state.ring.max_slots() * SLOT_SIZE) };
         if new == 0 {
             return Err(Errno::EINVAL);
@@ -195,7 +258,7 @@ impl Pipe {
         }
         state.ring.set_max_slots(slots);
         drop(state);
-        self.queue.notify(PollEvents::OUT | PollEvents::WRNORM);
+        self.queue.notify(WRITABLE);
         Ok(slots * SLOT_SIZE)
     }
 }
@@ -214,7 +277,7 @@ impl Drop for Pipe {
 pub struct PipeEnd {
     pub(super) pipe: Arc<Pipe>,
     reads: bool,
-    writes: bool,
+    pub(super) writes: bool,
     /// Opened without a writer: no POLLHUP until one has come, which changes `writers_ever` from this.
     pub(super) quiet_until: Option<u32>,
 }
@@ -223,7 +286,7 @@ impl PipeEnd {
     /// Counts itself into the pipe.
     pub(super) fn new(pipe: Arc<Pipe>, reads: bool, writes: bool) -> Self {
         {
-            let mut state = pipe.state.lock();
+            let mut state = pipe.recalled();
             state.readers += u32::from(reads);
             state.writers += u32::from(writes);
             state.readers_ever = state.readers_ever.wrapping_add(u32::from(reads));
@@ -249,7 +312,7 @@ impl PipeEnd {
 impl Drop for PipeEnd {
     fn drop(&mut self) {
         {
-            let mut state = self.pipe.state.lock();
+            let mut state = self.pipe.recalled();
             state.readers -= u32::from(self.reads);
             state.writers -= u32::from(self.writes);
         }
@@ -273,11 +336,12 @@ impl FileOps for PipeEnd {
     }
 
     fn poll(&self, _: &VfsCx<'_>, _: &File) -> PollEvents {
-        let state = self.pipe.state.lock();
+        let mut state = self.pipe.state.lock();
+        self.pipe.lending.forbid(&mut state);
         let mut events = PollEvents::empty();
         if self.reads {
             if !state.ring.is_empty() {
-                events |= PollEvents::IN | PollEvents::RDNORM;
+                events |= READABLE;
             }
             if state.writers == 0 && self.quiet_until != Some(state.writers_ever) {
                 events |= PollEvents::HUP;
@@ -285,7 +349,7 @@ impl FileOps for PipeEnd {
         }
         if self.writes {
             if !state.ring.is_full() {
-                events |= PollEvents::OUT | PollEvents::WRNORM;
+                events |= WRITABLE;
             }
             if state.readers == 0 {
                 events |= PollEvents::ERR;
@@ -309,7 +373,7 @@ impl FileOps for PipeEnd {
         if command != FIONREAD {
             return Err(Errno::ENOTTY);
         }
-        let len = self.pipe.state.lock().ring.len() as u32;
+        let len = self.pipe.recalled().ring.len() as u32;
         memory.write(UserAddr(arg), &len.to_ne_bytes())?;
         Ok(0)
     }

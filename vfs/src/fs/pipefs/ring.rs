@@ -111,7 +111,12 @@ impl Ring {
         let got = self.drain(sink, wanted)?;
         let lost = if got == wanted { lost } else { 0 };
         self.drop_bytes(lost);
-        let mut left = got + lost;
+        self.shrink_slots(got + lost);
+        Ok(got)
+    }
+
+    /// So many bytes are gone from the front.
+    fn shrink_slots(&mut self, mut left: usize) {
         while left > 0
             && let Some(first) = self.slots.front_mut()
         {
@@ -123,7 +128,19 @@ impl Ring {
                 self.slots.pop_front();
             }
         }
-        Ok(got)
+    }
+
+    /// Loses the oldest bytes, of no packets.
+    pub fn skip(&mut self, count: usize) {
+        let count = count.min(self.len);
+        self.drop_bytes(count);
+        self.shrink_slots(count);
+    }
+
+    /// Whether somebody wrote with `O_DIRECT` what is in it.
+    #[must_use]
+    pub fn has_packets(&self) -> bool {
+        self.slots.iter().any(|slot| slot.is_packet)
     }
 
     /// How many bytes a read of `room` takes, and how many of a packet it loses behind them.
