@@ -75,9 +75,11 @@ impl Spin {
 }
 
 impl Shared {
-    /// See [`Platform::has_cpu_aside`](crate::Platform::has_cpu_aside): not while a worker looks, for it has that CPU.
+    /// See [`Platform::has_cpu_aside`](crate::Platform::has_cpu_aside): not while a worker looks, for it has that CPU. With as many guests
+    /// as CPUs there is one as well: mostly not all of them compute, and the worker would do the same while they wait for it.
     pub fn has_cpu_aside(&self) -> bool {
-        self.spin.has_choice() && !self.spin.is_hot() && self.spin.has_room(self.awake_count())
+        let others = self.awake_count().saturating_sub(1);
+        self.spin.has_choice() && !self.spin.is_hot() && self.spin.has_room(others)
     }
 
     /// A thread is about to be answered: while somebody looks, it stays off that CPU.
