@@ -23,7 +23,7 @@ fn no_message_waits_for_another() {
     let sizes = || (1..=300_u32).map(|round| (round, 1 + (round as usize * 677) % (40 * KIB)));
     both(
         |end| {
-            end.put(LONG as usize);
+            end.put_all(LONG);
             for (round, size) in sizes() {
                 if round % 3 == 0 {
                     (0..size).step_by(4000).for_each(|at| end.put(4000.min(size - at)));
@@ -45,7 +45,7 @@ fn no_message_waits_for_another() {
     let (room, full) = (shared_word(), shared_word());
     both(
         |end| {
-            end.put(LONG as usize);
+            end.put_all(LONG);
             for round in 1..=30 {
                 end.put(64 * KIB);
                 full.store(round, SeqCst);
@@ -72,7 +72,7 @@ fn polled_streams() {
     both(
         |end| {
             for round in 1..=4 {
-                end.put(LONG as usize);
+                end.put_all(LONG);
                 while go.load(SeqCst) < round {
                     std::thread::yield_now();
                 }
@@ -86,7 +86,7 @@ fn polled_streams() {
                 go.store(round, SeqCst);
                 let mut polled = libc::pollfd { fd: end.fd, events: libc::POLLIN, revents: 0 };
                 assert_eq!(ok!(poll(&mut polled, 1, 5000)), 1);
-                assert_eq!(end.get(1000), 100);
+                end.get_all(100);
             }
         },
     );
@@ -167,7 +167,7 @@ fn signals_interrupt_both_ends() {
     let done = shared_word();
     both(
         |end| {
-            end.put(LONG as usize);
+            end.put_all(LONG);
             while done.load(SeqCst) == 0 {
                 std::thread::yield_now();
             }
@@ -192,7 +192,7 @@ fn bad_buffers_end_transfers() {
     };
     both(
         |end| {
-            end.put(LONG as usize);
+            end.put_all(LONG);
             let at = two_pages();
             let bytes = end.next(PAGE);
             // SAFETY: the first page is mapped.
@@ -228,7 +228,7 @@ fn a_stream_holds_what_its_pipe_does() {
     };
     both(
         |end| {
-            end.put(LONG as usize);
+            end.put_all(LONG);
             wait(read);
             (0..12).for_each(|_| end.put(4 * KIB));
             ok!(fcntl(end.fd, libc::F_SETFL, libc::O_NONBLOCK));
@@ -263,7 +263,7 @@ fn all_readers_are_told() {
         let heard = shared_word();
         both(
             |end| {
-                end.put(LONG as usize);
+                end.put_all(LONG);
                 for round in 0..2 {
                     while heard.load(SeqCst) < round {
                         std::thread::yield_now();
@@ -302,11 +302,11 @@ fn what_is_there_is_seen() {
     };
     both(
         |end| {
-            end.put(LONG as usize);
+            end.put_all(LONG);
             (0..4).for_each(|_| end.put(5000));
             written.store(1, SeqCst);
             wait(written, 2);
-            (0..WHOLE / 10_000).for_each(|_| end.put(10_000));
+            end.put_all(WHOLE);
             ok!(fcntl(end.fd, libc::F_SETFL, libc::O_DIRECT));
             wait(written, 3);
             end.put(100);
@@ -324,7 +324,7 @@ fn what_is_there_is_seen() {
             assert_eq!(ok!(tee(end.fd, to, 10_000, 0)), 10_000);
             assert_eq!(read_some(from, 10_000), end.next(10_000));
             written.store(2, SeqCst);
-            end.get_all(17_000 + WHOLE / 10_000 * 10_000);
+            end.get_all(17_000 + WHOLE);
             written.store(3, SeqCst);
             wait(written, 4);
             assert_eq!((end.get(1000), end.get(1000)), (100, 200));
