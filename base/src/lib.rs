@@ -10,6 +10,7 @@
 //! | `later` | wait queues that are told when more is there, or before their worker sleeps |
 //! | `lent` | positions of files that are lent to guest code |
 //! | `shared_ring` | pipes whose bytes guest code writes and reads by itself |
+//! | `ledger` | what guest code does to files on its own |
 
 #![forbid(unsafe_code)]
 
@@ -17,12 +18,14 @@ pub mod clock;
 pub mod cred;
 pub mod io_buf;
 pub mod later;
+pub mod ledger;
 pub mod lent;
 pub mod lock;
 pub mod shared_ring;
 pub mod wait;
 
 pub use io_buf::{Sink, Source};
+pub use ledger::Ledger;
 pub use lent::Lent;
 pub use shared_ring::SharedRing;
 pub use wait::{Observer, WaitQueue};

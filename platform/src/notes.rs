@@ -1,7 +1,8 @@
 //! What guest code may do without a call, as far as the sentry hears of it later.
 
-use std::ops::RangeInclusive;
-use std::os::fd::BorrowedFd;
+use std::ops::{Range, RangeInclusive};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// Something that the platform did for the guest before an event: the sentry is to do the same. What a hostile guest says may be
 /// wrong.
@@ -11,6 +12,8 @@ pub enum Note {
     ProtectedForReading { addr: u64, len: u64 },
     /// munmap(2).
     Unmapped { addr: u64, len: u64 },
+    /// mmap(2) of a part of a [`Library`], in whole pages; `offset` is `None` without a file.
+    Mapped { addr: u64, len: u64, prot: u32, offset: Option<u64> },
     /// brk(2), within what was lent ([`Heap`]): perhaps several, in one direction.
     MovedBrk { end: u64 },
     /// close(2). Of a file that was brought along (`AddressSpace::bring`): `read` is how far guest code had read, else 0.
@@ -21,6 +24,8 @@ pub enum Note {
     SetCloexec { fd: u32, cloexec: bool },
     /// openat(2) of what lay ready at `place`, which gave `fd`.
     Opened { fd: u32, place: usize, flags: u32 },
+    /// Something was entered in the ledger (`AddressSpace::ledger`).
+    Entered,
     /// epoll_ctl(2), whose operation is `EPOLL_CTL_ADD`, `_DEL` or `_MOD`.
     Watched { epoll: u32, fd: u32, operation: u32, events: u32, data: u64 },
 }
@@ -33,7 +38,46 @@ pub struct Heap {
     /// Where guest code may have it end without a call: [`Note::MovedBrk`] tells. All memory between `end` and the last of these
     /// is free and stays so, all of that below `end` is the heap's.
     pub range: RangeInclusive<u64>,
+    /// Free memory, where guest code may have memory without a file mapped without a call, from the end on: [`Note::Mapped`] tells.
+    pub room: Range<u64>,
 }
+
+/// A file that is mapped whole: guest code may map parts of it in its place, privately, and memory without a file.
+/// [`Note::Mapped`] tells.
+#[derive(Debug, Clone)]
+pub struct Library {
+    /// Where it is mapped, or will be before guest code goes on.
+    pub range: Range<u64>,
+    /// The guest's descriptor of it.
+    pub number: u32,
+    /// Offset 0 of this is offset 0 of the guest's file.
+    pub file: Arc<OwnedFd>,
+    pub text: LibraryText,
+}
+
+/// How the executable part of a library, which is not writable, is to be mapped.
+#[derive(Debug, Clone)]
+pub enum LibraryText {
+    /// As any other.
+    Plain,
+    /// By a call.
+    Ask,
+    /// From a copy with rewritten call sites; other executable parts by a call.
+    Copy {
+        /// File offsets.
+        range: Range<u64>,
+        /// The copy, and where its trampolines begin in that.
+        file: Arc<OwnedFd>,
+        area_offset: u64,
+        /// Where these go: memory that is kept for them.
+        area: u64,
+        /// That minus the address of the file's first byte (wrapping), when the part is mapped where it fits.
+        distance: u64,
+    },
+}
+
+/// So many notes come with one event at most.
+pub const MOST_NOTES: usize = shim_abi::ALL_NOTES;
 
 /// So many of the lowest descriptors guest code may know.
 pub const KNOWN_DESCRIPTORS: usize = shim_abi::Descriptors::COUNT;
@@ -120,7 +164,8 @@ pub const MOST_TOLD_PATH: usize = 8 * shim_abi::KnownPath::WORDS - 1;
 /// What is in it.
 #[derive(Debug)]
 pub enum Contents<'a> {
-    /// A host's file, of which the first bytes go along, so many at most.
+    /// A host's file, of which the first bytes go along, so many at most: [`MOST_READY_BYTES`], or twice as many at an even place whose
+    /// next one is not in use.
     File(BorrowedFd<'a>, usize),
     /// All that getdents64(2) says, at most [`MOST_READY_BYTES`], and after how many bytes the position is what.
     Listing { records: &'a [u8], ends: Box<[(u64, u64)]> },
@@ -130,6 +175,8 @@ pub enum Contents<'a> {
 pub const READY_FILES: usize = shim_abi::Ready::COUNT;
 pub const MOST_READY_NAME: usize = 8 * shim_abi::Ready::WORDS;
 pub const MOST_READY_BYTES: usize = shim_abi::Ready::BYTES as usize;
+/// At an even place, with the bytes of the next one.
+pub const MOST_READY_BYTES_OF_TWO: usize = shim_abi::Ready::MOST_BYTES as usize;
 /// Numbers of directories are from 1 to this.
 pub const MOST_DIR: u32 = shim_abi::Descriptors::MOST_DIR as u32;
 

@@ -9,9 +9,9 @@ use std::task::{Context as TaskContext, Poll};
 use abi::arch::{Call, Registers};
 use abi::signal::{SigAction, SigStack, Signal};
 use abi::{Errno, UserAddr};
-use base::{Lent, SharedRing};
+use base::{Ledger, Lent, SharedRing};
 
-use crate::{Descriptor, Heap, HostOp, Loan, Note, PathFact, Ready, STAT_BYTES, Trapped};
+use crate::{Descriptor, Heap, HostOp, Library, Loan, Note, PathFact, Ready, STAT_BYTES, Trapped};
 
 /// A future of a rare operation.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -232,6 +232,12 @@ pub trait AddressSpace: Send + Sync {
         None
     }
 
+    /// Where guest code enters what it does on its own to files it was entrusted with; [`Note::Entered`] tells that it did. For the calls
+    /// of the only thread here, of which descriptors mean the same files all the time. `None`: the platform cannot.
+    fn ledger(&self) -> Option<Arc<dyn Ledger>> {
+        None
+    }
+
     /// Lays a file ready for guest code to open on its own, which [`Note::Opened`] tells then: of neither attributes nor contents can
     /// change before the loan ends, and everybody may read it. Guest code may run meanwhile. `None`: the platform cannot.
     fn lay_ready(&self, ready: Ready<'_>) -> Option<Arc<dyn ReadyLoan>> {
@@ -361,6 +367,17 @@ pub trait Context: Send {
         let _ = (number, state);
     }
 
+    /// Lets guest code map parts of a file that what was deferred maps whole, until this is called again. For the only thread of its
+    /// address space, which knows its descriptors. Without effect where the platform cannot.
+    fn lend_library(&mut self, library: Option<Library>) {
+        let _ = library;
+    }
+
+    /// Whether it may.
+    fn lends_library(&self) -> bool {
+        false
+    }
+
     /// Sets the register of a call's result; cheaper than through [`Context::regs_mut`].
     fn set_return(&mut self, value: u64);
 
@@ -474,7 +491,7 @@ pub trait Kicker: Send + Sync {
         let _ = heap;
     }
 
-    /// From now on only calls move the heap's end. At any time.
+    /// From now on only calls move the heap's end, or map parts of a library. At any time.
     fn fix_heap(&self) {}
 
     /// Whether the context is the only one in its address space: then it may change that without an event first, see [`Note`].

@@ -115,7 +115,9 @@ pub fn take_note(thread: &Thread, note: &Note) -> bool {
         Note::Opened { fd: new, place, flags } => {
             ready::opened(thread, place, fd(new), OpenFlags::from_bits_retain(flags));
         }
-        Note::Unmapped { .. }
+        Note::Entered => thread.mm().settle_ledger(),
+        Note::Mapped { .. }
+        | Note::Unmapped { .. }
         | Note::ProtectedForReading { .. }
         | Note::MovedBrk { .. }
         | Note::Watched { .. } => {
@@ -173,6 +175,7 @@ fn begins(number: u64) -> bool {
     const CLOSE: u64 = 3;
     const STAT: u64 = 4;
     const LSTAT: u64 = 6;
+    const PWRITE64: u64 = 18;
     const ACCESS: u64 = 21;
     const FCNTL: u64 = 72;
     const READLINK: u64 = 89;
@@ -184,6 +187,7 @@ fn begins(number: u64) -> bool {
         OPEN | CLOSE
             | STAT
             | LSTAT
+            | PWRITE64
             | ACCESS
             | EXECVE
             | FCNTL

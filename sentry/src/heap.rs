@@ -26,13 +26,17 @@ fn tell(kernel: &Kernel, thread: &Thread, mm: &Mm) {
     while mm.take_heap_news() {
         let is_alone = mm.is_alone();
         thread.run.set_alone(is_alone);
-        let lends = kernel.memory.is_none()
-            && [Resource::Data, Resource::As]
-                .iter()
-                .all(|limit| thread.group.limit(*limit) == RLIM_INFINITY);
+        let lends = is_uncounted(kernel, thread);
         let heap = is_alone.then(|| mm.with_state(|state| state.lend_heap(lends)));
         thread.run.tell_heap(heap.as_ref());
     }
+}
+
+/// Whether no limit counts a thread's memory.
+pub fn is_uncounted(kernel: &Kernel, thread: &Thread) -> bool {
+    let limits = [Resource::Data, Resource::As];
+    kernel.memory.is_none()
+        && limits.iter().all(|limit| thread.group.limit(*limit) == RLIM_INFINITY)
 }
 
 /// RLIMIT_DATA or RLIMIT_AS of a process is another now.

@@ -20,7 +20,7 @@ use crate::files::async_io::AsyncOwners;
 use crate::files::lock_waits::LockWaits;
 use crate::futex::FutexTable;
 use crate::known_paths::KnownPaths;
-use crate::loader::Profiles;
+use crate::loader::{Headers, Profiles};
 use crate::lock_order;
 use crate::mm::MemoryAccount;
 use crate::rewrite::Rewriter;
@@ -57,6 +57,8 @@ pub struct Kernel {
     pub host: HostFacts,
     /// What programs map when they start.
     pub profiles: Profiles,
+    /// Headers of executables.
+    pub headers: Headers,
     /// What guests ask of paths.
     pub known_paths: KnownPaths,
     /// Call sites that need no signal any more; `None`: they are left alone.
@@ -135,6 +137,7 @@ impl Kernel {
                 memory: parts.memory_limit.map(MemoryAccount::new),
                 memory_limit: parts.memory_limit,
                 profiles: Profiles::default(),
+                headers: Headers::default(),
                 known_paths: KnownPaths::default(),
                 rewriter,
                 call_counts: parts.counts_calls.then(CallCounts::default),

@@ -14,6 +14,7 @@
 //! | `mm` | VMA tree, mmap family, brk, user copies |
 //! | `loader` | ELF, scripts, initial stack, auxv |
 //! | `heap` | who is told of the heap |
+//! | `library` | who maps segments of libraries by itself |
 //! | `known_paths` | what all guest code is told of paths |
 //! | `loans` | files that guest code reads by itself |
 //! | `pipe_rings` | pipes that guest code writes and reads by itself |
@@ -38,6 +39,8 @@ mod heap;
 pub mod io_wait;
 pub mod kernel;
 pub mod known_paths;
+mod ledger;
+mod library;
 pub mod loader;
 mod loans;
 pub mod lock_order;

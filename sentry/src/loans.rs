@@ -33,7 +33,7 @@ const ODD: OpenFlags =
 const READABLE_BY_ALL: u32 = 0o004;
 /// So much of a file a process gets when it opens it, at first; and at most.
 pub const FIRST_BROUGHT: u32 = 4 << 10;
-const MOST_BROUGHT: u32 = 60 << 10;
+const MOST_BROUGHT: u32 = 124 << 10;
 /// Less is not worth a read of the host.
 const LEAST_BROUGHT: u32 = 1 << 10;
 

@@ -21,7 +21,7 @@ use crate::signal::{ExitStatus, Flow, Interrupted, deliver, end_group, send};
 use crate::syscalls::arch_prctl;
 use crate::syscalls::dispatch::{ARCH_PRCTL, EXECVE, EXECVEAT, dispatch};
 use crate::task::{OwnParts, Thread, exit};
-use crate::{descriptors, heap, ready, rewrite};
+use crate::{descriptors, heap, library, ready, rewrite};
 
 /// Starts a guest thread that was entered into the pid table and has its context ([`Thread::set_context`]).
 pub fn spawn(kernel: &Arc<Kernel>, thread: &Arc<Thread>, context: Box<dyn Context>) {
@@ -148,6 +148,7 @@ fn end_the_deaf(
 
 /// The host has refused the last change of the layout.
 fn change_failed(thread: &Arc<Thread>, context: &mut dyn Context, index: usize, errno: Errno) {
+    library::end(&thread.mm(), context);
     if let Some(value) = thread.mm().change_failed(thread, index, errno) {
         context.regs_mut().rax = value;
     }
@@ -195,6 +196,7 @@ async fn syscall(
         begun: 0,
         trace: None,
     };
+    library::before_call(&mut cx);
     let space = cx.own.map(|own| &own.space);
     let result = {
         let mut call = pin!(dispatch(&mut cx));

@@ -23,11 +23,13 @@ mod layout;
 mod lent_file;
 mod lent_reads;
 mod lent_sharing;
+mod library;
 mod memory;
 mod misc;
 mod names_model;
 mod names_tree;
 mod network;
+mod own_acts;
 mod pipe;
 mod pipe_stream;
 mod pipe_waits;
@@ -65,10 +67,12 @@ const FAMILIES: &[(&str, &[Test])] = &[
     ("known_watches", known_watches::TESTS),
     ("lent_reads", lent_reads::TESTS),
     ("lent_sharing", lent_sharing::TESTS),
+    ("own_acts", own_acts::TESTS),
     ("directory", directory::TESTS),
     ("memory", memory::TESTS),
     ("heap", heap::TESTS),
     ("heap_model", heap_model::TESTS),
+    ("library", library::TESTS),
     ("process", process::TESTS),
     ("signal", signal::TESTS),
     ("signal_calls", signal_calls::TESTS),

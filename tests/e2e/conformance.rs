@@ -12,6 +12,7 @@ const FAMILIES: &[&str] = &[
     "read_write",
     "lent_reads",
     "lent_sharing",
+    "own_acts",
     "known_descriptors",
     "known_effects",
     "known_names",
@@ -24,6 +25,7 @@ const FAMILIES: &[&str] = &[
     "memory",
     "heap",
     "heap_model",
+    "library",
     "process",
     "signal",
     "signal_calls",
@@ -145,7 +147,7 @@ macro_rules! families {
 }
 
 families! {
-    read_write lent_reads lent_sharing known_descriptors known_effects known_names changed_names names_model known_paths told_paths known_watches directory memory heap heap_model process signal signal_calls frame thread layout private_futex time poll identity call_sites stat pipe pipe_stream pipe_waits socket
+    read_write lent_reads lent_sharing own_acts known_descriptors known_effects known_names changed_names names_model known_paths told_paths known_watches directory memory heap heap_model library process signal signal_calls frame thread layout private_futex time poll identity call_sites stat pipe pipe_stream pipe_waits socket
     network
     exec misc fcntl timer terminal watch proc hostile
 }

@@ -109,6 +109,8 @@ same_as_native! {
     without_answers => layers("lent_reads", "seccomp,no-answer");
     shared_without_answers => layers("lent_sharing", "seccomp,no-answer");
     shared_without_spinning => layers("lent_sharing", "seccomp,no-spin");
+    own_acts_without_answers => layers("own_acts", "seccomp,no-answer");
+    own_acts_without_spinning => layers("own_acts", "seccomp,no-spin");
 }
 
 /// How many calls the sentry answered.

@@ -63,6 +63,16 @@ fn write_keeps_the_rest_unwritable() {
     assert!(!scratch.path().join("other").exists());
 }
 
+/// Also in an overlay, where it is a copy.
+#[test]
+fn a_program_that_is_written_anew_is_the_new_one() {
+    for option in ["--write=.", "--pids=100"] {
+        let script = "cp /bin/true p; for i in 1 2 3; do ./p; cat /bin/sh > p; ./p -c 'echo sh'
+            cat /bin/true > p; ./p -c 'echo sh'; done";
+        prints(&sh(script).option(option), "sh\nsh\nsh\n");
+    }
+}
+
 #[test]
 fn mount_shows_a_directory_elsewhere() {
     let case = sh("cat /mnt/f; echo x > /mnt/g").file("data/f", "content\n");

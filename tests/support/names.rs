@@ -5,8 +5,10 @@ pub const DIRS: [&str; 6] = ["d0", "d0/inner", "d1", "d2", "d2/inner", "d3"];
 /// Files in each of them.
 pub const FILES: usize = 14;
 /// Of the first file of a directory, and so on: the next directory begins elsewhere.
-const SIZES: [usize; 14] =
-    [0, 3, 4095, 4096, 1, 10_000, 31_000, 100, 4097, 33_000, 64, 7000, 512, 100_000];
+const SIZES: [usize; 17] = [
+    0, 3, 4095, 4096, 1, 10_000, 31_000, 100, 4097, 33_000, 64, 7000, 512, 100_000, 64_512,
+    130_047, 130_048,
+];
 
 /// The files' paths in the tree, and what they contain.
 pub fn files() -> impl Iterator<Item = (String, Vec<u8>)> {

@@ -13,6 +13,7 @@ use crate::context::VfsCx;
 use crate::dentry::Path;
 use crate::file::{CURRENT_POSITION, DirEntry, FileOps, Whence};
 use crate::fs::devfs::MemDevice;
+use crate::fs::tmpfs::TmpInode;
 use crate::inode::Inode;
 use crate::loans::{Habit, Place, Position};
 use crate::lock_order;
@@ -84,6 +85,9 @@ impl File {
             | OpenFlags::NONBLOCK;
         // What is lent is of plain flags.
         self.end_loan();
+        if let Some(memory) = self.ops.as_any().downcast_ref::<TmpInode>() {
+            memory.end_trust();
+        }
         let kept = self.flags() - settable;
         self.flags.store((kept | (new & settable)).bits(), Ordering::Relaxed);
     }

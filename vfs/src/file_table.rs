@@ -245,6 +245,21 @@ impl FdTable {
         true
     }
 
+    /// Has `lent` end with the slot, of which guest code is to be entrusted with the file: false when something speaks against it.
+    pub fn entrust(&self, fd: Fd, file: &Arc<File>, lent: Arc<dyn Lent>) -> bool {
+        let mut slots = self.inner.lock();
+        let Ok(slot) = slots.get_mut(fd) else { return false };
+        if !Arc::ptr_eq(&slot.file, file) || slot.is_lent() {
+            return false;
+        }
+        slot.loan = Some(Loan::new(file.inode(), lent));
+        // Now, for who begins to watch looks for loans then.
+        if notify::is_watched() {
+            slot.loan = None;
+        }
+        slot.loan.is_some()
+    }
+
     /// Takes up a file that guest code has opened on its own, at that number: false when that is in use, which a guest tells that did
     /// something else. `loan` is of `lent`, and that has the position.
     pub fn adopt(

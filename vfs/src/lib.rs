@@ -13,6 +13,7 @@
 //! | `file_table` | descriptors |
 //! | `loans` | files that guest code reads by itself |
 //! | `text_busy` | files that run as programs |
+//! | `ledger` | files that guest code locks and writes on its own |
 //! | `record_lock` | flock(2), POSIX and open-file-description locks |
 //! | `notify` | who is told about changes (inotify) |
 //! | `filesystem` | the trait of a mounted filesystem |
@@ -33,6 +34,7 @@ pub mod filesystem;
 pub mod fs;
 pub mod inode;
 pub mod known_path;
+mod ledger;
 mod loans;
 pub mod lock_order;
 pub mod mount;
@@ -55,6 +57,7 @@ pub use file::{File, FileOps};
 pub use file_table::{FdTable, Seen, Watch};
 pub use filesystem::FileSystem;
 pub use inode::Inode;
+pub use ledger::{Ledger, OwnFile};
 pub use loans::{Loan, Position};
 pub use mount::{Mount, MountFlags};
 pub use mount_namespace::MountNamespace;

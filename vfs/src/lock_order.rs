@@ -29,6 +29,8 @@ base::lock_levels! {
     /// Entries of an overlay's directory, and which inode stands for which of the lower layer.
     OverlayEntries,
     OverlayKnown,
+    /// What the guest code of an address space was entrusted with.
+    Ledgers,
     /// State of a filesystem's inode.
     InodeState,
     /// Which session has which terminal.

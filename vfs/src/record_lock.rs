@@ -1,5 +1,8 @@
 //! flock(2), POSIX record locks and open-file-description locks (fcntl(2)). Nothing here waits: a conflict is
 //! `EAGAIN`, and the wait queue of the file's locks tells when to try again.
+//!
+//! Where only one process has record locks of a file its guest code may take and release them on its own (`crate::ledger`): whoever
+//! else asks for one ends that first, for good.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Weak};
@@ -8,14 +11,17 @@ use abi::ids::Tid;
 use abi::poll::PollEvents;
 use abi::{Errno, Result};
 use base::WaitQueue;
-use base::lock::Mutex;
+use base::lock::{Mutex, MutexGuard};
 
 use crate::file::File;
 use crate::inode::Inode;
+use crate::ledger::Ledger;
 use crate::lock_order;
 
 /// Ranges that may be locked in one file: they are the sentry's memory.
 const RECORD_LIMIT: usize = 8192;
+/// From so many on each is counted: guest code cannot.
+const MANY_RECORDS: usize = RECORD_LIMIT / 2;
 
 /// Who holds a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +91,12 @@ struct State {
     flocks: Vec<(Owner, LockKind)>,
     /// Sorted by start for each owner; ranges of one owner never overlap.
     records: Vec<Held>,
+    /// How often they were changed by calls.
+    calls: u32,
+    /// Whose guest code changes them, too.
+    trusted: Option<(Owner, Weak<Ledger>)>,
+    /// Somebody else has asked.
+    is_contested: bool,
 }
 
 /// The locks of one inode.
@@ -124,6 +136,25 @@ impl InodeLocks {
 
     fn told(&self) {
         self.queue.notify(PollEvents::all());
+    }
+
+    /// The state, with what `owner`'s guest code alone may change at this time: if that is another one's it is his no more.
+    fn state_for(&self, owner: Option<Owner>) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock();
+        if let Some((trusted, ledger)) = &state.trusted
+            && Some(*trusted) != owner
+        {
+            let ledger = ledger.upgrade();
+            state.is_contested = true;
+            drop(state);
+            if let Some(ledger) = ledger {
+                ledger.end_locks(&self.inode);
+            }
+            state = self.state.lock();
+            // Nobody was entrusted with a contested file meanwhile.
+            state.trusted = None;
+        }
+        state
     }
 }
 
@@ -183,7 +214,7 @@ pub fn flock(file: &Arc<File>, kind: Option<LockKind>) -> Result<()> {
 #[must_use]
 pub fn test(file: &File, owner: Owner, kind: LockKind, range: Range) -> Option<Held> {
     let locks = InodeLocks::find(file.inode())?;
-    let state = locks.state.lock();
+    let state = locks.state_for(Some(owner));
     conflict(&state, owner, kind, range)
 }
 
@@ -205,7 +236,8 @@ fn conflict(state: &State, owner: Owner, kind: LockKind, range: Range) -> Option
 pub fn set(file: &File, owner: Owner, kind: Option<LockKind>, range: Range) -> Result<()> {
     let locks = file.locks(|| InodeLocks::of(file.inode()));
     {
-        let mut state = locks.state.lock();
+        let mut state = locks.state_for(Some(owner));
+        state.calls = state.calls.saturating_add(1);
         if let Some(kind) = kind
             && conflict(&state, owner, kind, range).is_some()
         {
@@ -253,6 +285,49 @@ fn replace(records: &mut Vec<Held>, owner: Owner, kind: Option<LockKind>, range:
     records.sort_by_key(|held| held.range.start);
 }
 
+/// Changes by calls after which guest code may make the next ones.
+const ENOUGH_CALLS: u32 = 3;
+
+/// Whether a process that has just changed its record locks may be [entrusted](entrust) with the next changes.
+pub(crate) fn is_worth_trust(file: &File, owner: Owner) -> bool {
+    let locks = file.locks(|| InodeLocks::of(file.inode()));
+    may_trust(&locks.state.lock(), owner)
+}
+
+fn may_trust(state: &State, owner: Owner) -> bool {
+    state.calls >= ENOUGH_CALLS
+        && !state.is_contested
+        && state.trusted.as_ref().is_none_or(|(trusted, _)| *trusted == owner)
+        && state.records.len() < MANY_RECORDS
+        && state.records.iter().all(|held| held.owner == owner)
+}
+
+/// From now on `owner`'s guest code changes its record locks, and `ledger` has what it did: false when it may not.
+pub(crate) fn entrust(file: &File, owner: Owner, ledger: &Arc<Ledger>) -> bool {
+    let mut state = file.locks(|| InodeLocks::of(file.inode())).state.lock();
+    if !may_trust(&state, owner) {
+        return false;
+    }
+    state.trusted = Some((owner, Arc::downgrade(ledger)));
+    true
+}
+
+/// Others may go on, where guest code has changed the locks.
+pub(crate) fn tell(file: &File) {
+    file.locks(|| InodeLocks::of(file.inode())).told();
+}
+
+/// Guest code has done what [`set`] does. False: with so many locks the next ones may have to be refused.
+pub(crate) fn follow(file: &File, owner: Owner, kind: Option<LockKind>, range: Range) -> bool {
+    let mut state = file.locks(|| InodeLocks::of(file.inode())).state.lock();
+    let is_its = state.trusted.as_ref().is_some_and(|(trusted, _)| *trusted == owner);
+    if !is_its || state.records.len() >= RECORD_LIMIT {
+        return false;
+    }
+    replace(&mut state.records, owner, kind, range);
+    state.records.len() < MANY_RECORDS
+}
+
 /// A process closed some descriptor of the file: all its POSIX locks on the inode go. See fcntl(2).
 pub fn release_process(file: &File, process: Tid) {
     release(file.inode(), Owner::Process(process));
@@ -288,7 +363,7 @@ pub fn list() -> Vec<(Arc<dyn Inode>, bool, Held)> {
     let all: Vec<_> = TABLE.lock().values().filter_map(Weak::upgrade).collect();
     let mut held = Vec::new();
     for locks in all {
-        let state = locks.state.lock();
+        let state = locks.state_for(None);
         let inode = || Arc::clone(&locks.inode);
         for (owner, kind) in &state.flocks {
             held.push((inode(), true, Held { owner: *owner, kind: *kind, range: Range::ALL }));

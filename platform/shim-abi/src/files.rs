@@ -5,8 +5,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::layout::{
     BROUGHT_BYTES, BROUGHT_BYTES_OFFSET, BROUGHT_OFFSET, GLOBAL_SIZE, KNOWN_PATHS_OFFSET,
-    MORE_NOTES, MORE_NOTES_OFFSET, Note, PATH_STATS_OFFSET, READY_BYTES_OFFSET, READY_INDEX_OFFSET,
-    READY_SLOTS, READY_STRIDE, SLOT_SIZE,
+    MORE_NOTES, MORE_NOTES_OFFSET, Note, PATH_STATS_OFFSET, READY_BYTES_OFFSET, READY_BYTES_STRIDE,
+    READY_INDEX_OFFSET, READY_PER_SLOT, READY_SLOTS, READY_STRIDE, SLOT_SIZE,
 };
 
 /// Host descriptors that are lent to a process, so that its shim reads by itself: a word for each descriptor number of the
@@ -245,8 +245,22 @@ impl Ready {
     pub const CLOSED: u64 = 1;
     pub const OPENED: u64 = 2;
     pub const GENERATION_SHIFT: u32 = 2;
-    /// Bytes of one file at most.
-    pub const BYTES: u64 = READY_STRIDE - READY_BYTES_OFFSET;
+    /// Bytes of one file at most, as a rule,
+    pub const BYTES: u64 = READY_BYTES_STRIDE;
+    /// and of one that has those of the place after its own, too.
+    pub const MOST_BYTES: u64 = SLOT_SIZE - READY_BYTES_OFFSET;
+
+    /// Where the head of a place is in all slots, and where its bytes begin.
+    pub const fn offsets(place: usize) -> (u64, u64) {
+        let (slot, at) = (place as u64 / READY_PER_SLOT, place as u64 % READY_PER_SLOT);
+        let slot = slot * SLOT_SIZE;
+        (slot + at * READY_STRIDE, slot + READY_BYTES_OFFSET + at * READY_BYTES_STRIDE)
+    }
+
+    /// How many bytes there are from there on.
+    pub const fn most_bytes(place: usize) -> u64 {
+        Self::MOST_BYTES - place as u64 % READY_PER_SLOT * READY_BYTES_STRIDE
+    }
 
     /// By what it is found in [`ReadyIndex`]; not 0.
     pub fn tag(dir: u64, name: &[u64]) -> u32 {
@@ -267,9 +281,10 @@ pub struct ReadyIndex {
     pub tags: [AtomicU32; Ready::COUNT],
 }
 
-const _: () = assert!(size_of::<Ready>() as u64 <= READY_BYTES_OFFSET);
+const _: () = assert!(size_of::<Ready>() as u64 <= READY_STRIDE);
+const _: () = assert!(READY_BYTES_STRIDE.is_multiple_of(64) && READY_PER_SLOT == 2);
 const _: () = assert!(offset_of!(Ready, file) == 0 && size_of::<Brought>() == 256);
-const _: () = assert!(Ready::COUNT as u64 * READY_STRIDE == READY_SLOTS as u64 * SLOT_SIZE);
+const _: () = assert!(Ready::COUNT as u64 == READY_SLOTS as u64 * READY_PER_SLOT);
 const _: () = assert!(READY_INDEX_OFFSET + size_of::<ReadyIndex>() as u64 <= MORE_NOTES_OFFSET);
 const _: () = assert!(MORE_NOTES_OFFSET + (MORE_NOTES * size_of::<Note>()) as u64 <= SLOT_SIZE);
 const _: () = assert!(Loans::FIRST_READY as usize + Ready::COUNT <= 1 << Loans::PLACE_BITS);

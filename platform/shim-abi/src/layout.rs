@@ -8,6 +8,7 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 pub use super::files::{Brought, Descriptors, KnownPath, Loans, PathStat, Ready, ReadyIndex};
+pub use super::ledger::{Entry, LEDGER_ADDR, LEDGER_SLOT, Ledger, Told, entry, trust};
 pub use super::streams::{MOST_STREAM, STREAM_HEAD, STREAM_STRIDE, STREAMS_ADDR, Streams};
 
 /// First address that guest code may not use; everything of ours but the vDSO lies above.
@@ -72,12 +73,15 @@ pub const READY_INDEX_OFFSET: u64 = 0x1_e800;
 pub const MORE_NOTES_OFFSET: u64 = 0x1_f000;
 /// In the same slot: [`Streams`].
 pub const STREAMS_OFFSET: u64 = 0x1_ff00;
-/// The slots below it are no threads' either: they have [`Ready`] files, one after the other, each with its bytes.
+/// The slots below it are no threads' either: they have [`Ready`] files, two in each, and then the bytes of both. One file may have
+/// the bytes of both.
 pub const READY_SLOTS: u32 = 32;
 pub const READY_SLOT: u32 = LOANS_SLOT - READY_SLOTS;
 pub const READY_ADDR: u64 = CHANNEL_ADDR + SLOT_SIZE * READY_SLOT as u64;
-pub const READY_STRIDE: u64 = 0x1_0000;
-pub const READY_BYTES_OFFSET: u64 = 0x200;
+pub const READY_STRIDE: u64 = 0x200;
+pub const READY_BYTES_OFFSET: u64 = READY_PER_SLOT * READY_STRIDE;
+pub const READY_BYTES_STRIDE: u64 = (SLOT_SIZE - READY_BYTES_OFFSET) / READY_PER_SLOT;
+pub const READY_PER_SLOT: u64 = 2;
 
 /// getppid(2) from the shim's text means: look here. The filter turns it into a notification. A call that everybody
 /// allows, because an outer sandbox that answers an unknown number with an errno would have precedence.
@@ -413,6 +417,7 @@ pub struct Fast {
     pub traps: [[AtomicU64; 2]; MAX_TRAPS],
     /// How many these are.
     pub trap_count: AtomicU64,
+    pub library: Library,
 }
 
 /// So many of [`Fast::traps`]; who has no room for another one asks the sentry.
@@ -428,13 +433,44 @@ pub struct Heap {
     pub start: AtomicU64,
     /// and at most: there is nothing between the heap and this. 0: not at all.
     pub limit: AtomicU64,
+    /// Free memory for mappings; the shim takes from its end.
+    pub room_start: AtomicU64,
+    pub room_end: AtomicU64,
 }
 
-/// A call that the shim has carried out, in three words. Of munmap(2) and mprotect(2), the latter to `PROT_READ`: number, address
+/// A file that the last call has mapped whole: the shim maps parts of it in its place. Written by the sentry while guest code stands
+/// still; ended by either side.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Library {
+    /// Where it is mapped. The end is 0 when there is none.
+    pub start: AtomicU64,
+    pub end: AtomicU64,
+    /// The guest's descriptor of it,
+    pub number: AtomicU64,
+    /// and the host's in its process; [`FD_OF_RING`] until that is known.
+    pub file: AtomicU64,
+    /// File offsets of what is executable, and mapped not from the file, but from a copy with rewritten call sites. The end is 0 when
+    /// all is mapped from the file.
+    pub text: [AtomicU64; 2],
+    /// The host's descriptor of that copy, where its trampolines begin in it,
+    pub text_file: AtomicU64,
+    pub area_offset: AtomicU64,
+    /// and where in memory, if the first byte of the file would be as far below as the last of these says (wrapping).
+    pub area: AtomicU64,
+    pub distance: AtomicU64,
+}
+
+/// Bytes of an area of trampolines.
+pub const AREA_LEN: u64 = 0x4000;
+
+/// A call that the shim has carried out, in three words. Of mmap(2): number, protection ([`Note::COMMAND_SHIFT`]) and
+/// [`Note::ANONYMOUS`]; address; pages of length ([`Note::LENGTH_SHIFT`]) and offset. Of munmap(2) and mprotect(2), the latter to `PROT_READ`: number, address
 /// and length. Of brk(2): number, the old end and the new. Of close(2): number, descriptor, and how far a file that was [brought along](Brought) was read. Of fcntl(2):
 /// number and command ([`Note::COMMAND_SHIFT`]), descriptor, and its new flags or the new descriptor. Of openat(2): number and which
 /// [`Ready`] file in the place of the command, descriptor, and flags. Of epoll_ctl(2): number and operation; epoll, descriptor
-/// ([`Note::TARGET_SHIFT`]) and events ([`Note::EVENTS_SHIFT`]); data.
+/// ([`Note::TARGET_SHIFT`]) and events ([`Note::EVENTS_SHIFT`]); data. Of fcntl(2) with F_SETLK: number and command, for there is something in
+/// the [`Ledger`].
 #[repr(C)]
 #[derive(Debug)]
 pub struct Note(pub [AtomicU64; 3]);
@@ -443,6 +479,8 @@ impl Note {
     pub const COMMAND_SHIFT: u32 = 32;
     pub const TARGET_SHIFT: u32 = 8;
     pub const EVENTS_SHIFT: u32 = 32;
+    pub const ANONYMOUS: u64 = 1 << 40;
+    pub const LENGTH_SHIFT: u32 = 32;
 }
 
 /// So many before the next event in [`Fast`],

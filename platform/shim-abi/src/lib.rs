@@ -5,6 +5,7 @@
 
 mod files;
 mod layout;
+mod ledger;
 pub mod pointers;
 mod streams;
 

@@ -14,6 +14,7 @@ pub const EXIT: u64 = 60;
 pub const CLOSE: u64 = 3;
 pub const READ: u64 = 0;
 pub const PREAD64: u64 = 17;
+pub const PWRITE64: u64 = 18;
 pub const WRITE: u64 = 1;
 pub const PRCTL: u64 = 157;
 pub const ARCH_PRCTL: u64 = 158;

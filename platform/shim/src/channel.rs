@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use crate::abi::{self, Global, Slot, global_flag, kind, op, ring, state, task};
 use crate::calls::{self, die, failed, syscall};
-use crate::{clone, fast, guest_memory, loans, pipes, vectors};
+use crate::{clone, fast, guest_memory, library, loans, pipes, vectors};
 
 const FUTEX_WAIT: u64 = 0;
 
@@ -198,6 +198,9 @@ fn execute(slot: &Slot, word: u32, fd: u64) -> bool {
             calls::MMAP | op::MAP_STREAM => {
                 if args[4] == abi::FD_OF_RING {
                     args[4] = fd;
+                    if nr == calls::MMAP {
+                        library::note_descriptor(fast::fast(slot), fd);
+                    }
                 }
                 if nr == op::MAP_STREAM { pipes::map(args) } else { syscall(nr, args) }
             }

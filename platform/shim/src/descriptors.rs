@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{Descriptors, Fast, Note, Slot, TASK_SIZE, global_flag};
 use crate::calls::{CLOSE, READ, WRITE};
-use crate::{channel, guest_memory, loans, notes};
+use crate::{channel, entries, guest_memory, library, loans, notes};
 
 pub const DUP: u64 = 32;
 pub const FCNTL: u64 = 72;
@@ -32,6 +32,7 @@ pub fn answer(slot: &Slot, fast: &Fast) -> Option<u64> {
                 command @ (F_DUPFD | F_DUPFD_CLOEXEC) => old.duplicate(fast, command, argument),
                 F_GETFD => Some(u64::from(old.has(Descriptors::CLOEXEC))),
                 F_SETFD => old.set_cloexec(fast, argument & FD_CLOEXEC),
+                entries::F_SETLK | entries::F_SETLKW => entries::lock(slot, fast),
                 F_GETFL if old.is_own() => Some(old.word & Descriptors::FLAGS),
                 _ => None,
             }
@@ -112,6 +113,7 @@ impl<'a> Known<'a> {
             return None;
         }
         let position = loans::leave(self.number);
+        library::leave(fast, self.number);
         self.place.store(Descriptors::FREE, Relaxed);
         notes::write(fast, [CLOSE, self.number, position]);
         Some(0)

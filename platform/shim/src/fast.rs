@@ -20,7 +20,7 @@ use crate::abi::{self, Fast, Global, Slot, kind, state, task};
 use crate::calls;
 use crate::channel::{self, Outcome};
 use crate::{
-    descriptors, epoll, futex, heap, known_paths, loans, marshal, memory_calls, path_stats, pipes, ready, signal_calls,
+    descriptors, entries, epoll, futex, heap, known_paths, library, loans, marshal, memory_calls, path_stats, pipes, ready, signal_calls,
     start_calls, vectors,
 };
 
@@ -431,8 +431,13 @@ extern "C" fn offer(slot: u64) -> u32 {
             .or_else(|| descriptors::answer_transfer(slot, fast(slot))),
         calls::WRITE => pipes::answer(slot, fast(slot))
             .or_else(|| descriptors::answer_transfer(slot, fast(slot))),
+        calls::PWRITE64 => entries::store(slot, fast(slot)),
         calls::PREAD64 => loans::answer(slot, fast(slot)),
-        loans::FSTAT | loans::LSEEK | loans::IOCTL => loans::answer_about(slot, fast(slot)),
+        loans::FSTAT => loans::answer_about(slot, fast(slot))
+            .or_else(|| entries::stat(fast(slot), slot.argument(0), slot.argument(1))),
+        loans::LSEEK | loans::IOCTL => loans::answer_about(slot, fast(slot)),
+        loans::NEWFSTATAT if loans::is_bare(slot) => loans::answer_about(slot, fast(slot))
+            .or_else(|| entries::stat(fast(slot), slot.argument(0), slot.argument(2))),
         loans::NEWFSTATAT => loans::answer_about(slot, fast(slot))
             .or_else(|| path_stats::answer(slot, fast(slot))),
         path_stats::STAT | path_stats::LSTAT => path_stats::answer(slot, fast(slot)),
@@ -445,6 +450,7 @@ extern "C" fn offer(slot: u64) -> u32 {
         }
         epoll::EPOLL_CTL => epoll::answer(slot, fast(slot)),
         memory_calls::MPROTECT | calls::MUNMAP => memory_calls::answer(slot, fast(slot)),
+        calls::MMAP => library::answer(slot, fast(slot)),
         calls::BRK => heap::answer(slot, fast(slot)),
         _ => signal_calls::answer(slot, fast(slot))
             .or_else(|| start_calls::answer(slot, fast(slot))),

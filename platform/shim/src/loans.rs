@@ -125,7 +125,7 @@ pub fn answer_about(slot: &Slot, fast: &Fast) -> Option<u64> {
 }
 
 /// Whether newfstatat(2) names its descriptor itself.
-fn is_bare(slot: &Slot) -> bool {
+pub fn is_bare(slot: &Slot) -> bool {
     let path = slot.argument(1);
     let place = slot as *const Slot as u64 + abi::BOUNCE_OFFSET;
     slot.argument(3) & 0xffff_ffff == AT_EMPTY_PATH

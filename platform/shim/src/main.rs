@@ -12,6 +12,9 @@ mod files;
 #[path = "../../shim-abi/src/layout.rs"]
 #[allow(dead_code, reason = "the sentry's side uses the rest")]
 mod layout;
+#[path = "../../shim-abi/src/ledger.rs"]
+#[allow(dead_code, reason = "the sentry's side uses the rest")]
+mod ledger;
 #[path = "../../shim-abi/src/pointers.rs"]
 mod pointers;
 #[path = "../../shim-abi/src/streams.rs"]
@@ -37,12 +40,14 @@ mod calls;
 mod channel;
 mod clone;
 mod descriptors;
+mod entries;
 mod epoll;
 mod fast;
 mod futex;
 mod guest_memory;
 mod heap;
 mod known_paths;
+mod library;
 mod loans;
 mod marshal;
 mod memory_calls;

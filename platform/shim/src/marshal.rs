@@ -10,7 +10,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{Fast, Slot, argument_offset, given_offset, keeps_state, task};
-use crate::calls::{ARCH_PRCTL, BRK, CLOSE, FUTEX, MUNMAP, SIGALTSTACK};
+use crate::calls::{ARCH_PRCTL, BRK, CLOSE, FUTEX, MMAP, MUNMAP, SIGALTSTACK};
 use crate::descriptors::{DUP, FCNTL};
 use crate::fast;
 use crate::guest_memory::{self, PAGE};
@@ -33,7 +33,7 @@ pub static IS_WANTED: [bool; NUMBERS] = {
     }
     let answered = [
         FUTEX, SIGALTSTACK, ARCH_PRCTL, BRK, SET_TID_ADDRESS, SET_ROBUST_LIST, PRLIMIT64, MPROTECT, MUNMAP,
-        CLOSE, DUP, FCNTL, LSEEK, IOCTL, OPENAT, GETDENTS64,
+        MMAP, CLOSE, DUP, FCNTL, LSEEK, IOCTL, OPENAT, GETDENTS64,
     ];
     let mut index = 0;
     while index < answered.len() {

@@ -109,14 +109,15 @@ fn holds(ready: &Ready) -> bool {
 
 /// What a file that lay ready has: its head, where its bytes are, and how many there can be.
 pub fn front(place: usize) -> (&'static Brought, u64, u64) {
-    let ready = at(place);
-    (&ready.file, &raw const *ready as u64 + abi::READY_BYTES_OFFSET, Ready::BYTES)
+    let place = place % Ready::COUNT;
+    let (_, bytes) = Ready::offsets(place);
+    (&at(place).file, abi::READY_ADDR + bytes, Ready::most_bytes(place))
 }
 
 fn at(place: usize) -> &'static Ready {
-    let place = place as u64 % Ready::COUNT as u64;
+    let (head, _) = Ready::offsets(place % Ready::COUNT);
     // SAFETY: a part of the channel, all fields atomic.
-    unsafe { &*((abi::READY_ADDR + place * abi::READY_STRIDE) as *const Ready) }
+    unsafe { &*((abi::READY_ADDR + head) as *const Ready) }
 }
 
 fn index() -> &'static ReadyIndex {

@@ -12,7 +12,7 @@ use abi::arch::{Call, Registers};
 use abi::{Errno, UserAddr};
 use shim_abi::{Slot, op};
 
-use self::reply::Answer;
+use self::reply::{Answer, Lent};
 use super::descriptors::Told;
 use super::frame;
 use super::ops::RawOp;
@@ -20,8 +20,8 @@ use super::process::{Process, Resting};
 use super::shared::Shared;
 use super::thread::Thread;
 use crate::{
-    AddressSpace, BoxFuture, CallMemory, Context, Descriptor, Event, HostOp, Kicker, NewContext,
-    Note, PlatformError, Trapped,
+    AddressSpace, BoxFuture, CallMemory, Context, Descriptor, Event, HostOp, Kicker, Library,
+    NewContext, Note, PlatformError, Trapped,
 };
 
 /// What a slot said when it was posted.
@@ -105,6 +105,8 @@ pub struct SeccompContext {
     traps: Vec<Trapped>,
     /// What the shim knows of the thread's descriptors, if it does.
     told: Option<Box<Told>>,
+    /// Parts of this guest code may map; not told yet, or told.
+    library: Lent,
     /// Places of loans that the guest was told to close before it goes on.
     closing: u32,
     /// For when guest code runs again.
@@ -164,6 +166,7 @@ impl SeccompContext {
             notes: Vec::new(),
             traps: Vec::new(),
             told: None,
+            library: Lent::None,
             closing: 0,
             new_vectors: NewVectors::None,
         }
@@ -299,6 +302,14 @@ impl Context for SeccompContext {
         if let Some(told) = &mut self.told {
             told.tell(number, state);
         }
+    }
+
+    fn lend_library(&mut self, library: Option<Library>) {
+        self.prepare_library(library.filter(|_| self.told.is_some()));
+    }
+
+    fn lends_library(&self) -> bool {
+        !matches!(self.library, Lent::None)
     }
 
     fn set_return(&mut self, value: u64) {

@@ -3,10 +3,11 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use abi::addr::PAGE_SIZE;
 use shim_abi::{Descriptors as Words, Note as RawNote};
 
 use super::region::SlotRef;
-use crate::{Descriptor, Device, Note, READY_FILES, Watched};
+use crate::{Descriptor, Device, Note, Prot, READY_FILES, Watched};
 
 /// The words as both sides should have them.
 #[derive(Debug)]
@@ -50,7 +51,11 @@ impl Told {
                 let watched = if is_removed { Watched::Nowhere } else { Watched::By(epoll) };
                 self.set(fd, self.get(fd) & !Words::WATCH | watch(watched));
             }
-            Note::Unmapped { .. } | Note::ProtectedForReading { .. } | Note::MovedBrk { .. } => {}
+            Note::Mapped { .. }
+            | Note::Unmapped { .. }
+            | Note::ProtectedForReading { .. }
+            | Note::MovedBrk { .. }
+            | Note::Entered => {}
         }
     }
 
@@ -100,12 +105,14 @@ pub fn read_note([what, first, second]: [u64; 3]) -> Option<Note> {
     const DUP_CLOEXEC: u64 = libc::F_DUPFD_CLOEXEC as u64;
     const DUP: u64 = libc::F_DUPFD as u64;
     const SET: u64 = libc::F_SETFD as u64;
+    const LOCK: u64 = libc::F_SETLK as u64;
     let command = what >> RawNote::COMMAND_SHIFT;
     let number = what & ((1 << RawNote::COMMAND_SHIFT) - 1);
     let descriptor =
         |number: u64| u32::try_from(number).ok().filter(|fd| (*fd as usize) < Words::COUNT);
     Some(match (number.cast_signed(), command) {
         (libc::SYS_mprotect, 0) => Note::ProtectedForReading { addr: first, len: second },
+        (libc::SYS_mmap, kind) => read_mapped(kind, first, second)?,
         (libc::SYS_munmap, 0) => Note::Unmapped { addr: first, len: second },
         (libc::SYS_brk, 0) => Note::MovedBrk { end: second },
         (libc::SYS_close, 0) => Note::Closed { fd: descriptor(first)?, read: second },
@@ -114,6 +121,7 @@ pub fn read_note([what, first, second]: [u64; 3]) -> Option<Note> {
             new: descriptor(second)?,
             cloexec: command == DUP_CLOEXEC,
         },
+        (libc::SYS_fcntl, LOCK) => Note::Entered,
         (libc::SYS_openat, place) if (place as usize) < READY_FILES => Note::Opened {
             fd: descriptor(first)?,
             place: place as usize,
@@ -136,4 +144,14 @@ pub fn read_note([what, first, second]: [u64; 3]) -> Option<Note> {
         }
         _ => return None,
     })
+}
+
+/// Of mmap(2): what is beside the number, and the other words.
+fn read_mapped(kind: u64, addr: u64, pages: u64) -> Option<Note> {
+    const ANONYMOUS: u64 = RawNote::ANONYMOUS >> RawNote::COMMAND_SHIFT;
+    let prot = u32::try_from(kind & !ANONYMOUS).ok().filter(|prot| *prot <= Prot::all().bits())?;
+    let len = (pages >> RawNote::LENGTH_SHIFT) * PAGE_SIZE;
+    let offset = (pages & ((1 << RawNote::LENGTH_SHIFT) - 1)) * PAGE_SIZE;
+    let is_anonymous = kind & ANONYMOUS != 0;
+    Some(Note::Mapped { addr, len, prot, offset: (!is_anonymous).then_some(offset) })
 }

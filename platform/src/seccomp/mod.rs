@@ -137,6 +137,7 @@
 //! | `process`, `thread`, `context`, `birth` | an address space; a host thread; the same as its task sees it; new ones |
 //! | `loans`, `ready` | files that the shim reads, and opens, by itself |
 //! | `streams`, `stream_memory` | pipes that it writes and reads by itself |
+//! | `ledger` | locks and writes that the shim has made by itself |
 //! | `descriptors`, `path_stats`, `known_paths` | what it knows of descriptors and paths |
 //! | `windows` | small inputs and outputs of a call, in its slot |
 //! | `ops` | host operations as the shim's orders |
@@ -157,6 +158,7 @@ mod filter;
 mod frame;
 mod holdable;
 mod known_paths;
+mod ledger;
 mod listener;
 mod loans;
 mod ops;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 
 use abi::{Errno, UserAddr};
-use base::{Lent, SharedRing};
+use base::{Ledger, Lent, SharedRing};
 use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags};
-use shim_abi::{READY_SLOT, Waits};
+use shim_abi::{LEDGER_SLOT, Waits};
 
 use super::common::Held;
 use super::holdable::{self, EVERYBODY};
+use super::ledger::GuestLedger;
 use super::loans::Loans;
 use super::path_stats::PathStats;
 use super::ready::ReadyFile;
@@ -45,6 +46,7 @@ pub struct Process {
     region: Arc<Region>,
     loans: Arc<Loans>,
     path_stats: PathStats,
+    ledger: Option<Arc<GuestLedger>>,
     streams: StreamPlaces,
     /// Its shim may answer what it knows.
     may_answer: bool,
@@ -83,6 +85,7 @@ impl Process {
             pid,
             pidfd,
             loans: Loans::new(&region),
+            ledger: SlotRef::new(&region, LEDGER_SLOT).map(GuestLedger::new).map(Arc::new),
             path_stats: PathStats::default(),
             streams: StreamPlaces::default(),
             region,
@@ -176,7 +179,7 @@ impl Process {
             let thread = members.left.swap_remove(at);
             return Ok((thread.slot().clone(), Some(thread)));
         }
-        if members.used >= READY_SLOT {
+        if members.used >= LEDGER_SLOT {
             return Err(Errno::EAGAIN);
         }
         let slot = SlotRef::new(&self.region, members.used).ok_or(Errno::EAGAIN)?;
@@ -392,6 +395,11 @@ impl AddressSpace for Process {
             return None;
         }
         self.path_stats.tell(self.loans.slot()?, names, path, attr)
+    }
+
+    fn ledger(&self) -> Option<Arc<dyn Ledger>> {
+        let ledger = self.ledger.as_ref().filter(|_| self.may_answer && !self.is_dead())?;
+        Some(Arc::clone(ledger) as Arc<dyn Ledger>)
     }
 
     fn lay_ready(&self, ready: Ready<'_>) -> Option<Arc<dyn ReadyLoan>> {

@@ -57,6 +57,7 @@ impl ReadyFile {
         shared.state.store(0, SeqCst);
         let (len, is_whole, is_dir, ends) = match contents {
             Contents::File(file, most) => {
+                let most = most.min(at.most());
                 let len = at.fill(most, file)?;
                 (len, len < most, false, Box::default())
             }

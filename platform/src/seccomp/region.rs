@@ -16,8 +16,8 @@ use abi::Errno;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use shim_abi::{
-    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, KnownPath, MAX_SLOTS,
-    Note, PathStat, Ready, ReadyIndex, SLOT_SIZE, Slot, Streams,
+    CHANNEL_SIZE, FAST_OFFSET, FAST_STACK_TOP, Fast, GLOBAL_SIZE, Global, KnownPath, Ledger,
+    MAX_SLOTS, Note, PathStat, Ready, ReadyIndex, SLOT_SIZE, Slot, Streams,
 };
 
 /// A shared mapping of a memfd.
@@ -369,12 +369,19 @@ impl SlotRef {
         unsafe { &*self.base().add(shim_abi::READY_INDEX_OFFSET as usize).cast::<ReadyIndex>() }
     }
 
-    /// What lies ready at a place of the same region, and the slot and offset of its bytes.
+    /// Of [`shim_abi::LEDGER_SLOT`]: what guest code does to files on its own.
+    pub fn ledger(&self) -> &Ledger {
+        // SAFETY: as above.
+        unsafe { &*self.base().cast::<Ledger>() }
+    }
+
+    /// What lies ready at a place of the same region, and its bytes.
     pub fn ready(&self, place: usize) -> Option<ReadyRef> {
-        const PER_SLOT: usize = (SLOT_SIZE / shim_abi::READY_STRIDE) as usize;
-        let index = shim_abi::READY_SLOT + (place / PER_SLOT) as u32;
+        let (head, bytes) = Ready::offsets(place);
+        let index = shim_abi::READY_SLOT + (head / SLOT_SIZE) as u32;
         let slot = (place < Ready::COUNT).then(|| Self::new(&self.region, index))??;
-        Some(ReadyRef { slot, offset: (place % PER_SLOT) as u64 * shim_abi::READY_STRIDE })
+        let most = Ready::most_bytes(place) as usize;
+        Some(ReadyRef { slot, head: head % SLOT_SIZE, bytes: bytes % SLOT_SIZE, most })
     }
 
     /// Of the same slot: attributes and first bytes (at most `most`) of a file, for [`shim_abi::Brought`] number `index`.
@@ -440,37 +447,43 @@ impl SlotRef {
 #[derive(Debug)]
 pub struct ReadyRef {
     slot: SlotRef,
-    offset: u64,
+    /// Where they are in it.
+    head: u64,
+    bytes: u64,
+    /// How many bytes there are from there on.
+    most: usize,
 }
 
 impl ReadyRef {
     pub fn get(&self) -> &Ready {
         // SAFETY: rules 1 and 2; aligned, and within a slot by `shim_abi`'s assertions.
-        unsafe { &*self.slot.base().add(self.offset as usize).cast::<Ready>() }
+        unsafe { &*self.slot.base().add(self.head as usize).cast::<Ready>() }
+    }
+
+    /// How many bytes there are, at most.
+    pub fn most(&self) -> usize {
+        self.most
     }
 
     /// Reads from the front of a file into its bytes, at most `most`.
     pub fn fill(&self, most: usize, file: BorrowedFd<'_>) -> Option<usize> {
-        let most = most.min(Ready::BYTES as usize);
-        let at = self.offset + shim_abi::READY_BYTES_OFFSET;
-        if most == 0 { Some(0) } else { self.slot.fill(at, most, file, 0)?.ok() }
+        let most = most.min(self.most);
+        if most == 0 { Some(0) } else { self.slot.fill(self.bytes, most, file, 0)?.ok() }
     }
 
     /// Zeros in place of its first bytes.
     pub fn wipe(&self, len: usize) {
         const ZEROS: [u8; 4096] = [0; 4096];
-        let len = len.min(Ready::BYTES as usize);
+        let len = len.min(self.most);
         for from in (0..len).step_by(ZEROS.len()) {
             let piece = ZEROS.get(..(len - from).min(ZEROS.len())).unwrap_or_default();
-            let at = self.offset + shim_abi::READY_BYTES_OFFSET + from as u64;
-            let _ = self.slot.copy_in(at, piece);
+            let _ = self.slot.copy_in(self.bytes + from as u64, piece);
         }
     }
 
     /// Copies bytes in.
     pub fn copy_in(&self, bytes: &[u8]) -> Option<()> {
-        let fits = bytes.len() as u64 <= Ready::BYTES;
-        fits.then(|| self.slot.copy_in(self.offset + shim_abi::READY_BYTES_OFFSET, bytes))?
+        (bytes.len() <= self.most).then(|| self.slot.copy_in(self.bytes, bytes))?
     }
 }
 

@@ -407,10 +407,14 @@ impl Kicker for Thread {
         words.end.store(heap.map_or(0, |heap| heap.end), Ordering::SeqCst);
         words.start.store(heap.map_or(0, |heap| *heap.range.start()), Ordering::SeqCst);
         words.limit.store(heap.map_or(0, |heap| *heap.range.end()), Ordering::SeqCst);
+        words.room_start.store(heap.map_or(0, |heap| heap.room.start), Ordering::SeqCst);
+        words.room_end.store(heap.map_or(0, |heap| heap.room.end), Ordering::SeqCst);
     }
 
     fn fix_heap(&self) {
         self.slot.fast().heap.limit.store(0, Ordering::SeqCst);
+        self.slot.fast().heap.room_end.store(0, Ordering::SeqCst);
+        self.slot.fast().library.end.store(0, Ordering::SeqCst);
     }
 
     fn set_alone(&self, is_alone: bool) {

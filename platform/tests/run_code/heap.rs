@@ -19,7 +19,7 @@ fn caller_with_heap(range: RangeInclusive<u64>) -> Option<Box<dyn Context>> {
     let (mut context, _) = caller()?;
     let pages = map(HEAP, 4 * PAGE, Prot::READ | Prot::WRITE);
     block_on(context.execute(vec![pages])).unwrap().unwrap();
-    context.kicker().tell_heap(Some(&Heap { end: HEAP + 4 * PAGE, range }));
+    context.kicker().tell_heap(Some(&Heap { end: HEAP + 4 * PAGE, range, room: 0..0 }));
     Some(context)
 }
 
@@ -37,7 +37,7 @@ fn the_end_of_the_heap_is_told() {
     let context = &mut *context;
     assert_eq!(call(context, BRK, 0, 0), None, "nothing was said yet");
     let end = 0x123_4000;
-    context.kicker().tell_heap(Some(&Heap { end, range: end..=end }));
+    context.kicker().tell_heap(Some(&Heap { end, range: end..=end, room: 0..0 }));
     assert_eq!(call(context, BRK, 0, 0), Some(end));
     assert_eq!(call(context, BRK, end, 0), Some(end));
     assert_eq!(call(context, BRK, end + PAGE, 0), None, "moving it is the sentry's");

@@ -11,6 +11,7 @@ mod faults;
 mod futexes;
 mod heap;
 mod hostile;
+mod library;
 mod linger;
 mod loans;
 mod memory;

@@ -83,7 +83,8 @@ fn impossible_notes_end_the_process() {
     for (count, number, fd) in [
         (TOO_MANY, MUNMAP, 0),
         (u64::MAX, MUNMAP, 0),
-        (1, 9, 0),
+        (1, 0, 0),
+        (1, 9 | 8 << 32, 0),
         (1, CLOSE, 64),
         (1, CLOSE, u64::MAX),
         (1, FCNTL, 64),

@@ -31,6 +31,8 @@ pub fn caller() -> Option<(Box<dyn Context>, Arc<dyn SharedSignals>)> {
         "mov rsi, [0x600210]",
         "mov rdx, [0x600218]",
         "mov r10, [0x600220]",
+        "mov r8, [0x600228]",
+        "mov r9, [0x600230]",
         "lea rcx, [rip + 3f]",
         "jmp qword ptr [0x600100]",
         "syscall",

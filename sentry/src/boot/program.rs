@@ -144,6 +144,7 @@ fn prepare(
         },
         layout: kernel.platform.layout(),
         rewriter: kernel.rewriter.as_ref(),
+        headers: &kernel.headers,
         randomize: true,
     };
     loader::prepare(cx, request)

@@ -1,6 +1,8 @@
 //! ELF headers: a checked view. Whatever the file holds, nothing here panics; errors are Linux'
 //! (fs/binfmt_elf.c): what a loader for this format does not accept is `ENOEXEC`.
 
+use std::sync::OnceLock;
+
 use abi::elf::{
     EM_X86_64, ET_DYN, ET_EXEC, Header, MAGIC, PF_X, PT_GNU_STACK, PT_INTERP, PT_LOAD,
     ProgramHeader,
@@ -30,6 +32,8 @@ pub struct Elf {
     /// File offset of the program headers.
     pub phoff: u64,
     pub headers: Vec<ProgramHeader>,
+    /// See [`Elf::interpreter`], once that was asked.
+    interpreter: OnceLock<Option<Vec<u8>>>,
 }
 
 impl Elf {
@@ -67,6 +71,7 @@ impl Elf {
             is_dynamic: header.kind == ET_DYN,
             phoff: header.phoff,
             headers,
+            interpreter: OnceLock::new(),
         })
     }
 
@@ -80,6 +85,14 @@ impl Elf {
     /// # Errors
     /// `ENOEXEC` when it is not a string, `EIO` when the file ends within it.
     pub fn interpreter(&self, file: &dyn ReadAt) -> Result<Option<Vec<u8>>> {
+        if let Some(known) = self.interpreter.get() {
+            return Ok(known.clone());
+        }
+        let path = self.read_interpreter(file)?;
+        Ok(self.interpreter.get_or_init(|| path).clone())
+    }
+
+    fn read_interpreter(&self, file: &dyn ReadAt) -> Result<Option<Vec<u8>>> {
         let Some(header) = self.headers.iter().find(|header| header.kind == PT_INTERP) else {
             return Ok(None);
         };

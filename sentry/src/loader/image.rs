@@ -40,7 +40,7 @@ pub struct Entropy {
 pub struct Mappable {
     pub file: Arc<File>,
     pub source: MapSource,
-    pub elf: Elf,
+    pub elf: Arc<Elf>,
     /// Where its text may be had with rewritten call sites.
     pub rewriter: Option<Arc<Rewriter>>,
 }

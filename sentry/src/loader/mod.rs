@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `script` | `#!` lines |
 //! | `elf` | a checked view of ELF headers |
+//! | `headers` | those of programs that were run before |
 //! | `image` | segments to VMAs and host operations |
 //! | `stack` | the initial stack and auxiliary vector |
 //! | `cred` | set-user-id and capabilities |
@@ -15,6 +16,7 @@
 
 mod cred;
 pub mod elf;
+mod headers;
 mod image;
 pub mod profile;
 mod script;
@@ -42,6 +44,7 @@ use image::{Entropy, Image, Mappable};
 use script::HEAD_BYTES;
 use stack::{Aux, Strings};
 
+pub use headers::Headers;
 pub use profile::{Profile, Profiles};
 pub use spawn::Loaded;
 
@@ -81,6 +84,7 @@ pub struct Request<'a> {
     pub layout: &'a Layout,
     /// Where texts may be had with rewritten call sites.
     pub rewriter: Option<&'a Arc<Rewriter>>,
+    pub headers: &'a Headers,
     /// False with personality(2) ADDR_NO_RANDOMIZE.
     pub randomize: bool,
 }
@@ -114,10 +118,11 @@ pub fn prepare(cx: &VfsCx<'_>, request: Request<'_>) -> core::result::Result<Pre
     }
     let strings = Strings { args: &args, env: &env, exec_name: &name };
     stack::check_size(&strings, request.stack_limit)?;
-    let (file, args) = follow_scripts(cx, &program, &name, args, request.is_unreachable)?;
-    let program = mappable(cx, file, request.rewriter)?;
+    let (known, is_unreachable) = (request.headers, request.is_unreachable);
+    let (file, args) = follow_scripts(cx, known, &program, &name, args, is_unreachable)?;
+    let program = mappable(cx, known, file, request.rewriter)?;
     let interpreter = match program.elf.interpreter(&Reader { cx, file: &program.file })? {
-        Some(path) => Some(open_interpreter(cx, &path, request.rewriter)?),
+        Some(path) => Some(open_interpreter(cx, known, &path, request.rewriter)?),
         None => None,
     };
     let strings = Strings { args: &args, env: &env, exec_name: &name };
@@ -161,6 +166,7 @@ pub fn prepare(cx: &VfsCx<'_>, request: Request<'_>) -> core::result::Result<Pre
 /// Opens the program; for a script its interpreter, with the arguments that this gets.
 fn follow_scripts(
     cx: &VfsCx<'_>,
+    known: &Headers,
     program: &Path,
     name: &[u8],
     mut args: Vec<Vec<u8>>,
@@ -169,6 +175,9 @@ fn follow_scripts(
     let mut file = open_exec(cx, program)?;
     let mut script_name = name.to_vec();
     for _ in 0..=MAX_DEPTH {
+        if known.find(&file).is_some() {
+            return Ok((file, args));
+        }
         let head = read_head(cx, &file)?;
         if Elf::is_magic(&head) {
             return Ok((file, args));
@@ -220,18 +229,24 @@ fn open_exec(cx: &VfsCx<'_>, path: &Path) -> Result<Arc<File>> {
 
 fn open_interpreter(
     cx: &VfsCx<'_>,
+    known: &Headers,
     path: &[u8],
     rewriter: Option<&Arc<Rewriter>>,
 ) -> Result<Mappable> {
     let path = path::resolve(cx, None, path, LookupFlags::FOLLOW)?;
     let file = open_exec(cx, &path)?;
     // Linux: ELIBBAD for an interpreter that is none.
-    mappable(cx, file, rewriter)
+    mappable(cx, known, file, rewriter)
         .map_err(|errno| if errno == Errno::ENOEXEC { Errno::ELIBBAD } else { errno })
 }
 
-fn mappable(cx: &VfsCx<'_>, file: Arc<File>, rewriter: Option<&Arc<Rewriter>>) -> Result<Mappable> {
-    let elf = Elf::read(&Reader { cx, file: &file })?;
+fn mappable(
+    cx: &VfsCx<'_>,
+    known: &Headers,
+    file: Arc<File>,
+    rewriter: Option<&Arc<Rewriter>>,
+) -> Result<Mappable> {
+    let elf = known.read(&file, &Reader { cx, file: &file })?;
     let source = file.ops().mappable(&file, false).map_err(|errno| match errno {
         Errno::ENODEV => Errno::ENOEXEC,
         other => other,

@@ -1,20 +1,26 @@
-//! What guest code may do with the heap on its own.
+//! What guest code may do with the heap on its own, and with free room for mappings beside it.
 //!
 //! brk(2) of a thread that is alone in its address space needs nobody's leave where no limit is near: from the heap's own first
 //! page up to the next mapping, or as far as is lent at once. The platform then makes the host's part, and the tree follows with
 //! the next event, before anything looks at it. Whatever changes in that range in another way ends the loan: its thread is told
-//! again before it next runs ([`crate::heap`]).
+//! again before it next runs ([`crate::heap`]). In the same way it has memory without a file mapped where the next mappings would go: a
+//! megabyte at most, from its end on.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use abi::addr::page_up;
+use abi::mman::MapFlags;
 use abi::{Errno, Result};
 use platform::Heap;
 
-use crate::mm::state::{MmState, Plan, STACK_GUARD_GAP};
+use crate::mm::map::MapRequest;
+use crate::mm::state::{Limits, MmState, Plan, STACK_GUARD_GAP};
 
 /// So much may be taken without a call: we should hear now and then of memory that is in use.
 const MOST_LENT: u64 = 64 << 20;
+/// So much room is there at least for mappings, and is given away at once.
+const LEAST_ROOM: u64 = 256 << 10;
+const MOST_ROOM: u64 = 1 << 20;
 /// So many mappings of the heap are looked at: one as a rule.
 const MOST_PIECES: usize = 4;
 
@@ -23,6 +29,8 @@ const MOST_PIECES: usize = 4;
 pub(in crate::mm) struct HeapLoan {
     /// Where the break may be moved.
     range: Option<RangeInclusive<u64>>,
+    /// Free memory beside it, of which guest code maps parts from its end on.
+    room: Range<u64>,
     /// It changes, or what it rests on.
     pub is_stale: bool,
 }
@@ -35,13 +43,51 @@ impl MmState {
             Some(range) => *range.start()..range.end().saturating_add(2 * STACK_GUARD_GAP),
             None => 0..0,
         };
-        self.tree.watch(watched);
-        self.heap = HeapLoan { range: range.clone(), is_stale: false };
-        Heap { end: self.brk, range: range.unwrap_or(self.brk..=self.brk) }
+        let room = if lends && self.may_lend_map() { self.free_room() } else { 0..0 };
+        let room = if are_apart(&room, &watched) { room } else { 0..0 };
+        self.tree.watch([watched, room.clone()]);
+        self.heap = HeapLoan { range: range.clone(), room: room.clone(), is_stale: false };
+        Heap { end: self.brk, range: range.unwrap_or(self.brk..=self.brk), room }
+    }
+
+    /// Where the next mappings would go.
+    fn free_room(&mut self) -> Range<u64> {
+        let Ok(start) = self.free_range(0, LEAST_ROOM, false, false) else { return 0..0 };
+        let end = start + LEAST_ROOM;
+        let below = self.tree.end_below(end).max(self.bounds.min_addr);
+        below.max(end.saturating_sub(MOST_ROOM))..end
+    }
+
+    /// Guest code has mapped memory without a file, or says so.
+    pub(in crate::mm) fn follow_room(&mut self, addr: u64, len: u64, prot: u32) -> Result<Plan> {
+        let Range { start, end } = self.heap.room;
+        let is_last = addr >= start && addr.checked_add(len) == Some(end);
+        if !is_last || !self.tree.is_free(addr..end) {
+            // It is told what is true.
+            self.heap.is_stale = true;
+            return Err(Errno::EINVAL);
+        }
+        let flags = MapFlags::PRIVATE | MapFlags::ANONYMOUS | MapFlags::FIXED;
+        let request = MapRequest {
+            addr,
+            len,
+            prot,
+            flags,
+            file: None,
+            offset: 0,
+            noexec: false,
+            shared_text: None,
+        };
+        let plan = self.plan_map(&request, None, &Limits::NONE);
+        self.heap.room.end = addr;
+        // That was no news.
+        self.take_heap_stale();
+        self.tree.watch_less(1, start..addr);
+        plan
     }
 
     pub(in crate::mm) fn end_heap_loan(&mut self) {
-        self.tree.watch(0..0);
+        self.tree.watch([0..0, 0..0]);
         self.heap = HeapLoan::default();
     }
 
@@ -83,4 +129,8 @@ impl MmState {
         self.take_heap_stale();
         Ok(plan)
     }
+}
+
+fn are_apart(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.start >= b.end || b.start >= a.end
 }

@@ -14,6 +14,7 @@
 //! | `state` | what the state lock guards; plans and their undoing; limits |
 //! | `map`, `unmap`, `protect`, `remap`, `brk`, `advise`, `lock` | one plan per call of that name |
 //! | `heap` | what guest code may do with the heap on its own |
+//! | `library` | what guest code may map on its own |
 //! | `layout` | the lock of the layout, and changes that hold it until the host is done |
 //! | `account` | what all processes together may take |
 //! | `query` | mincore, msync, lookups for others |
@@ -27,6 +28,7 @@ mod brk;
 mod fault;
 mod heap;
 mod layout;
+mod library;
 mod lock;
 mod map;
 mod maps_view;
@@ -40,12 +42,13 @@ mod unmap;
 mod user_copy;
 mod vma;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use abi::Result;
 use base::lock::Mutex;
 use platform::{AddressSpace, Context, Note, Prot};
+use vfs::Ledger;
 
 use crate::lock_order;
 
@@ -55,6 +58,7 @@ use layout::Layout;
 pub use account::MemoryAccount;
 pub use fault::FaultVerdict;
 pub use layout::LayoutGuard;
+pub use library::LibraryLoan;
 pub use map::MapRequest;
 pub use maps_view::{MapLine, MemoryStat};
 pub use query::SharedKey;
@@ -69,6 +73,8 @@ pub struct Mm {
     users: AtomicU32,
     /// The descriptor table whose files may be lent to this address space; 0: none so far.
     lender: AtomicU64,
+    /// What guest code does to files on its own; `None`: nothing.
+    ledger: OnceLock<Option<Arc<Ledger>>>,
     /// Held over a change's host part when there are several users, and over fork.
     layout: Layout,
     charge: Charge,
@@ -94,6 +100,7 @@ impl Mm {
             space,
             users: AtomicU32::new(1),
             lender: AtomicU64::new(0),
+            ledger: OnceLock::new(),
             layout: Layout::default(),
             charge,
             has_heap_news: AtomicBool::new(true),
@@ -143,6 +150,23 @@ impl Mm {
     pub fn borrows_from(&self, table: u64) -> bool {
         let known = self.lender.compare_exchange(0, table, Ordering::AcqRel, Ordering::Acquire);
         known.map_or_else(|known| known == table, |_| true)
+    }
+
+    /// What the guest code of its only thread is entrusted with: files of one descriptor table only, as in [`Mm::borrows_from`].
+    pub fn ledger(&self) -> Option<&Arc<Ledger>> {
+        self.ledger.get_or_init(|| self.space.ledger().map(Ledger::new)).as_ref()
+    }
+
+    /// The same, when there has been something.
+    pub fn ledger_so_far(&self) -> Option<&Arc<Ledger>> {
+        self.ledger.get()?.as_ref()
+    }
+
+    /// Carries out what guest code has done to files on its own.
+    pub fn settle_ledger(&self) {
+        if let Some(Some(ledger)) = self.ledger.get() {
+            ledger.settle_own();
+        }
     }
 
     /// The description of a copy of this address space that the host just made as `space`. Take the layout guard
@@ -207,6 +231,9 @@ impl Mm {
             let done = state.take_deferred();
             let planned = match *note {
                 Note::Unmapped { addr, len } => state.plan_unmap(addr, len),
+                Note::Mapped { addr, len, prot, offset } => {
+                    state.follow_map(addr, len, prot, offset)
+                }
                 Note::MovedBrk { end } => state.follow_brk(end),
                 Note::ProtectedForReading { addr, len } => {
                     state.plan_protect(addr, len, Prot::READ.bits(), &Limits::NONE)

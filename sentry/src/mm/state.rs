@@ -12,6 +12,7 @@ use vfs::text_busy::Running;
 
 use crate::loader::Profile;
 use crate::mm::heap::HeapLoan;
+use crate::mm::library::LibraryLoan;
 use crate::mm::vma::{Vma, VmaFlags, VmaTree};
 use crate::rewrite::Sites;
 
@@ -86,6 +87,7 @@ pub struct MmState {
     /// Rewritten call sites.
     pub sites: Sites,
     pub(in crate::mm) heap: HeapLoan,
+    pub(in crate::mm) library: Option<LibraryLoan>,
     /// Undoing of the change whose host part waits for the way back to the guest.
     deferred: Option<Undo>,
 }
@@ -124,6 +126,7 @@ impl MmState {
             lock_future: VmaFlags::empty(),
             sites: Sites::default(),
             heap: HeapLoan::default(),
+            library: None,
             deferred: None,
         }
     }
@@ -154,6 +157,7 @@ impl MmState {
         child.peak = child.tree.totals().mapped;
         child.deferred = None;
         child.end_heap_loan();
+        child.library = None;
         child.sites = self.sites.forked();
         child
     }

@@ -159,7 +159,7 @@ pub struct VmaTree {
     totals: Totals,
     search: Option<SearchCache>,
     /// Where changes are noticed, and whether there was one.
-    watched: Range<u64>,
+    watched: [Range<u64>; 2],
     is_touched: bool,
 }
 
@@ -359,10 +359,22 @@ impl VmaTree {
         (at.checked_add(len)? <= limit).then_some(at)
     }
 
-    /// From now on notices changes in `range`.
-    pub fn watch(&mut self, range: Range<u64>) {
-        self.watched = range;
+    /// From now on notices changes in these ranges.
+    pub fn watch(&mut self, ranges: [Range<u64>; 2]) {
+        self.watched = ranges;
         self.is_touched = false;
+    }
+
+    /// Of the range with this index only that part.
+    pub fn watch_less(&mut self, index: usize, part: Range<u64>) {
+        if let Some(range) = self.watched.get_mut(index) {
+            *range = part;
+        }
+    }
+
+    /// Where what lies below an address ends.
+    pub fn end_below(&self, addr: u64) -> u64 {
+        self.map.range(..addr).next_back().map_or(0, |(_, vma)| vma.end)
     }
 
     /// Whether anything in the watched range has changed since this was asked, or may have.
@@ -371,7 +383,8 @@ impl VmaTree {
     }
 
     fn touch(&mut self, start: u64, end: u64) {
-        self.is_touched |= start < self.watched.end && end > self.watched.start;
+        let is_in = |range: &Range<u64>| start < range.end && end > range.start;
+        self.is_touched |= self.watched.iter().any(is_in);
     }
 
     fn put(&mut self, start: u64, vma: Vma) {

@@ -18,7 +18,9 @@ use abi::open::OpenFlags;
 use abi::stat::FileType;
 use base::Lent;
 use base::lock::Mutex;
-use platform::{MOST_DIR, MOST_READY_NAME, READY_FILES, ReadyLoan};
+use platform::{
+    MOST_DIR, MOST_READY_BYTES, MOST_READY_BYTES_OF_TWO, MOST_READY_NAME, READY_FILES, ReadyLoan,
+};
 use vfs::ops::OpenedAhead;
 use vfs::{File, Loan, Path};
 
@@ -98,6 +100,8 @@ struct Claim {
     place: usize,
     dir: u32,
     own: u32,
+    /// Bytes that there is room for.
+    most: usize,
 }
 
 /// See [`State::tidy`].
@@ -119,6 +123,8 @@ enum Place {
     /// A refill fills it now.
     Laying,
     Ready(Box<Prepared>),
+    /// The one before it has its bytes.
+    Lent,
     /// It is an open file.
     Open(Weak<dyn ReadyLoan>),
 }
@@ -269,11 +275,17 @@ impl ReadyFiles {
         let Some(former) = former else { return };
         // An open file needs its place as long as it is lent, and there may be a next time for the others.
         let Places(former) = former.places;
+        let mut is_kept = false;
         let kept = former.map(|place| match place {
             Place::Open(ready) if ready.upgrade().is_some_and(|ready| !ready.is_over()) => {
+                is_kept = true;
                 Place::Open(ready)
             }
-            _ => Place::Free,
+            Place::Lent if is_kept => Place::Lent,
+            _ => {
+                is_kept = false;
+                Place::Free
+            }
         });
         if kept.iter().any(|place| matches!(place, Place::Open(_))) {
             let next = State { places: Places(kept), ..State::default() };
@@ -367,9 +379,11 @@ impl State {
     /// Makes room: what does not hold any more goes, and what is not open any more. Answers what is to be dropped without the lock.
     fn tidy(&mut self, names: u64) -> Garbage {
         let mut garbage = Garbage::default();
+        let mut is_free = false;
         for place in &mut self.places.0 {
             let is_over = match place {
                 Place::Free | Place::Laying => false,
+                Place::Lent => is_free,
                 Place::Ready(prepared) => {
                     if prepared.names != names && !prepared.ready.was_opened() {
                         prepared.ready.end();
@@ -381,6 +395,7 @@ impl State {
             if is_over {
                 garbage.0.push(std::mem::take(place));
             }
+            is_free = matches!(place, Place::Free);
         }
         // Those that lie ready keep theirs by being found nowhere: numbers are not used twice.
         if self.dirs.len() >= MOST_DIRS {
@@ -402,20 +417,36 @@ impl State {
         self.places.0.iter().any(|place| matches!(place, Place::Free))
     }
 
-    /// A place for a file of `dir`, or for the directory `own` in it, and their numbers.
-    fn begin_place(&mut self, dir: &Path, own: Option<&Path>) -> Option<Claim> {
-        let place = self.places.0.iter().position(|place| matches!(place, Place::Free))?;
+    /// A place for a file of `dir`, or for the directory `own` in it, and their numbers; if possible one with the bytes of two.
+    fn begin_place(&mut self, dir: &Path, own: Option<&Path>, wants_two: bool) -> Option<Claim> {
+        let is_free = |place: &Place| matches!(place, Place::Free);
+        let mut pairs = self.places.0.as_chunks::<2>().0.iter();
+        let pair = if wants_two { pairs.position(|pair| pair.iter().all(is_free)) } else { None };
+        let place = match pair {
+            Some(pair) => 2 * pair,
+            None => self.places.0.iter().position(is_free)?,
+        };
         let dir = Some(self.number(dir)).filter(|number| *number != 0)?;
         let own = own.map_or(0, |own| self.number(own));
         *self.places.0.get_mut(place)? = Place::Laying;
-        Some(Claim { place, dir, own })
+        let most = if pair.is_some() { MOST_READY_BYTES_OF_TWO } else { MOST_READY_BYTES };
+        if pair.is_some() {
+            *self.places.0.get_mut(place + 1)? = Place::Lent;
+        }
+        Some(Claim { place, dir, own, most })
     }
 
     /// It is filled, or was not.
     fn end_place(&mut self, place: usize, prepared: Option<Box<Prepared>>) {
-        self.laid += usize::from(prepared.is_some());
+        let is_laid = prepared.is_some();
+        self.laid += usize::from(is_laid);
         if let Some(at) = self.places.0.get_mut(place) {
             *at = prepared.map_or(Place::Free, Place::Ready);
+        }
+        if let Some(next @ Place::Lent) = self.places.0.get_mut(place + 1)
+            && !is_laid
+        {
+            *next = Place::Free;
         }
     }
 

@@ -141,7 +141,10 @@ impl Refill<'_> {
         let Candidate { opened, attr, listing } = self.open(dir, name)?;
         let path = opened.path().clone();
         let own = listing.is_some().then_some(&path);
-        let claim = self.ready.with_state(|state| state.begin_place(dir, own))??;
+        let wants_two = listing.is_none()
+            && attr.size >= MOST_READY_BYTES as u64
+            && self.brings as usize > MOST_READY_BYTES;
+        let claim = self.ready.with_state(|state| state.begin_place(dir, own, wants_two))??;
         let place = claim.place;
         let laid = self.offer(&opened, &attr, listing, (dir, name), claim);
         let prepared = laid.map(|(loan, ready, dir_number)| {
@@ -180,7 +183,7 @@ impl Refill<'_> {
         (above, name): (&Path, &[u8]),
         claim: Claim,
     ) -> Option<(Loan, Arc<dyn ReadyLoan>, u32)> {
-        let Claim { place, dir, own } = claim;
+        let Claim { place, dir, own, most } = claim;
         let host;
         let records;
         let contents = if let Some((listed, ends)) = listing {
@@ -189,7 +192,7 @@ impl Refill<'_> {
         } else {
             host = opened.ops().lendable()?;
             // One byte more than there are tells that these are all.
-            let most = u64::from(self.brings).min(attr.size.saturating_add(1)) as usize;
+            let most = most.min(u64::from(self.brings).min(attr.size.saturating_add(1)) as usize);
             Contents::File(host.as_fd(), most)
         };
         let stat = Stat::from(attr);

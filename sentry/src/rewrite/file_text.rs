@@ -102,6 +102,17 @@ pub struct SharedText {
     pub area: u64,
 }
 
+/// How a file's text will be mapped.
+#[derive(Debug)]
+pub enum Outlook {
+    /// As it is.
+    Plain,
+    /// From this copy.
+    Copy(Arc<SharedText>),
+    /// That depends on which part it is.
+    Unknown,
+}
+
 /// Where a file's bytes come from, and what it says of its functions.
 struct Source<'a> {
     functions: Option<&'a Functions>,
@@ -321,6 +332,22 @@ impl FileText {
             known.shared = made;
         }
         known.shared.as_ref().filter(|shared| shared.text == text).cloned()
+    }
+
+    /// What [`FileText::shared`] would say to who maps the text now.
+    pub fn outlook(&self) -> Outlook {
+        let (range, is_new) = {
+            let known = self.known.lock();
+            let range = known.shared.as_ref().map(|shared| shared.text.clone());
+            (range, known.in_shared < known.learned.len())
+        };
+        match range {
+            Some(text) => self
+                .shared(text.start, text.end - text.start)
+                .map_or(Outlook::Unknown, Outlook::Copy),
+            None if is_new => Outlook::Unknown,
+            None => Outlook::Plain,
+        }
     }
 
     fn copy(

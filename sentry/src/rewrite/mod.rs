@@ -44,7 +44,7 @@ use crate::lock_order;
 use crate::mm::MmState;
 use crate::task::Thread;
 
-pub use file_text::{FileText, SharedText};
+pub use file_text::{FileText, Outlook, SharedText};
 pub use hold::wait_while_held;
 pub use patch::area_vma;
 use sites::Hit;
@@ -161,6 +161,17 @@ impl Rewriter {
             self.stats.mappings.fetch_add(1, Ordering::Relaxed);
         }
         shared
+    }
+
+    /// What [`Rewriter::shared_text`] would say to who maps the text of the file that this is from its beginning on.
+    pub fn outlook(&self, fd: &OwnedFd) -> Outlook {
+        let Some(key) = FileKey::of(fd, 0) else { return Outlook::Plain };
+        let file = self.files.lock().get(&key).cloned();
+        let outlook = file.map_or(Outlook::Plain, |file| file.outlook());
+        if matches!(outlook, Outlook::Copy(_)) {
+            self.stats.mappings.fetch_add(1, Ordering::Relaxed);
+        }
+        outlook
     }
 }
 

@@ -16,6 +16,7 @@ use crate::cx::Cx;
 use crate::error::SysResult;
 use crate::files::async_io::Owner;
 use crate::io_wait::on_queue;
+use crate::ledger;
 use crate::mm::UserRef;
 use crate::syscalls::args::Hex;
 use crate::syscalls::names::{FcntlCommand, FlockOperation};
@@ -272,6 +273,9 @@ fn set_lock(cx: &Cx<'_>, fd: Fd, file: &Arc<File>, command: u32, arg: u64) -> Sy
     cx.files().note_lock();
     record_lock::set(file, owner, kind, range)?;
     give_up_lock_of_closed(cx, fd, file, owner, range);
+    if let LockOwner::Process(_) = owner {
+        ledger::after_lock(cx, fd, file);
+    }
     Ok(0)
 }
 

@@ -13,6 +13,7 @@ use vfs::file::MapSource;
 
 use crate::cx::Cx;
 use crate::error::{SysError, SysResult};
+use crate::library;
 use crate::loader::profile;
 use crate::mm::{Limits, MapRequest, Mm, MmState, Plan, VmaFlags};
 use crate::syscalls::args::{FromArg, Render, push_flags};
@@ -156,8 +157,13 @@ pub fn try_mmap(
         Err(errno) => return Attempt::Done(Err(errno.into())),
     };
     let limits = cx.mm_limits();
+    let lendable = library::lendable(&request, source.as_ref());
     let request = with_shared_text(cx, request, source.as_ref());
-    cx.try_change(|state| state.plan_map(&request, source, &limits))
+    let attempt = cx.try_change(|state| state.plan_map(&request, source, &limits));
+    if let (Some(source), Attempt::Done(Ok(addr))) = (lendable, &attempt) {
+        library::lend(cx, *addr, &request, source, fd.0.cast_unsigned());
+    }
+    attempt
 }
 
 /// A text that is known may come with rewritten call sites.

@@ -17,7 +17,7 @@ use crate::mm::{UserCStr, UserRef};
 use crate::syscalls::args::{DirFd, Mode};
 use crate::syscalls::descriptor::PathAt;
 use crate::syscalls::table::Attempt;
-use crate::{loans, ready};
+use crate::{ledger, loans, ready};
 
 /// open. See [open(2)](https://man7.org/linux/man-pages/man2/open.2.html).
 pub async fn open(cx: &mut Cx<'_>, path: UserCStr, flags: OpenFlags, mode: Mode) -> SysResult {
@@ -96,6 +96,7 @@ fn opened(
 ) -> SysResult {
     let fd = cx.install(Arc::clone(&file), flags)?;
     loans::after_open(cx, fd, &file);
+    ledger::after_open(cx, fd, &file);
     ready::after_open(cx, dir, at, &file);
     Ok(u64::from(fd.0.cast_unsigned()))
 }

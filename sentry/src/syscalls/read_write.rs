@@ -20,7 +20,7 @@ use crate::strict_flags_arg;
 use crate::syscalls::args::OutSlice;
 use crate::syscalls::names::SeekOrigin;
 use crate::syscalls::table::Attempt;
-use crate::{loans, pipe_rings};
+use crate::{ledger, loans, pipe_rings};
 
 strict_flags_arg!(RwFlags as "RWF_");
 
@@ -85,6 +85,7 @@ pub fn pread64(cx: &mut Cx<'_>, fd: Fd, buf: OutSlice, offset: i64) -> SysResult
     let file = cx.file(fd)?;
     let count = read_now(cx, &file, &one(buf.0), at)?;
     loans::after_read(cx, fd, &file, count, true);
+    ledger::after_look(cx, fd, &file);
     Ok(count as u64)
 }
 
@@ -161,7 +162,9 @@ pub async fn writev(cx: &mut Cx<'_>, fd: Fd, vector: UserRef<Iovec>, count: usiz
 pub fn pwrite64(cx: &mut Cx<'_>, fd: Fd, buf: UserSlice, offset: i64) -> SysResult {
     let at = At::offset(offset)?;
     let file = cx.file(fd)?;
-    Ok(write_now(cx, &file, &one(buf), at)? as u64)
+    let count = write_now(cx, &file, &one(buf), at)?;
+    ledger::after_write(cx, fd, &file);
+    Ok(count as u64)
 }
 
 /// pwritev. See [pwritev(2)](https://man7.org/linux/man-pages/man2/pwritev.2.html).

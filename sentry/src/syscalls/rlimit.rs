@@ -82,5 +82,11 @@ fn set(cx: &Cx<'_>, target: &Thread, resource: Resource, new: Rlimit) -> Result<
         return Err(Errno::EPERM);
     }
     target.group.set_rlimit(resource, new);
+    if resource == Resource::Fsize
+        && let Some(files) = target.files_if_alive()
+    {
+        // Guest code that writes on its own heeds none.
+        files.end_loans();
+    }
     Ok(())
 }

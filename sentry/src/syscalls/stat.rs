@@ -13,10 +13,10 @@ use crate::error::SysResult;
 use crate::known_paths::{self, Question};
 use crate::loose_flags_arg;
 use crate::mm::UserCStr;
-use crate::path_stats;
 use crate::syscalls::args::{DirFd, Out, OutSlice};
 use crate::syscalls::descriptor::PathAt;
 use crate::syscalls::names::AccessMode;
+use crate::{ledger, path_stats};
 
 loose_flags_arg!(StatxMask as "STATX_");
 
@@ -32,7 +32,9 @@ pub fn lstat(cx: &mut Cx<'_>, path: UserCStr, out: Out<Stat>) -> SysResult {
 
 /// fstat. See [fstat(2)](https://man7.org/linux/man-pages/man2/fstat.2.html).
 pub fn fstat(cx: &mut Cx<'_>, fd: Fd, out: Out<Stat>) -> SysResult {
-    let attr = cx.path_file(fd)?.inode().attr()?;
+    let file = cx.path_file(fd)?;
+    let attr = file.inode().attr()?;
+    ledger::after_look(cx, fd, &file);
     write_stat(cx, out, &attr)
 }
 
@@ -80,7 +82,10 @@ fn named_file(cx: &Cx<'_>, dir: DirFd, path: UserCStr, flags: AtFlags) -> Result
     let text =
         if takes_empty && path.addr.is_null() { Vec::new() } else { path.read_path(&cx.mm())? };
     if text.is_empty() && takes_empty && !dir.is_cwd() {
-        return cx.path_file(dir.0)?.inode().attr().map(Named::File);
+        let file = cx.path_file(dir.0)?;
+        let attr = file.inode().attr()?;
+        ledger::after_look(cx, dir.0, &file);
+        return Ok(Named::File(attr));
     }
     let start = if text.first() == Some(&b'/') { None } else { cx.start_of(dir)? };
     let at = PathAt { start, text };

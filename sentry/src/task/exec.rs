@@ -101,6 +101,7 @@ fn prepare(cx: &Cx<'_>, program: Program) -> Result<Prepared, LoadError> {
         limits: cx.mm_limits(),
         layout: cx.kernel.platform.layout(),
         rewriter: cx.kernel.rewriter.as_ref(),
+        headers: &cx.kernel.headers,
         randomize,
     };
     cx.with_vfs(|vfs| loader::prepare(vfs, request))

@@ -34,6 +34,9 @@ pub async fn exit_thread(
     is_dead: bool,
 ) {
     thread.ready.settle();
+    if let Some(mm) = thread.mm_if_alive() {
+        mm.settle_ledger();
+    }
     if !is_dead {
         release_memory_users(kernel, thread, &mut *context).await;
     }

@@ -15,7 +15,7 @@ use super::super::ops::{RawOp, split_batch};
 use super::super::thread::{Donation, Reply};
 use super::super::windows::Inline;
 use super::{Dirty, NewVectors, SeccompContext};
-use crate::{Context, HostOp, PlatformError};
+use crate::{Context, HostOp, Library, LibraryText, PlatformError};
 
 /// First address beyond what user code can have.
 const CANONICAL: u64 = 1 << 47;
@@ -29,6 +29,14 @@ pub struct Answer {
     returned: Option<u64>,
     /// What is behind it in the slot, with [`shim_abi::task::INLINE`].
     inline: Inline,
+}
+
+/// See [`Context::lend_library`].
+#[derive(Debug)]
+pub enum Lent {
+    None,
+    Untold(Library),
+    Told,
 }
 
 impl SeccompContext {
@@ -169,6 +177,9 @@ impl SeccompContext {
         if order == state::RESUME && count != 0 {
             self.thread.expect_ops(count as u32);
         }
+        if order == state::RESUME {
+            self.tell_library(files.last());
+        }
         self.shared.keep_away(&self.thread);
         self.shared.await_thread(&self.thread);
         self.is_sent = true;
@@ -176,6 +187,50 @@ impl SeccompContext {
         let reply =
             Reply { state: order, word: word | count as u32, returned, inline, files, loans };
         self.thread.reply(&self.shared.listener, reply);
+    }
+
+    /// Takes back what was lent before. The new one is told with the next resume.
+    pub(in super::super) fn prepare_library(&mut self, library: Option<Library>) {
+        if matches!(self.library, Lent::Told) {
+            self.thread.slot().fast().library.end.store(0, Relaxed);
+        }
+        let library = library.filter(|_| self.process.may_answer());
+        self.library = library.map_or(Lent::None, Lent::Untold);
+    }
+
+    /// Tells guest code of which file it may map parts, if that is new. `coming`: the file that comes with the doorbell's answer.
+    fn tell_library(&mut self, coming: Option<&Donation>) {
+        let Lent::Untold(library) = &self.library else { return };
+        let is_coming =
+            coming.is_some_and(|coming| coming.keep && Arc::ptr_eq(&coming.file, &library.file));
+        let file = match self.process.held(&library.file) {
+            Some(number) => u64::from(number),
+            None if is_coming => shim_abi::FD_OF_RING,
+            None => return self.library = Lent::None,
+        };
+        let words = &self.thread.slot().fast().library;
+        let range = match &library.text {
+            LibraryText::Plain => 0..0,
+            LibraryText::Copy { range, file, area_offset, area, distance } => {
+                // It is not there: a call, for no part ends in the midst of a page.
+                self.process.held(file).map_or(0..1, |number| {
+                    words.text_file.store(u64::from(number), Relaxed);
+                    words.area_offset.store(*area_offset, Relaxed);
+                    words.area.store(*area, Relaxed);
+                    words.distance.store(*distance, Relaxed);
+                    range.clone()
+                })
+            }
+            LibraryText::Ask => 0..1,
+        };
+        let [start, end] = &words.text;
+        start.store(range.start, Relaxed);
+        end.store(range.end, Relaxed);
+        words.file.store(file, Relaxed);
+        words.number.store(u64::from(library.number), Relaxed);
+        words.start.store(library.range.start, Relaxed);
+        words.end.store(library.range.end, Relaxed);
+        self.library = Lent::Told;
     }
 
     /// Sends the next part of the deferred operations, the last one with the order to run.

@@ -110,3 +110,44 @@ fn it_does_not_follow_further() {
     let child = with_heap().forked();
     assert!(!follows(&mut { child }, HEAP + 5 * P), "it was lent another");
 }
+
+/// What guest code maps on its own goes where calls would have it go, and nowhere else.
+#[test]
+fn the_tree_follows_into_the_room_beside_it() {
+    let mut state = with_heap();
+    let top = map(&mut state, 0, P, PRIVATE).unwrap();
+    let room = state.lend_heap(true).room;
+    assert_eq!((room.start, room.end), (top - (1 << 20), top));
+    for addr in [room.end, room.end - 2 * P, room.start - P, 0, u64::MAX - P + 1, 1 << 47] {
+        let before = state.tree.totals();
+        assert!(state.follow_map(addr, P, RW, None).is_err(), "{addr:#x}");
+        assert_eq!(state.tree.totals(), before);
+        assert!(state.take_heap_stale(), "it is told again");
+    }
+    for pages in 1..4 {
+        let taken = state.tree.totals().mapped;
+        let addr = top - (1..=pages).sum::<u64>() * P;
+        assert!(state.follow_map(addr, pages * P, RW, None).is_ok());
+        assert_eq!(state.tree.totals().mapped, taken + pages * P);
+        assert!(!state.take_heap_stale(), "that was no news");
+    }
+    assert!(state.follow_map(room.start, P, RW, Some(0)).is_err(), "no file was lent");
+    let next = map(&mut state, 0, P, PRIVATE).unwrap();
+    assert_eq!(next, top - 7 * P, "below what was mapped");
+    assert!(state.take_heap_stale());
+    let room = state.lend_heap(true).room;
+    assert_eq!(room.end, next);
+    assert!(state.lend_heap(false).room.is_empty());
+    assert!(state.follow_map(next - P, P, RW, None).is_err(), "nothing was lent");
+    let _ = state.lend_heap(true);
+    state.end_heap_loan();
+    assert!(state.follow_map(next - P, P, RW, None).is_err(), "it is over");
+}
+
+#[test]
+fn there_is_no_room_where_memory_is_locked() {
+    let mut state = with_heap();
+    assert!(!state.lend_heap(true).room.is_empty());
+    state.lock_all(MclFlags::FUTURE, &Limits::NONE).unwrap();
+    assert!(state.lend_heap(true).room.is_empty());
+}

@@ -15,7 +15,7 @@ use abi::fcntl::Seals;
 use abi::{Errno, Result};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, SeekFrom};
 
-use super::quota::Quota;
+use super::quota::{Quota, Reserve};
 
 const PAGE: usize = PAGE_SIZE as usize;
 
@@ -135,10 +135,32 @@ impl Contents {
                 recount(&self.quota, fd, counted);
                 done
             }
-            Store::Heap(pages) => write_heap(pages, &self.quota, pos, bytes)?,
+            Store::Heap(pages) => write_heap(pages, pos, bytes, || self.quota.take_pages(1))?,
         };
         self.size = self.size.max(pos + done as u64);
         Ok(done)
+    }
+
+    /// Keeps room for what guest code will have written; `None`: it has to ask, each time.
+    pub(super) fn reserve_pages(&self, count: u64) -> Option<Reserve> {
+        if self.is_plain() { self.quota.reserve(count) } else { None }
+    }
+
+    /// Whether nothing but the quota bounds what is written, and nobody has mapped it.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.store, Store::Heap(_)) && self.seals == Seals::SEAL
+    }
+
+    /// Writes what guest code has written already, into pages that are reserved.
+    pub(super) fn follow_write(&mut self, pos: u64, bytes: &[u8]) -> Result<()> {
+        let Store::Heap(pages) = &mut self.store else { return self.write(pos, bytes).map(drop) };
+        let count = || {
+            self.quota.force_pages(1);
+            Ok(())
+        };
+        let done = write_heap(pages, pos, bytes, count)?;
+        self.size = self.size.max(pos + done as u64);
+        Ok(())
     }
 
     pub(super) fn truncate(&mut self, size: u64) -> Result<()> {
@@ -329,9 +351,9 @@ fn punch_heap(pages: &mut BTreeMap<u64, Vec<u8>>, quota: &Quota, pos: u64, end: 
 
 fn write_heap(
     pages: &mut BTreeMap<u64, Vec<u8>>,
-    quota: &Quota,
     pos: u64,
     bytes: &[u8],
+    mut take_page: impl FnMut() -> Result<()>,
 ) -> Result<usize> {
     let mut done = 0;
     while done < bytes.len() {
@@ -339,7 +361,7 @@ fn write_heap(
         let len = (PAGE - offset).min(bytes.len() - done);
         let page = match pages.entry(index) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => match quota.take_pages(1) {
+            Entry::Vacant(entry) => match take_page() {
                 Ok(()) => entry.insert(Vec::new()),
                 Err(errno) if done == 0 => return Err(errno),
                 Err(_) => break,

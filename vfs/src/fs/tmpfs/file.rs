@@ -45,7 +45,7 @@ impl TmpInode {
     /// One piece of the file, without a lock held on return.
     fn read_piece(&self, pos: u64, into: &mut [u8]) -> Result<usize> {
         let memfd = {
-            let mut state = self.state.lock();
+            let mut state = self.settled();
             let contents = state.contents()?;
             match contents.memfd() {
                 None => return Ok(contents.read(pos, into)),
@@ -56,12 +56,12 @@ impl TmpInode {
     }
 
     fn size(&self) -> Result<u64> {
-        Ok(self.state.lock().contents()?.size())
+        Ok(self.settled().contents()?.size())
     }
 
     fn write_piece(&self, cx: &VfsCx<'_>, file: &File, pos: u64, bytes: &[u8]) -> Result<usize> {
         let now = self.shared.now();
-        let mut state = self.state.lock();
+        let mut state = self.changing();
         let contents = state.contents()?;
         let is_append = file.flags().contains(abi::open::OpenFlags::APPEND);
         let at = if is_append { contents.size() } else { pos };
@@ -118,7 +118,7 @@ impl FileOps for TmpInode {
         let want = sink.remaining().min(left);
         if file.wants_atime() {
             let now = self.shared.now();
-            self.state.lock().accessed(now);
+            self.changing().accessed(now);
         }
         if want == 0 {
             return Ok(0);
@@ -181,7 +181,7 @@ impl FileOps for TmpInode {
         if self.kind == FileType::Directory {
             return Err(Errno::EINVAL);
         }
-        let mut state = self.state.lock();
+        let mut state = self.settled();
         let contents = state.contents()?;
         match whence {
             Whence::Set | Whence::Current => Err(Errno::EINVAL),
@@ -202,7 +202,7 @@ impl FileOps for TmpInode {
     ) -> Result<()> {
         if file.wants_atime() {
             let now = self.shared.now();
-            self.state.lock().accessed(now);
+            self.changing().accessed(now);
         }
         if pos < FIRST && !emit_dots(file, self.ino, pos, emit) {
             return Ok(());
@@ -217,7 +217,7 @@ impl FileOps for TmpInode {
     fn allocate(&self, mode: u32, offset: u64, len: u64) -> Result<()> {
         let mode = FallocateMode::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
         let now = self.shared.now();
-        let mut state = self.state.lock();
+        let mut state = self.changing();
         let contents = state.contents()?;
         let punch = FallocateMode::PUNCH_HOLE | FallocateMode::KEEP_SIZE;
         if mode == punch {
@@ -232,7 +232,7 @@ impl FileOps for TmpInode {
     }
 
     fn mappable(&self, _file: &File, _writable_shared: bool) -> Result<MapSource> {
-        let mut state = self.state.lock();
+        let mut state = self.untrusted();
         match &mut state.body {
             Body::Regular(contents) => Ok(MapSource::Host { fd: contents.share()?, base: 0 }),
             _ => Err(Errno::ENODEV),

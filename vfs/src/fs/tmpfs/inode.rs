@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use abi::fcntl::Seals;
 use abi::ids::{Gid, Uid};
@@ -14,6 +14,7 @@ use base::lock::Mutex;
 
 use super::contents::Contents;
 use super::dir::Entries;
+use super::trusted::Trusted;
 use super::{Shared, Xattrs};
 use crate::context::VfsCx;
 use crate::file::FileOps;
@@ -26,6 +27,9 @@ const ENTRY_SIZE: u64 = 20;
 /// Seconds after which relatime updates an access time anyway.
 const ATIME_DAY: i64 = 24 * 60 * 60;
 
+/// S_ISUID and S_ISGID.
+pub(super) const SET_ID: u32 = 0o6000;
+
 /// An object in memory.
 pub struct TmpInode {
     pub(super) shared: Arc<Shared>,
@@ -35,6 +39,8 @@ pub struct TmpInode {
     btime: Timespec,
     nlink: AtomicU32,
     pub(super) state: Mutex<State, lock_order::InodeState>,
+    /// [`State::trusted`] is there.
+    pub(super) has_trusted: AtomicBool,
     slot: InodeSlot,
 }
 
@@ -49,6 +55,10 @@ pub(super) struct State {
     pub xattrs: Xattrs,
     /// Pages that the quota has counted for `xattrs`.
     xattr_pages: u64,
+    /// Guest code writes to it on its own.
+    pub trusted: Option<Trusted>,
+    /// How often any of this may have changed.
+    pub changes: u64,
     pub body: Body,
 }
 
@@ -138,6 +148,8 @@ impl TmpInode {
             ctime: now,
             xattrs: Xattrs::default(),
             xattr_pages: 0,
+            trusted: None,
+            changes: 0,
             body,
         };
         Arc::new(Self {
@@ -148,6 +160,7 @@ impl TmpInode {
             btime: now,
             nlink: AtomicU32::new(1),
             state: Mutex::new(state),
+            has_trusted: AtomicBool::new(false),
             slot: InodeSlot::default(),
         })
     }
@@ -165,12 +178,12 @@ impl TmpInode {
     pub(super) fn unlinked(&self) {
         let lowered = |links: u32| Some(links.saturating_sub(1));
         let _ = self.nlink.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lowered);
-        self.state.lock().ctime = self.shared.now();
+        self.changing().ctime = self.shared.now();
     }
 
     /// Sets everything that chmod, chown and utimens can, and the birth-to-now times, from another object.
     pub(crate) fn copy_attr(&self, from: &Attr) {
-        let mut state = self.state.lock();
+        let mut state = self.changing();
         state.mode = from.mode & 0o7777;
         (state.uid, state.gid) = (from.uid, from.gid);
         (state.atime, state.mtime, state.ctime) = (from.atime, from.mtime, from.ctime);
@@ -178,12 +191,12 @@ impl TmpInode {
 
     /// Moves the bytes into a memfd before much is written to them.
     pub(crate) fn prefer_memfd(&self) -> Result<()> {
-        self.state.lock().contents()?.share().map(drop)
+        self.untrusted().contents()?.share().map(drop)
     }
 
     /// Writes without any trace in the times, for copies; zero pages stay holes.
     pub(crate) fn fill(&self, pos: u64, bytes: &[u8]) -> Result<()> {
-        let mut state = self.state.lock();
+        let mut state = self.changing();
         let contents = state.contents()?;
         let mut at = pos;
         for page in bytes.chunks(abi::addr::PAGE_SIZE as usize) {
@@ -201,7 +214,7 @@ impl TmpInode {
 
     /// Sets the size without any trace in the times.
     pub(crate) fn resize(&self, size: u64) -> Result<()> {
-        self.state.lock().contents()?.truncate(size)
+        self.changing().contents()?.truncate(size)
     }
 
     pub(crate) fn ino(&self) -> u64 {
@@ -211,16 +224,16 @@ impl TmpInode {
     /// The directory changed: for owners that keep the entries themselves.
     pub(crate) fn touch_modified(&self) {
         let now = self.shared.now();
-        self.state.lock().modified(now);
+        self.changing().modified(now);
     }
 
     pub(crate) fn touch_changed(&self) {
         let now = self.shared.now();
-        self.state.lock().ctime = now;
+        self.changing().ctime = now;
     }
 
     pub(super) fn allow_seals(&self) {
-        if let Ok(contents) = self.state.lock().contents() {
+        if let Ok(contents) = self.untrusted().contents() {
             contents.seals = Seals::empty();
         }
     }
@@ -243,7 +256,7 @@ impl TmpInode {
 
 impl Inode for TmpInode {
     fn attr(&self) -> Result<Attr> {
-        let state = self.state.lock();
+        let state = self.settled();
         let (size, pages, nlink) = match &state.body {
             Body::Regular(contents) => (contents.size(), contents.pages(), 0),
             Body::Directory(dir) => {
@@ -283,7 +296,8 @@ impl Inode for TmpInode {
             SetTime::Now => now,
             SetTime::At(time) => time,
         };
-        let mut state = self.state.lock();
+        let is_risky = change.mode.is_some_and(|mode| mode & SET_ID != 0);
+        let mut state = if is_risky { self.untrusted() } else { self.changing() };
         if let Some(size) = change.size {
             let contents = state.contents()?;
             // open(2) with O_TRUNC tells of it even when nothing was there.
@@ -377,7 +391,7 @@ impl Inode for TmpInode {
 
     fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
         let now = self.shared.now();
-        let mut state = self.state.lock();
+        let mut state = self.changing();
         let cost = pages_of(name.len() + value.len());
         self.shared.quota.take_pages(cost)?;
         state.xattr_pages += cost;
@@ -394,7 +408,7 @@ impl Inode for TmpInode {
 
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {
         let now = self.shared.now();
-        let mut state = self.state.lock();
+        let mut state = self.changing();
         state.xattrs.remove(name)?;
         self.settle_xattrs(&mut state);
         state.ctime = now;

@@ -11,6 +11,7 @@
 //! | `file` | what an open object does |
 //! | `contents` | bytes of a regular file |
 //! | `quota` | limits |
+//! | `trusted` | what guest code writes on its own |
 
 mod contents;
 pub(crate) mod dir;
@@ -20,6 +21,7 @@ mod names;
 mod quota;
 #[cfg(test)]
 mod tests;
+mod trusted;
 mod xattrs;
 
 use std::sync::Arc;
@@ -39,6 +41,7 @@ use crate::inode::{Inode, NewNode, Ownership, StatFs};
 
 pub use inode::TmpInode;
 use quota::Quota;
+pub(crate) use quota::Reserve;
 pub(crate) use xattrs::Xattrs;
 
 const TMPFS_MAGIC: u64 = 0x0102_1994;

@@ -1,5 +1,6 @@
 //! What a tmpfs may use.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::{Errno, Result};
@@ -9,6 +10,8 @@ use abi::{Errno, Result};
 pub(super) struct Quota {
     page_limit: u64,
     pages: AtomicU64,
+    /// Pages that are kept free for what guest code may have written already.
+    reserved: AtomicU64,
     inode_limit: u64,
     inodes: AtomicU64,
 }
@@ -27,11 +30,23 @@ fn give(used: &AtomicU64, count: u64) {
 impl Quota {
     pub(super) fn new(page_limit: u64, inode_limit: u64) -> Self {
         let (pages, inodes) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { page_limit, pages, inode_limit, inodes }
+        Self { page_limit, pages, reserved: AtomicU64::new(0), inode_limit, inodes }
     }
 
     pub(super) fn take_pages(&self, count: u64) -> Result<()> {
-        take(&self.pages, count, self.page_limit)
+        take(&self.pages, count, self.free_limit())
+    }
+
+    fn free_limit(&self) -> u64 {
+        self.page_limit.saturating_sub(self.reserved.load(Ordering::Relaxed))
+    }
+
+    /// Keeps pages free until that is dropped; they are then [counted](Quota::force_pages) when they are used. `None`: so many are
+    /// not free.
+    pub(super) fn reserve(self: &Arc<Self>, count: u64) -> Option<Reserve> {
+        self.reserved.fetch_add(count, Ordering::Relaxed);
+        let reserve = Reserve { quota: Arc::clone(self), count };
+        reserve.is_there().then_some(reserve)
     }
 
     pub(super) fn give_pages(&self, count: u64) {
@@ -61,5 +76,26 @@ impl Quota {
         let (pages, inodes) =
             (self.pages.load(Ordering::Relaxed), self.inodes.load(Ordering::Relaxed));
         [self.page_limit, pages, self.inode_limit, inodes]
+    }
+}
+
+/// See [`Quota::reserve`].
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    quota: Arc<Quota>,
+    count: u64,
+}
+
+impl Reserve {
+    /// Whether they are still free after some were used.
+    pub(crate) fn is_there(&self) -> bool {
+        let reserved = self.quota.reserved.load(Ordering::Relaxed);
+        self.quota.pages.load(Ordering::Relaxed).saturating_add(reserved) <= self.quota.page_limit
+    }
+}
+
+impl Drop for Reserve {
+    fn drop(&mut self) {
+        give(&self.quota.reserved, self.count);
     }
 }
