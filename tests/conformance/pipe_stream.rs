@@ -50,6 +50,14 @@ impl End {
         }
     }
 
+    /// In pieces, so that they are a stream.
+    pub fn put_all(&mut self, len: u64) {
+        let end = self.at + len;
+        while self.at < end {
+            self.put(((end - self.at) as usize).min(10 * KIB));
+        }
+    }
+
     /// Reads some of the next bytes; 0 is the end.
     pub fn get(&mut self, most: usize) -> usize {
         let mut bytes = vec![0; most];
@@ -353,7 +361,7 @@ fn both_ends_in_one_process() {
 /// Rings come and go under the same numbers.
 fn one_descriptor_after_the_other() {
     for _ in 0..12 {
-        both(|end| end.put(LONG as usize), |end| end.get_all(LONG));
+        both(|end| end.put_all(LONG), |end| end.get_all(LONG));
     }
     let mut pipes = Vec::new();
     for _ in 0..30 {
@@ -381,7 +389,7 @@ fn the_end_is_another_programs() {
     };
     let codes = run(
         |end| {
-            end.put(LONG as usize);
+            end.put_all(LONG);
             ok!(dup2(end.fd, 1));
             shell("head -c 1000000 /dev/zero; echo end")
         },

@@ -2,14 +2,14 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use crate::pipe_stream::{KIB, LONG, WHOLE, both, read_whole, run, write_whole};
+use crate::pipe_stream::{KIB, LONG, both, read_whole, run, write_whole};
 use crate::support::{
     errno, exit_code, fails, in_child, ok, pipe, read_some, shared_word, signal_of, sleep_ms, sys,
     tests, wait_for,
 };
 
 tests! {
-    no_message_waits_for_another, polled_streams, a_closed_reader_ends_the_writer, a_dead_writer_leaves_what_it_wrote, signals_interrupt_both_ends, bad_buffers_end_transfers, a_stream_holds_what_its_pipe_does, all_readers_are_told, what_is_there_is_seen,
+    no_message_waits_for_another, polled_streams, a_closed_reader_ends_the_writer, a_dead_writer_leaves_what_it_wrote, signals_interrupt_both_ends, bad_buffers_end_transfers, a_stream_holds_what_its_pipe_does, all_readers_are_told, what_is_there_is_seen, packets_stay_packets,
 }
 
 /// After a stream each message is heard though nothing follows it, and its writer never calls again before it is.
@@ -23,7 +23,7 @@ fn no_message_waits_for_another() {
     let sizes = || (1..=300_u32).map(|round| (round, 1 + (round as usize * 677) % (40 * KIB)));
     both(
         |end| {
-            end.put(LONG as usize);
+            end.put_all(LONG);
             for (round, size) in sizes() {
                 if round % 3 == 0 {
                     (0..size).step_by(4000).for_each(|at| end.put(4000.min(size - at)));
@@ -45,7 +45,7 @@ fn no_message_waits_for_another() {
     let (room, full) = (shared_word(), shared_word());
     both(
         |end| {
-            end.put(LONG as usize);
+            end.put_all(LONG);
             for round in 1..=30 {
                 end.put(64 * KIB);
                 full.store(round, SeqCst);
@@ -72,7 +72,7 @@ fn polled_streams() {
     both(
         |end| {
             for round in 1..=4 {
-                end.put(LONG as usize);
+                end.put_all(LONG);
                 while go.load(SeqCst) < round {
                     std::thread::yield_now();
                 }
@@ -86,7 +86,7 @@ fn polled_streams() {
                 go.store(round, SeqCst);
                 let mut polled = libc::pollfd { fd: end.fd, events: libc::POLLIN, revents: 0 };
                 assert_eq!(ok!(poll(&mut polled, 1, 5000)), 1);
-                assert_eq!(end.get(1000), 100);
+                end.get_all(100);
             }
         },
     );
@@ -167,7 +167,7 @@ fn signals_interrupt_both_ends() {
     let done = shared_word();
     both(
         |end| {
-            end.put(LONG as usize);
+            end.put_all(LONG);
             while done.load(SeqCst) == 0 {
                 std::thread::yield_now();
             }
@@ -192,7 +192,7 @@ fn bad_buffers_end_transfers() {
     };
     both(
         |end| {
-            end.put(LONG as usize);
+            end.put_all(LONG);
             let at = two_pages();
             let bytes = end.next(PAGE);
             // SAFETY: the first page is mapped.
@@ -228,7 +228,7 @@ fn a_stream_holds_what_its_pipe_does() {
     };
     both(
         |end| {
-            end.put(LONG as usize);
+            end.put_all(LONG);
             wait(read);
             (0..12).for_each(|_| end.put(4 * KIB));
             ok!(fcntl(end.fd, libc::F_SETFL, libc::O_NONBLOCK));
@@ -263,7 +263,7 @@ fn all_readers_are_told() {
         let heard = shared_word();
         both(
             |end| {
-                end.put(LONG as usize);
+                end.put_all(LONG);
                 for round in 0..2 {
                     while heard.load(SeqCst) < round {
                         std::thread::yield_now();
@@ -292,30 +292,17 @@ fn all_readers_are_told() {
     }
 }
 
-/// Whoever asks is told of what was written before, and of packets as such.
+/// Whoever asks is told of what was written before.
 fn what_is_there_is_seen() {
-    let written = shared_word();
-    let wait = |word: &AtomicU32, round: u32| {
-        while word.load(SeqCst) < round {
-            std::thread::yield_now();
-        }
-    };
+    let go = shared_word();
     both(
         |end| {
-            end.put(LONG as usize);
-            (0..4).for_each(|_| end.put(5000));
-            written.store(1, SeqCst);
-            wait(written, 2);
-            (0..WHOLE / 10_000).for_each(|_| end.put(10_000));
-            ok!(fcntl(end.fd, libc::F_SETFL, libc::O_DIRECT));
-            wait(written, 3);
-            end.put(100);
-            end.put(200);
-            written.store(4, SeqCst);
+            end.put_all(LONG + 20_000);
+            go.store(1, SeqCst);
         },
         |end| {
             end.get_all(LONG);
-            wait(written, 1);
+            wait(go, 1);
             let mut count = 0_i32;
             ok!(ioctl(end.fd, libc::FIONREAD, &mut count));
             assert_eq!(count, 20_000);
@@ -323,11 +310,33 @@ fn what_is_there_is_seen() {
             let (from, to) = pipe();
             assert_eq!(ok!(tee(end.fd, to, 10_000, 0)), 10_000);
             assert_eq!(read_some(from, 10_000), end.next(10_000));
-            written.store(2, SeqCst);
-            end.get_all(17_000 + WHOLE / 10_000 * 10_000);
-            written.store(3, SeqCst);
-            wait(written, 4);
+            end.get_all(17_000);
+        },
+    );
+}
+
+fn packets_stay_packets() {
+    let go = shared_word();
+    both(
+        |end| {
+            end.put_all(LONG);
+            wait(go, 1);
+            ok!(fcntl(end.fd, libc::F_SETFL, libc::O_DIRECT));
+            end.put(100);
+            end.put(200);
+            go.store(2, SeqCst);
+        },
+        |end| {
+            end.get_all(LONG);
+            go.store(1, SeqCst);
+            wait(go, 2);
             assert_eq!((end.get(1000), end.get(1000)), (100, 200));
         },
     );
+}
+
+fn wait(word: &AtomicU32, value: u32) {
+    while word.load(SeqCst) < value {
+        std::thread::yield_now();
+    }
 }

@@ -198,7 +198,9 @@ fn execute(slot: &Slot, word: u32, fd: u64) -> bool {
             calls::MMAP | op::MAP_STREAM => {
                 if args[4] == abi::FD_OF_RING {
                     args[4] = fd;
-                    library::note_descriptor(fast::fast(slot), fd);
+                    if nr == calls::MMAP {
+                        library::note_descriptor(fast::fast(slot), fd);
+                    }
                 }
                 if nr == op::MAP_STREAM { pipes::map(args) } else { syscall(nr, args) }
             }
