@@ -134,11 +134,11 @@ fn what_nobody_was_trusted_with_is_not_done() {
 
 #[test]
 fn room_is_kept_for_what_may_be_written() {
-    let case = Case::new(small(25));
+    let case = Case::new(small(640));
     case.ledger.entrust_stores(case.own());
     assert!(case.guest.rights().stores);
-    // Of 25 pages 10 are reserved.
-    let error = case.world.write("/other", &[1; 16 * 4096]).unwrap_err();
+    // Of 640 pages 10 are reserved.
+    let error = case.world.write("/other", &[1; 631 * 4096]).unwrap_err();
     assert_eq!(error, abi::Errno::ENOSPC);
     for page in 0..10 {
         case.store(page * 4096, b"x");
@@ -147,7 +147,12 @@ fn room_is_kept_for_what_may_be_written() {
     assert_eq!(case.file.inode().attr().unwrap().blocks, 80);
     // There is no room for as much again.
     assert!(!case.guest.rights().stores);
-    let case = Case::new(small(9));
+    // Who writes little is not to miss it.
+    let case = Case::new(small(639));
+    case.ledger.entrust_stores(case.own());
+    assert!(!case.guest.rights().stores);
+    let case = Case::new(small(640));
+    case.world.write("/other", &[1; 321 * 4096]).unwrap();
     case.ledger.entrust_stores(case.own());
     assert!(!case.guest.rights().stores);
 }

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use abi::{Errno, Result};
 
+/// No reserve takes more than one of so many parts of all pages.
+const MOST_SHARE: u64 = 64;
+
 /// Pages and inodes in use, and their limits.
 #[derive(Debug)]
 pub(super) struct Quota {
@@ -41,9 +44,13 @@ impl Quota {
         self.page_limit.saturating_sub(self.reserved.load(Ordering::Relaxed))
     }
 
-    /// Keeps pages free until that is dropped; they are then [counted](Quota::force_pages) when they are used. `None`: so many are
-    /// not free.
+    /// Keeps pages free until that is dropped; they are then [counted](Quota::force_pages) when they are used. `None`: half of all
+    /// are not free, or so many would be missed by others, who are refused them until then.
     pub(super) fn reserve(self: &Arc<Self>, count: u64) -> Option<Reserve> {
+        let is_half_full = self.pages.load(Ordering::Relaxed) > self.page_limit / 2;
+        if is_half_full || count > self.page_limit / MOST_SHARE {
+            return None;
+        }
         self.reserved.fetch_add(count, Ordering::Relaxed);
         let reserve = Reserve { quota: Arc::clone(self), count };
         reserve.is_there().then_some(reserve)
