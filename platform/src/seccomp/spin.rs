@@ -24,7 +24,7 @@ use crate::linger;
 
 /// How long a worker looks after the last find: an eighth of the time that it was hot, within these. So what is lost
 /// on a guest that has other things to do stays small beside what was won; and a virtual CPU may pause for long.
-const PATIENCE: Duration = Duration::from_micros(100);
+const PATIENCE: Duration = Duration::from_micros(150);
 const MOST_PATIENCE: Duration = Duration::from_micros(250);
 const HOT_PER_PATIENCE: u32 = 8;
 /// And after it has turned hot: the guest has to be woken on another CPU first, which takes long on a virtual machine.
@@ -37,12 +37,12 @@ const GLANCES_PER_RING: u32 = 8;
 const FINDS_PER_RING: u32 = 16;
 /// Rings no further apart than this make a streak. A longer pause takes back a ring for each so much of it: who makes two dozen calls,
 /// computes for a while, and so on, is worth to be looked at, too.
-const STREAK_GAP: Duration = Duration::from_micros(60);
-const GAP_PER_RING_NS: u64 = 6_000;
+const STREAK_GAP: Duration = Duration::from_micros(120);
+const GAP_PER_RING_NS: u64 = 30_000;
 /// Rings while hot, one after the other, that make it cold.
 const MOST_VAIN_RINGS: u32 = 3;
 /// More than a short program makes in all: the guest is moved to another CPU for it, and back.
-const SHORTEST_STREAK: u32 = 64;
+const SHORTEST_STREAK: u32 = 24;
 const LONGEST_STREAK: u32 = 4096;
 /// The same after it showed that other programs want the CPUs.
 const CONTENDED_STREAK: u32 = 1 << 16;
