@@ -98,7 +98,7 @@ pub trait Platform: Send + Sync {
         0
     }
 
-    /// Whether a CPU is idle beside those of the guests that run, and of who takes their events.
+    /// Whether there is likely to be a CPU for what a guest will want soon, beside that of who takes events.
     fn has_cpu_aside(&self) -> bool {
         false
     }
