@@ -7,9 +7,10 @@ use std::sync::Arc;
 use abi::stat::{Attr, FileType};
 use abi::{Errno, Result};
 use base::lock::Mutex;
-use gofer_protocol::wire::Decoded;
+use gofer_protocol::wire::{Decoded, Reader};
 use gofer_protocol::{DirItem, Listing, Op, Plus, SyncScope};
 
+use super::client::later::{Asked, Later, Patience};
 use super::inode::GoferInode;
 use super::known::PLUS_LIMIT;
 use super::subtree::Subtree;
@@ -29,6 +30,15 @@ struct Progress {
     piece: Option<Arc<Piece>>,
     /// Entries that were learnt since the start.
     learnt: usize,
+    /// The piece after the last one, when it was asked for already.
+    ahead: Option<Ahead>,
+}
+
+/// A piece that the gofer lists on another processor while somebody uses the one before.
+struct Ahead {
+    from: u64,
+    plus: Plus,
+    asked: Asked,
 }
 
 /// A piece of the listing.
@@ -153,20 +163,66 @@ impl GoferDir {
             self.progress.lock().piece = Some(Arc::clone(&piece));
             return Ok((piece, 0));
         }
-        let shared = &self.inode.shared;
-        let plus = match learnt {
-            _ if shared.is_writable => Plus::Nothing,
-            // A directory of a hundred thousand names streams by; it is not remembered.
-            PLUS_LIMIT.. if pos != 0 => Plus::Nothing,
-            _ => shared.foresight.plus(),
-        };
+        let plus = self.plus_from(pos, learnt);
         if pos == 0
             && let Some(piece) = self.fetch_subtree(plus)?
         {
             self.progress.lock().piece = Some(Arc::clone(&piece));
             return Ok((piece, 0));
         }
-        Ok((self.fetch(pos, plus)?, 0))
+        if let Some(piece) = self.hear_ahead(pos) {
+            return Ok((piece, 0));
+        }
+        let piece = self.fetch(pos, plus)?;
+        if pos != 0 {
+            self.go_on();
+        }
+        Ok((piece, 0))
+    }
+
+    /// What a piece from `pos` on is to bring, after so many entries.
+    fn plus_from(&self, pos: u64, learnt: usize) -> Plus {
+        let shared = &self.inode.shared;
+        match learnt {
+            _ if shared.is_writable => Plus::Nothing,
+            // A directory of a hundred thousand names streams by; it is not remembered.
+            PLUS_LIMIT.. if pos != 0 => Plus::Nothing,
+            _ => shared.foresight.plus(),
+        }
+    }
+
+    /// Who reads a second piece will read the third: has the gofer list the next one meanwhile. Not where others may change what it
+    /// lists: there each piece says what is, when it is read.
+    fn go_on(&self) {
+        let shared = &self.inode.shared;
+        if shared.is_writable {
+            return;
+        }
+        let (from, learnt) = {
+            let progress = self.progress.lock();
+            let Some(piece) = progress.piece.as_ref().filter(|piece| !piece.is_last) else {
+                return;
+            };
+            (piece.end(), progress.learnt)
+        };
+        let plus = self.plus_from(from, learnt);
+        let Ok(path) = self.inode.path() else { return };
+        let asked = shared.client.ask(shared.tree, &path, Op::ReadDir { cursor: from, plus });
+        self.progress.lock().ahead = asked.map(|asked| Ahead { from, plus, asked });
+    }
+
+    /// The piece from `pos` on, if it was [asked for](Self::go_on); and asks for the one after it.
+    fn hear_ahead(&self, pos: u64) -> Option<Arc<Piece>> {
+        let Ahead { from, plus, asked } = self.progress.lock().ahead.take()?;
+        if from != pos {
+            return None;
+        }
+        let decode = |fields: Reader<'_>, _| Piece::decode(pos, Listing::decode(fields)?);
+        let heard = self.inode.shared.client.hear(&asked, Patience::Wait, decode);
+        let Ok(Later::Answer((piece, brought))) = heard else { return None };
+        let piece = self.learn_fetched(piece, &brought, plus);
+        self.go_on();
+        Some(piece)
     }
 
     /// As [`Self::fetch`] from the start, with the directories that are likely to be listed next; `None` when nothing
@@ -191,12 +247,16 @@ impl GoferDir {
             shared.client.call(shared.tree, &self.inode.path()?, op, |fields, _| {
                 Piece::decode(pos, Listing::decode(fields)?)
             })?;
+        Ok(self.learn_fetched(piece, &brought, plus))
+    }
+
+    fn learn_fetched(&self, piece: Piece, brought: &[Brought], plus: Plus) -> Arc<Piece> {
         let piece = Arc::new(piece);
         if plus != Plus::Nothing {
-            self.learn(&piece, &brought);
+            self.learn(&piece, brought);
         }
         self.progress.lock().piece = Some(Arc::clone(&piece));
-        Ok(piece)
+        piece
     }
 
     /// Remembers the entries, for the lookups that tend to follow; and that there are no others, once all were seen.
