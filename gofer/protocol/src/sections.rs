@@ -3,12 +3,12 @@
 use crate::reply::Listing;
 use crate::wire::{DecodeError, Decoded, Put, Reader};
 
-/// One directory of the answer to `ReadTree`. The descriptors of the items that are open come with the message, in
+/// One directory of the answer to `ReadTree` or `ReadOn`. The descriptors of the items that are open come with the message, in
 /// the order of sections and items.
 #[derive(Clone, Debug)]
 pub struct Section<'a> {
-    /// The directory it is in: 0 is the one of the request, n the n-th section of the reply, [`Section::ABOVE`] + n the n-th
-    /// above the one of the request.
+    /// The directory it is in: 0 is the one that the walk began in, n the n-th section of the walk, [`Section::ABOVE`] + n the n-th
+    /// above the one it began in.
     pub dir: u16,
     pub name: &'a [u8],
     pub listing: Listing<'a>,
@@ -17,6 +17,8 @@ pub struct Section<'a> {
 impl Section<'_> {
     /// There are far fewer sections.
     pub const ABOVE: u16 = 0xff00;
+    /// Sections of one walk, in all its replies.
+    pub const MOST: u16 = 1024;
 }
 
 /// A section that is being written.
@@ -62,19 +64,26 @@ impl OpenSection {
     }
 }
 
-/// Answer to `ReadTree`: sections up to the end of the message, each after the directory it is in.
+/// Answer to `ReadTree` and `ReadOn`: whether the walk can go on, then sections up to the end of the message, each after the
+/// directory it is in.
 #[derive(Clone, Debug)]
 pub struct Sections<'a> {
+    /// `ReadOn` may bring more.
+    pub has_more: bool,
     rest: Reader<'a>,
     above: u16,
     count: u16,
 }
 
 impl<'a> Sections<'a> {
-    /// Sections are checked as they are taken; they may be in that many directories above the one of the request.
-    #[must_use]
-    pub const fn decode(input: Reader<'a>, above: u16) -> Self {
-        Self { rest: input, above, count: 0 }
+    /// Sections are checked as they are taken: `before` came with earlier replies of the walk, and they may be in `above`
+    /// directories above the one it began in.
+    ///
+    /// # Errors
+    /// When the front is malformed.
+    pub fn decode(mut input: Reader<'a>, above: u16, before: u16) -> Decoded<Self> {
+        let has_more = input.flag()?;
+        Ok(Self { has_more, rest: input, above, count: before })
     }
 
     fn section(&mut self) -> Decoded<Section<'a>> {

@@ -225,7 +225,7 @@ fn few(dir: &OwnedFd, raw: &mut [MaybeUninit<u8>]) -> Result<Plus> {
 
 /// Type of an entry, when the host told it along with the name: not every filesystem does.
 pub fn told_kind(name: &[u8], kind: rustix::fs::FileType) -> Option<FileType> {
-    known_kind(kind).or((name == b"..").then_some(FileType::Directory))
+    known_kind(kind).or(matches!(name, b"." | b"..").then_some(FileType::Directory))
 }
 
 /// Whether an entry of a listing comes with its attributes.
@@ -235,7 +235,8 @@ pub fn wants_attr(name: &[u8], told: Option<FileType>, plus: Plus) -> bool {
         Plus::Directories => told.is_none_or(|kind| kind == FileType::Directory),
         Plus::Everything => true,
     };
-    wants && name != b".."
+    // Who lists a directory knows its own, and asks for its parent's elsewhere.
+    wants && !matches!(name, b"." | b"..")
 }
 
 fn known_kind(kind: rustix::fs::FileType) -> Option<FileType> {
