@@ -178,8 +178,9 @@ impl<'t> Walk<'_, 't> {
             }
         }
         // One that does not fit into an empty reply has to be asked for alone.
-        let has_more =
-            !levels.is_empty() && self.sections > self.before && self.sections < Section::MOST;
+        let has_more = levels.iter().any(|level| !level.names.is_empty())
+            && self.sections > self.before
+            && self.sections < Section::MOST;
         if has_more {
             if let Some(flag) = self.out.get_mut(ReplyHead::BYTES) {
                 *flag = 1;

@@ -167,6 +167,12 @@ impl Known {
     }
 
     fn learn_rows(&mut self, piece: &Piece, brought: &[Brought]) {
+        if piece.from == 0 {
+            self.files.clear();
+            self.dirs.clear();
+            self.order.clear();
+        }
+        let is_next = piece.from == 0 || piece.from == self.run;
         let mut brought = brought.iter().peekable();
         for (at, name, kind) in piece.entries() {
             while brought.next_if(|told| told.row < at).is_some() {}
@@ -174,29 +180,36 @@ impl Known {
                 Some(told) => Entry::Listed(Listed::new(told.attr)),
                 None => Entry::Named(kind),
             };
-            self.learn_one(name, entry, kind);
+            let name = self.learn_one(name, entry);
+            if is_next {
+                self.put_in_order(name, kind);
+            }
         }
     }
 
     /// Adds what a listing says: less than what somebody found out about the name.
-    fn learn_one(&mut self, name: &[u8], entry: Entry, kind: FileType) {
-        match self.entries.get_mut(name) {
-            None => {
-                let name: Arc<[u8]> = name.into();
-                self.name_bytes += name.len();
-                match kind {
-                    FileType::Regular => self.files.push(Arc::clone(&name)),
-                    FileType::Directory => self.dirs.push(Arc::clone(&name)),
-                    _ => {}
-                }
-                if matches!(kind, FileType::Regular | FileType::Directory) {
-                    self.order.push((Arc::clone(&name), kind));
-                }
-                self.entries.insert(name, entry);
-            }
-            Some(known @ Entry::Named(_)) => *known = entry,
-            Some(_) => {}
+    fn learn_one(&mut self, name: &[u8], entry: Entry) -> Arc<[u8]> {
+        let Some((known, _)) = self.entries.get_key_value(name) else {
+            let name: Arc<[u8]> = name.into();
+            self.name_bytes += name.len();
+            self.entries.insert(Arc::clone(&name), entry);
+            return name;
+        };
+        let known = Arc::clone(known);
+        if let Some(known @ Entry::Named(_)) = self.entries.get_mut(name) {
+            *known = entry;
         }
+        known
+    }
+
+    /// The next one of the listing.
+    fn put_in_order(&mut self, name: Arc<[u8]>, kind: FileType) {
+        match kind {
+            FileType::Regular => self.files.push(Arc::clone(&name)),
+            FileType::Directory => self.dirs.push(Arc::clone(&name)),
+            _ => return,
+        }
+        self.order.push((name, kind));
     }
 
     /// Nobody has found out anything about `name`: it is not there.

@@ -30,7 +30,7 @@ const LIMIT: usize = 128;
 const MOST_AHEAD: usize = 32;
 
 /// Names that a walk is told to go on with, beside those it comes by.
-const MOST_NAMES: usize = 64;
+const MOST_NAMES: usize = 256;
 
 /// Requests that the gofer has to work on.
 const MOST_ASKED: usize = 2;
@@ -170,24 +170,35 @@ impl Subtree {
     /// Learns what was [asked for](Self::go_on), and answers the listing of `inode`, or its first piece, if that brought it.
     pub fn collect(inode: &GoferInode, plus: Plus) -> Option<Arc<Piece>> {
         let shared = &inode.shared;
-        let mut ahead = shared.going_on.take()?;
-        let is_it = ahead.first.as_ref().is_some_and(|first| std::ptr::eq(&**first, inode));
-        let patience = if is_it { Patience::Wait } else { Patience::Look };
-        let asked = *ahead.asked.front()?;
-        let decode = |fields: Reader<'_>, fds| ahead.subtree.decode(fields, fds);
-        match shared.client.hear(&asked, patience, decode).ok()? {
-            Later::Answer(answer) => {
-                ahead.asked.pop_front();
-                let has_more = answer.has_more;
-                let own = ahead.subtree.learn(answer);
-                ahead.go_on(has_more, plus);
-                inode.known_listing().or(own.filter(|_| is_it))
+        loop {
+            let mut ahead = shared.going_on.take()?;
+            let is_it = ahead.begins_with(inode);
+            let patience = if is_it { Patience::Wait } else { Patience::Look };
+            let asked = *ahead.asked.front()?;
+            let decode = |fields: Reader<'_>, fds| ahead.subtree.decode(fields, fds);
+            let answer = match shared.client.hear(&asked, patience, decode).ok()? {
+                Later::Answer(answer) => answer,
+                Later::NotYet => {
+                    shared.going_on.put(ahead);
+                    return None;
+                }
+                Later::Lost => return None,
+            };
+            ahead.asked.pop_front();
+            let has_more = answer.has_more;
+            let own = ahead.subtree.learn(answer);
+            let own = inode.known_listing().or(own.filter(|_| is_it));
+            if own.is_none() && !is_it {
+                // Whoever walks is elsewhere.
+                return None;
             }
-            Later::NotYet => {
-                shared.going_on.put(ahead);
-                None
+            ahead.go_on(has_more, plus);
+            if own.is_some() {
+                return own;
             }
-            Later::Lost => None,
+            // It stopped before this one, and another one begins with it, perhaps.
+            let is_next = |ahead: &Ahead| ahead.begins_with(inode);
+            shared.going_on.0.lock().as_ref().filter(|ahead| is_next(ahead))?;
         }
     }
 
@@ -304,6 +315,15 @@ impl Subtree {
 }
 
 impl Ahead {
+    fn begins_with(&self, inode: &GoferInode) -> bool {
+        self.first.as_ref().is_some_and(|first| std::ptr::eq(&**first, inode))
+    }
+
+    /// Where the walk has come to.
+    fn last(&self) -> Option<Arc<GoferInode>> {
+        self.subtree.told.last().cloned().flatten()
+    }
+
     /// Sees to it that the gofer has something to do.
     fn ask_on(&mut self, plus: Plus) {
         let shared = &self.subtree.inode.shared;
@@ -320,13 +340,15 @@ impl Ahead {
     /// An answer was learnt.
     fn go_on(mut self, has_more: bool, plus: Plus) {
         let shared = Arc::clone(&self.subtree.inode.shared);
-        let Some(last) = self.subtree.told.last().cloned().flatten() else { return };
+        let Some(last) = self.last() else { return };
         let goes_on = has_more && shared.foresight.dirs.sure_after() == 0;
         if !goes_on || self.asked.is_empty() {
             drop(self);
             return Subtree::go_on(last, plus);
         }
-        self.first = Subtree::after(last, 1).map(|next| next.inode);
+        // Unknown where it stopped within a directory.
+        let Some(next) = Subtree::after(last, 1) else { return };
+        self.first = Some(next.inode);
         self.ask_on(plus);
         shared.going_on.put(self);
     }
