@@ -3,7 +3,7 @@
 use abi::open::OpenFlags;
 
 use crate::attr::{self, AttrChange, Owner};
-use crate::path::{Name, Paths, TreePath};
+use crate::path::{Paths, TreePath};
 use crate::wire::{DecodeError, Decoded, Put, Reader};
 
 /// A request: an operation on an object of a tree.
@@ -440,13 +440,4 @@ impl<'a> Request<'a> {
         let head = input.u32().and_then(|_| input.u32());
         head.unwrap_or(0)
     }
-}
-
-/// A listing's entry name as the gofer sends it: "." and ".." are allowed here.
-pub(crate) fn entry_name<'a>(input: &mut Reader<'a>) -> Decoded<&'a [u8]> {
-    let name = input.blob()?;
-    if name != b"." && name != b".." {
-        Name::new(name).map_err(|_| DecodeError::BadPath)?;
-    }
-    Ok(name)
 }

@@ -69,6 +69,7 @@ struct Walk<'a, 't> {
     before: u16,
     /// No room for another directory.
     is_full: bool,
+    section: OpenSection,
 }
 
 /// What became of the next directory of a walk.
@@ -135,8 +136,7 @@ pub fn read_tree(
         return Err(Errno::EINVAL);
     }
     let levels = levels(path, names, above)?;
-    Walk { session, tree, wanted, out, fds, sections: 0, before: 0, is_full: false }
-        .run(walk, levels)
+    Walk::new((session, tree), wanted, 0, (out, fds)).run(walk, levels)
 }
 
 /// Appends what comes after the last answer to the request number `walk`.
@@ -150,11 +150,20 @@ pub fn read_on(
     let is_it = |paused: &mut Paused| paused.walk == walk && paused.tree == tree.index();
     let paused = session.walk.take_if(is_it).ok_or(Errno::ENOENT)?;
     let Paused { levels, sections, .. } = paused;
-    Walk { session, tree, wanted, out, fds, sections, before: sections, is_full: false }
-        .run(walk, levels)
+    Walk::new((session, tree), wanted, sections, (out, fds)).run(walk, levels)
 }
 
-impl<'t> Walk<'_, 't> {
+impl<'a, 't> Walk<'a, 't> {
+    fn new(
+        (session, tree): (&'a mut Session, &'t ServedTree),
+        wanted: Wanted,
+        before: u16,
+        (out, fds): (&'a mut Vec<u8>, &'a mut Vec<OwnedFd>),
+    ) -> Self {
+        let (sections, is_full, section) = (before, false, OpenSection::default());
+        Self { session, tree, wanted, out, fds, sections, before, is_full, section }
+    }
+
     fn run(mut self, walk: u32, mut levels: Vec<Level<'t>>) -> Result<()> {
         self.out.put_flag(false);
         while let Some(level) = levels.last_mut() {
@@ -208,17 +217,17 @@ impl<'t> Walk<'_, 't> {
         let resolved = resolve(&within, name, flags);
         level.dir = Some(within);
         let dir = Dir::Opened(resolved?);
-        let open = OpenSection::begin(level.section, name, self.out);
+        self.section.begin(level.section, name, self.out);
         let opened = self.fds.len();
         let listed = match self.items(&dir) {
             Ok(listed) if listed.is_whole || is_first => listed,
             other => {
-                open.cancel(self.out);
+                self.section.cancel(self.out);
                 self.fds.truncate(opened);
                 return other.map(|_| Step::NoRoom);
             }
         };
-        open.end(listed.is_whole, self.out);
+        self.section.end(listed.is_whole, self.out);
         self.sections += 1;
         // Who opens files comes to further directories after them.
         let is_all_open = self.wanted.open > 0 && self.fds.len() >= self.wanted.open;
@@ -250,7 +259,8 @@ impl<'t> Walk<'_, 't> {
         while let Some(entry) = entries.next() {
             let entry = entry.map_err(errno)?;
             let name = entry.file_name().to_bytes();
-            if self.out.len() + DirItem::encoded_bound(name) > MAX_MESSAGE {
+            let length = self.section.listing.reply_len(self.out);
+            if length + DirItem::encoded_bound(name) > MAX_MESSAGE {
                 self.is_full = true;
                 return Ok(listed);
             }
@@ -279,7 +289,8 @@ impl<'t> Walk<'_, 't> {
                 listed.subdirs.push(name.into());
             }
             let (ino, next) = (entry.ino(), entry.next_entry_cookie());
-            DirItem { ino, next, kind, name, attr, is_open }.encode(self.out);
+            let item = DirItem { ino, next, kind, name, attr, is_open };
+            self.section.listing.push(&item, self.out);
         }
         listed.is_whole = true;
         listed.subdirs.reverse();
