@@ -249,19 +249,6 @@ fn a_long_walk_goes_on_and_on() {
 }
 
 #[test]
-fn what_was_known_before_its_directory_was_listed_is_walked_in_its_place() {
-    let dir = TempDir::new();
-    plant(&dir.0, 20);
-    let guest = Guest::new(&dir.0, false);
-    for outer in 0..20 {
-        guest.at(&format!("/outer-{outer}")).unwrap();
-    }
-    let (seen, asked) = guest.requests(|| walk(&guest, &dir.0, "", &mut |_| {}));
-    assert_eq!(seen, 20 + 20 * 20 * 4);
-    assert!(asked < 60, "{asked} round trips for 421 directories");
-}
-
-#[test]
 fn who_leaves_a_walk_and_comes_back_loses_little() {
     let dir = TempDir::new();
     plant(&dir.0, 24);

@@ -472,3 +472,6 @@ impl KnownBudget {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
