@@ -96,7 +96,12 @@ impl Piece {
 
     /// Its entries but for `.` and `..`, each with the number of its row.
     pub fn entries(&self) -> impl Iterator<Item = (usize, &[u8], FileType)> {
-        let entries = Records::new(&self.records);
+        self.entries_from(0)
+    }
+
+    /// As [`Self::entries`], from a row on.
+    pub fn entries_from(&self, row: usize) -> impl Iterator<Item = (usize, &[u8], FileType)> {
+        let entries = Records::from(&self.records, row);
         let entries = entries.map(|(at, row)| (at, row.name, file_type(row.kind)));
         entries.filter(|(_, name, _)| !matches!(*name, b"." | b".."))
     }

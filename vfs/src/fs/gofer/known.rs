@@ -54,26 +54,52 @@ pub enum Entry {
     Absent,
 }
 
-/// A whole listing that nobody has asked about yet: most directories of a walk are listed, and that is all.
+/// A listing from its start, of which nobody has asked about a name yet: most directories of a walk are listed, and that is all.
+#[derive(Default)]
 struct Unread {
-    piece: Arc<Piece>,
-    brought: Box<[Brought]>,
+    pieces: Vec<(Arc<Piece>, Box<[Brought]>)>,
+    rows: usize,
     name_bytes: usize,
+    /// The directory that was answered last: its piece and row.
+    last: (usize, usize),
 }
 
 impl Unread {
+    fn push(&mut self, piece: &Arc<Piece>, brought: &[Brought]) {
+        self.rows += piece.len();
+        self.name_bytes += piece.entries().map(|(_, name, _)| name.len()).sum::<usize>();
+        self.pieces.push((Arc::clone(piece), brought.into()));
+    }
+
+    /// Entries from a row on, each with its place.
+    fn from(
+        &self,
+        (piece, row): (usize, usize),
+    ) -> impl Iterator<Item = ((usize, usize), &[u8], FileType)> {
+        let pieces = self.pieces.iter().enumerate().skip(piece);
+        pieces.flat_map(move |(at, (rows, _))| {
+            let first = if at == piece { row } else { 0 };
+            rows.entries_from(first).map(move |(row, name, kind)| ((at, row), name, kind))
+        })
+    }
+
     /// The directory after `name`, or the first one.
-    fn dir_after(&self, name: Option<&[u8]>) -> Option<(Arc<[u8]>, FileType)> {
-        let mut entries = self.piece.entries();
+    fn dir_after(&mut self, name: Option<&[u8]>) -> Option<(Arc<[u8]>, FileType)> {
+        let is_last = |name| self.from(self.last).next().is_some_and(|(_, last, _)| last == name);
+        let start = if name.is_some_and(is_last) { self.last } else { (0, 0) };
+        let mut entries = self.from(start);
         if let Some(name) = name {
             entries.find(|(_, other, _)| *other == name)?;
         }
-        let (_, name, kind) = entries.find(|(_, _, kind)| *kind == FileType::Directory)?;
-        Some((name.into(), kind))
+        let (place, name, kind) = entries.find(|(_, _, kind)| *kind == FileType::Directory)?;
+        let next = (name.into(), kind);
+        drop(entries);
+        self.last = place;
+        Some(next)
     }
 
     fn dirs(&self) -> impl Iterator<Item = Arc<[u8]>> {
-        let dirs = self.piece.entries().filter(|(_, _, kind)| *kind == FileType::Directory);
+        let dirs = self.from((0, 0)).filter(|(_, _, kind)| *kind == FileType::Directory);
         dirs.map(|(_, name, _)| name.into())
     }
 }
@@ -120,8 +146,7 @@ impl Known {
     pub fn bytes(&self) -> usize {
         let listing = self.listing.as_ref().map_or(0, |piece| piece.bytes());
         // As if it were read, which may be at any time.
-        let unread =
-            self.unread.as_ref().map_or((0, 0), |unread| (unread.piece.len(), unread.name_bytes));
+        let unread = self.unread.as_ref().map_or((0, 0), |unread| (unread.rows, unread.name_bytes));
         (self.entries.len() + unread.0) * ENTRY_BYTES + self.name_bytes + unread.1 + listing
     }
 
@@ -148,31 +173,33 @@ impl Known {
 
     /// Adds a piece of the listing, and what came with its rows.
     pub fn learn(&mut self, piece: &Arc<Piece>, brought: &[Brought]) {
-        let is_all = piece.from == 0 && piece.is_last;
-        if is_all && self.unread.is_none() && self.entries.is_empty() {
-            let name_bytes = piece.entries().map(|(_, name, _)| name.len()).sum();
-            let (piece, brought) = (Arc::clone(piece), brought.into());
-            self.unread = Some(Unread { piece, brought, name_bytes });
-        } else {
-            self.read();
-            self.learn_rows(piece, brought);
+        let is_start = piece.from == 0 && self.entries.is_empty();
+        let is_next = piece.from == self.run;
+        match &mut self.unread {
+            None if is_start => self.unread.insert(Unread::default()).push(piece, brought),
+            Some(unread) if is_next && piece.from != 0 => unread.push(piece, brought),
+            _ => {
+                self.read();
+                self.learn_rows(piece, brought, is_next);
+            }
         }
         self.learnt(piece);
     }
 
     fn read(&mut self) {
-        if let Some(Unread { piece, brought, .. }) = self.unread.take() {
-            self.learn_rows(&piece, &brought);
+        let Some(Unread { pieces, .. }) = self.unread.take() else { return };
+        for (piece, brought) in pieces {
+            self.learn_rows(&piece, &brought, true);
         }
     }
 
-    fn learn_rows(&mut self, piece: &Piece, brought: &[Brought]) {
+    /// With `is_next`, it begins where the last one ended.
+    fn learn_rows(&mut self, piece: &Piece, brought: &[Brought], is_next: bool) {
         if piece.from == 0 {
             self.files.clear();
             self.dirs.clear();
             self.order.clear();
         }
-        let is_next = piece.from == 0 || piece.from == self.run;
         let mut brought = brought.iter().peekable();
         for (at, name, kind) in piece.entries() {
             while brought.next_if(|told| told.row < at).is_some() {}
@@ -181,7 +208,7 @@ impl Known {
                 None => Entry::Named(kind),
             };
             let name = self.learn_one(name, entry);
-            if is_next {
+            if is_next || piece.from == 0 {
                 self.put_in_order(name, kind);
             }
         }
@@ -378,7 +405,7 @@ impl Known {
         is_dir: bool,
     ) -> Option<(Arc<[u8]>, FileType)> {
         self.was_walked = true;
-        if let Some(unread) = self.unread.as_ref().filter(|_| is_dir) {
+        if let Some(unread) = self.unread.as_mut().filter(|_| is_dir) {
             // Most have none, and then nobody will ask for a name here.
             return unread.dir_after(name);
         }
