@@ -167,8 +167,8 @@ pub enum Contents<'a> {
     /// A host's file, of which the first bytes go along, so many at most: [`MOST_READY_BYTES`], or twice as many at an even place whose
     /// next one is not in use.
     File(BorrowedFd<'a>, usize),
-    /// All that getdents64(2) says, at most [`MOST_READY_BYTES`], and after how many bytes the position is what.
-    Listing { records: &'a [u8], ends: Box<[(u64, u64)]> },
+    /// All that getdents64(2) says, at most [`MOST_READY_BYTES`].
+    Listing(Box<[u8]>),
 }
 
 /// So many files may lie ready for a process.

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use abi::dirent::{Record, dirent64_len};
 use abi::poll::PollEvents;
 use abi::stat::FileType;
 use abi::{Errno, Result, UserAddr};
@@ -21,6 +22,20 @@ pub struct DirEntry<'a> {
     pub next: u64,
     pub kind: FileType,
     pub name: &'a [u8],
+}
+
+impl DirEntry<'_> {
+    /// Appends its record of getdents64(2), unless there would be more bytes than `room` then.
+    pub fn push_record(&self, room: usize, out: &mut Vec<u8>) -> bool {
+        let Self { ino, next, kind, name } = *self;
+        let end = out.len() + dirent64_len(name.len());
+        let header = Record { ino, next, kind: kind.dirent_type(), name }.header();
+        let Some(header) = header.filter(|_| end <= room) else { return false };
+        out.extend_from_slice(&header);
+        out.extend_from_slice(name);
+        out.resize(end, 0);
+        true
+    }
 }
 
 /// Memory that a file gives for mmap(2).
@@ -112,6 +127,14 @@ pub trait FileOps: Send + Sync + Any {
         _emit: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<()> {
         Err(Errno::ENOTDIR)
+    }
+
+    /// Appends the whole listing as getdents64(2) gives it, where that is cheaper than [`FileOps::readdir`].
+    ///
+    /// # Errors
+    /// Those of a listing. `EOPNOTSUPP`: it is not; `EFBIG`: it comes in pieces.
+    fn records(&self, _cx: &VfsCx<'_>, _file: &File, _out: &mut Vec<u8>) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
     }
 
     /// What would not block now.

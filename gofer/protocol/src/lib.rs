@@ -1,6 +1,6 @@
 //! What sentry and gofer say to each other.
 //!
-//! The protocol is stateless and made of paths. A connection is a `SOCK_SEQPACKET` socket; each request is one message
+//! The protocol is made of paths, and stateless but for where a connection's last walk stopped (`ReadOn`). A connection is a `SOCK_SEQPACKET` socket; each request is one message
 //! and gets one reply, in order. A request names a *tree* (a host directory the gofer serves) and a path in it; the
 //! gofer follows no symbolic link and leaves no tree, so the sentry walks links itself (`Explore` only looks where they
 //! lead, within the tree). Opened files come
@@ -19,11 +19,12 @@
 //! | `path` | paths and names that cannot lead out of a tree |
 //! | `wire` | reading and writing of little-endian fields |
 //! | `attr` | attributes, attribute changes, filesystem figures |
-//! | `request`, `reply`, `sections` | the messages |
+//! | `request`, `reply`, `listing`, `sections` | the messages |
 
 #![forbid(unsafe_code)]
 
 pub mod attr;
+pub mod listing;
 pub mod path;
 pub mod reply;
 pub mod request;
@@ -34,10 +35,10 @@ pub mod wire;
 mod tests;
 
 pub use attr::{AttrChange, FsFigures, Owner, TimeChange};
+pub use listing::{DirItem, Listing, OpenListing};
 pub use path::{Name, Paths, TreePath};
 pub use reply::{
-    DirItem, Listing, OpenedFile, OpenedFiles, ReplyHead, Sighting, Sightings, TreeInfo, Walked,
-    Welcome,
+    OpenedFile, OpenedFiles, ReplyHead, Sighting, Sightings, TreeInfo, Walked, Welcome,
 };
 pub use request::{NO_CPU, NodeKind, Op, Plus, Request, SyncScope};
 pub use sections::{OpenSection, Section, Sections};
@@ -50,7 +51,7 @@ pub mod transport {
 }
 
 /// Version of the messages; both sides must agree.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// Bytes of the longest message.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 /// Bytes of the longest path in a message; longer than `PATH_MAX`, because a guest may descend step by step.

@@ -1,10 +1,9 @@
 //! What the gofer answers.
 
 use abi::Errno;
-use abi::stat::{Attr, FileType};
+use abi::stat::Attr;
 
 use crate::attr::{self, ATTR_BYTES};
-use crate::request::entry_name;
 use crate::wire::{DecodeError, Decoded, Put, Reader};
 
 /// Front of every reply.
@@ -163,102 +162,6 @@ impl OpenedFiles {
             .collect::<Decoded<_>>()?;
         input.finish()?;
         Ok(Self(files))
-    }
-}
-
-/// One entry of a listing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct DirItem<'a> {
-    pub ino: u64,
-    /// Cursor after this entry; the host's own, never 0.
-    pub next: u64,
-    /// `None` when the filesystem does not tell.
-    pub kind: Option<FileType>,
-    pub name: &'a [u8],
-    pub attr: Option<Attr>,
-    /// It was opened, which only `ReadTree` does; `attr` are those of what was opened.
-    pub is_open: bool,
-}
-
-/// What follows an item's name.
-const HAS_ATTR: u8 = 1;
-const IS_OPEN: u8 = 2;
-
-impl DirItem<'_> {
-    /// Bytes the entry takes in a reply, at most.
-    #[must_use]
-    pub const fn encoded_bound(name: &[u8]) -> usize {
-        8 + 8 + 1 + 2 + name.len() + 1 + ATTR_BYTES
-    }
-
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.put_u64(self.ino);
-        out.put_u64(self.next);
-        out.put_u8(self.kind.map_or(0, FileType::dirent_type));
-        out.put_blob(self.name);
-        let open = if self.is_open { IS_OPEN } else { 0 };
-        out.put_u8(self.attr.map_or(0, |_| HAS_ATTR | open));
-        if let Some(attr) = &self.attr {
-            attr::put_attr(out, attr);
-        }
-    }
-}
-
-/// Answer to `ReadDir`: whether the end was reached, then entries up to the end of the message.
-#[derive(Clone, Debug)]
-pub struct Listing<'a> {
-    /// No entry follows the ones in this reply.
-    pub is_last: bool,
-    items: Reader<'a>,
-}
-
-impl<'a> Listing<'a> {
-    /// # Errors
-    /// When the front is malformed; entries are checked as they are taken.
-    pub fn decode(mut input: Reader<'a>) -> Decoded<Self> {
-        let is_last = input.flag()?;
-        Ok(Self { is_last, items: input })
-    }
-
-    /// Entries that are left, and bytes of their names, at most.
-    #[must_use]
-    pub fn bounds(&self) -> (usize, usize) {
-        /// Of an entry with a name of one byte and without attributes.
-        const SHORTEST: usize = 8 + 8 + 1 + 2 + 1 + 1;
-        let bytes = self.items.len();
-        (bytes / SHORTEST, bytes)
-    }
-
-    fn item(&mut self) -> Decoded<DirItem<'a>> {
-        let input = &mut self.items;
-        let (ino, next) = (input.u64()?, input.u64()?);
-        let kind = match input.u8()? {
-            0 => None,
-            kind => Some(FileType::from_mode(u32::from(kind) << 12).ok_or(DecodeError::BadValue)?),
-        };
-        let name = entry_name(input)?;
-        let (attr, is_open) = match input.u8()? {
-            0 => (None, false),
-            HAS_ATTR => (Some(attr::attr(input)?), false),
-            code if code == HAS_ATTR | IS_OPEN => (Some(attr::attr(input)?), true),
-            _ => return Err(DecodeError::BadValue),
-        };
-        Ok(DirItem { ino, next, kind, name, attr, is_open })
-    }
-}
-
-impl<'a> Iterator for Listing<'a> {
-    type Item = Decoded<DirItem<'a>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.items.is_empty() {
-            return None;
-        }
-        let item = self.item();
-        if item.is_err() {
-            self.items = Reader::new(&[]);
-        }
-        Some(item)
     }
 }
 

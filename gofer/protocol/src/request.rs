@@ -3,7 +3,7 @@
 use abi::open::OpenFlags;
 
 use crate::attr::{self, AttrChange, Owner};
-use crate::path::{Name, Paths, TreePath};
+use crate::path::{Paths, TreePath};
 use crate::wire::{DecodeError, Decoded, Put, Reader};
 
 /// A request: an operation on an object of a tree.
@@ -125,6 +125,14 @@ pub enum Op<'a> {
         dirs: u16,
         open: u16,
     },
+    /// What comes after the last answer to the `ReadTree` that had the number `walk` on this connection; it may be asked for before
+    /// that answer was heard. The rest is as there. `ENOENT` when that walk has ended, or another one began since.
+    ReadOn {
+        walk: u32,
+        plus: Plus,
+        dirs: u16,
+        open: u16,
+    },
     /// A new regular file, opened for reading and writing. `EEXIST` when the name is taken.
     Create {
         owner: Owner,
@@ -187,7 +195,7 @@ codes! {
     HELLO = 1, WALK = 2, ATTR = 3, OPEN = 4, READ_LINK = 5, READ_DIR = 6, CREATE = 7, MKDIR = 8, SYMLINK = 9,
     LINK = 10, UNLINK = 11, RMDIR = 12, RENAME = 13, MKNOD = 14, SET_ATTR = 15, GET_XATTR = 16,
     SET_XATTR = 17, LIST_XATTR = 18, REMOVE_XATTR = 19, STAT_FS = 20, SYNC = 21, ACCESS = 22, CONNECT = 23,
-    OPEN_FILES = 24, EXPLORE = 25, READ_TREE = 26,
+    OPEN_FILES = 24, EXPLORE = 25, READ_TREE = 26, READ_ON = 27,
 }
 
 impl Op<'_> {
@@ -202,6 +210,7 @@ impl Op<'_> {
             Self::Explore { .. } => EXPLORE,
             Self::ReadDir { .. } => READ_DIR,
             Self::ReadTree { .. } => READ_TREE,
+            Self::ReadOn { .. } => READ_ON,
             Self::Create { .. } => CREATE,
             Self::Mkdir { .. } => MKDIR,
             Self::Symlink { .. } => SYMLINK,
@@ -245,6 +254,7 @@ impl Op<'_> {
             | Self::ReadLink
             | Self::ReadDir { .. }
             | Self::ReadTree { .. }
+            | Self::ReadOn { .. }
             | Self::GetXattr { .. }
             | Self::ListXattr
             | Self::StatFs
@@ -272,6 +282,12 @@ impl Op<'_> {
             Self::ReadTree { names, above, plus, dirs, open } => {
                 out.put_blob(names.bytes());
                 out.put_blob(above.bytes());
+                out.put_u8(plus.code());
+                out.put_u16(dirs);
+                out.put_u16(open);
+            }
+            Self::ReadOn { walk, plus, dirs, open } => {
+                out.put_u32(walk);
                 out.put_u8(plus.code());
                 out.put_u16(dirs);
                 out.put_u16(open);
@@ -349,6 +365,12 @@ fn fields<'a>(code: u16, input: &mut Reader<'a>) -> Decoded<Op<'a>> {
             dirs: input.u16()?,
             open: input.u16()?,
         },
+        READ_ON => Op::ReadOn {
+            walk: input.u32()?,
+            plus: Plus::from_code(input.u8()?)?,
+            dirs: input.u16()?,
+            open: input.u16()?,
+        },
         CREATE => Op::Create { owner: attr::owner(input)? },
         MKDIR => Op::Mkdir { owner: attr::owner(input)? },
         SYMLINK => Op::Symlink { target: link_text(input)?, owner: attr::owner(input)? },
@@ -418,13 +440,4 @@ impl<'a> Request<'a> {
         let head = input.u32().and_then(|_| input.u32());
         head.unwrap_or(0)
     }
-}
-
-/// A listing's entry name as the gofer sends it: "." and ".." are allowed here.
-pub(crate) fn entry_name<'a>(input: &mut Reader<'a>) -> Decoded<&'a [u8]> {
-    let name = input.blob()?;
-    if name != b"." && name != b".." {
-        Name::new(name).map_err(|_| DecodeError::BadPath)?;
-    }
-    Ok(name)
 }

@@ -1,14 +1,14 @@
 //! The listings of several directories in one reply.
 
-use crate::reply::Listing;
+use crate::listing::{Listing, OpenListing};
 use crate::wire::{DecodeError, Decoded, Put, Reader};
 
-/// One directory of the answer to `ReadTree`. The descriptors of the items that are open come with the message, in
+/// One directory of the answer to `ReadTree` or `ReadOn`. The descriptors of the items that are open come with the message, in
 /// the order of sections and items.
 #[derive(Clone, Debug)]
 pub struct Section<'a> {
-    /// The directory it is in: 0 is the one of the request, n the n-th section of the reply, [`Section::ABOVE`] + n the n-th
-    /// above the one of the request.
+    /// The directory it is in: 0 is the one that the walk began in, n the n-th section of the walk, [`Section::ABOVE`] + n the n-th
+    /// above the one it began in.
     pub dir: u16,
     pub name: &'a [u8],
     pub listing: Listing<'a>,
@@ -17,64 +17,71 @@ pub struct Section<'a> {
 impl Section<'_> {
     /// There are far fewer sections.
     pub const ABOVE: u16 = 0xff00;
+    /// Sections of one walk, in all its replies.
+    pub const MOST: u16 = 1024;
 }
 
 /// A section that is being written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct OpenSection {
     start: usize,
-    listing: usize,
+    front: usize,
+    pub listing: OpenListing,
 }
 
 impl OpenSection {
     /// Bytes it takes before the first item, at most.
     #[must_use]
     pub const fn encoded_bound(name: &[u8]) -> usize {
-        2 + 2 + name.len() + 4 + 1
+        2 + 2 + name.len() + 4 + OpenListing::BYTES
     }
 
-    /// Appends the front of a section; items follow.
-    pub fn begin(dir: u16, name: &[u8], out: &mut Vec<u8>) -> Self {
-        let start = out.len();
+    /// Appends the front of another section; items follow.
+    pub fn begin(&mut self, dir: u16, name: &[u8], out: &mut Vec<u8>) {
+        self.start = out.len();
         out.put_u16(dir);
         out.put_blob(name);
         out.put_u32(0);
-        let listing = out.len();
-        out.put_flag(false);
-        Self { start, listing }
+        self.front = out.len();
+        self.listing.begin(out);
     }
 
-    /// All items were appended, or with `is_last` false as many as there was room for.
-    pub fn end(self, is_last: bool, out: &mut [u8]) {
-        let length = u32::try_from(out.len().saturating_sub(self.listing)).unwrap_or(u32::MAX);
-        let front = self.listing.saturating_sub(4);
-        if let Some(place) = out.get_mut(front..self.listing) {
+    /// As [`OpenListing::end`].
+    pub fn end(&mut self, is_last: bool, out: &mut Vec<u8>) {
+        self.listing.end(is_last, out);
+        let length = u32::try_from(out.len().saturating_sub(self.front)).unwrap_or(u32::MAX);
+        let place = self.front.saturating_sub(4);
+        if let Some(place) = out.get_mut(place..self.front) {
             place.copy_from_slice(&length.to_le_bytes());
-        }
-        if let Some(flag) = out.get_mut(self.listing) {
-            *flag = u8::from(is_last);
         }
     }
 
     /// Takes it back.
-    pub fn cancel(self, out: &mut Vec<u8>) {
+    pub fn cancel(&mut self, out: &mut Vec<u8>) {
         out.truncate(self.start);
     }
 }
 
-/// Answer to `ReadTree`: sections up to the end of the message, each after the directory it is in.
+/// Answer to `ReadTree` and `ReadOn`: whether the walk can go on, then sections up to the end of the message, each after the
+/// directory it is in.
 #[derive(Clone, Debug)]
 pub struct Sections<'a> {
+    /// `ReadOn` may bring more.
+    pub has_more: bool,
     rest: Reader<'a>,
     above: u16,
     count: u16,
 }
 
 impl<'a> Sections<'a> {
-    /// Sections are checked as they are taken; they may be in that many directories above the one of the request.
-    #[must_use]
-    pub const fn decode(input: Reader<'a>, above: u16) -> Self {
-        Self { rest: input, above, count: 0 }
+    /// Sections are checked as they are taken: `before` came with earlier replies of the walk, and they may be in `above`
+    /// directories above the one it began in.
+    ///
+    /// # Errors
+    /// When the front is malformed.
+    pub fn decode(mut input: Reader<'a>, above: u16, before: u16) -> Decoded<Self> {
+        let has_more = input.flag()?;
+        Ok(Self { has_more, rest: input, above, count: before })
     }
 
     fn section(&mut self) -> Decoded<Section<'a>> {

@@ -62,6 +62,7 @@ fn requests_survive_the_wire_and_every_cut_is_refused() {
     for above in [&b""[..], b"c/d\0", b"\0e\0"] {
         let above = Paths::new(above).unwrap();
         round_trip(Op::ReadTree { names, above, plus: Plus::Directories, dirs: 3, open: 70 });
+        round_trip(Op::ReadOn { walk: 9, plus: Plus::Everything, dirs: 3, open: 70 });
     }
     for above in [&b"c"[..], b"c\0d", b"/\0", b"..\0", &[0; 17]] {
         assert_eq!(Paths::new(above), Err(abi::Errno::EINVAL));
@@ -169,7 +170,7 @@ proptest! {
         if let Ok((_, rest)) = ReplyHead::decode(&bytes) {
             let _ = Welcome::decode(rest.clone());
             let _ = Walked::decode(rest.clone(), asked);
-            prop_assert!(Sections::decode(rest.clone(), 2).count() <= bytes.len());
+            prop_assert!(Sections::decode(rest.clone(), 2, 3).map_or(0, Iterator::count) <= bytes.len());
             if let Ok(listing) = Listing::decode(rest) {
                 prop_assert!(listing.count() <= bytes.len());
             }
@@ -216,11 +217,13 @@ fn sightings_survive_the_wire_and_stand_after_their_directories() {
 
 #[test]
 fn sections_survive_the_wire_and_stand_after_their_directories() {
-    fn decode(message: &[u8]) -> Result<Vec<(u16, &[u8], Vec<DirItem<'_>>)>, DecodeError> {
-        Sections::decode(Reader::new(message), 0)
+    type Items<'a> = Vec<(u16, &'a [u8], Vec<DirItem<'a>>)>;
+    fn decode(message: &[u8], before: u16) -> Result<Items<'_>, DecodeError> {
+        Sections::decode(Reader::new(message), 0, before)?
             .map(|section| {
                 let Section { dir, name, listing } = section?;
-                Ok((dir, name, listing.collect::<Result<_, _>>()?))
+                let items = listing.map(|item| item.map(|(_, item)| item));
+                Ok((dir, name, items.collect::<Result<_, _>>()?))
             })
             .collect()
     }
@@ -229,30 +232,93 @@ fn sections_survive_the_wire_and_stand_after_their_directories() {
     let open = DirItem { ino: 1, next: 2, kind, name: b"file", attr, is_open: true };
     let named = DirItem { name: b"named", attr: None, is_open: false, ..open };
     let sections = |dirs: [u16; 2], name: &[u8]| {
-        let mut out = Vec::new();
-        let first = OpenSection::begin(dirs[0], b"a", &mut out);
-        open.encode(&mut out);
-        named.encode(&mut out);
-        first.end(true, &mut out);
+        let mut out = vec![1];
+        let mut section = OpenSection::default();
+        section.begin(dirs[0], b"a", &mut out);
+        for item in [&open, &named] {
+            let before = section.listing.reply_len(&out);
+            section.listing.push(item, &mut out);
+            let len = section.listing.reply_len(&out) - before;
+            assert!(len <= DirItem::encoded_bound(item.name));
+        }
+        section.end(true, &mut out);
         let before = out.len();
-        OpenSection::begin(0, b"cancelled", &mut out).cancel(&mut out);
+        section.begin(0, b"cancelled", &mut out);
+        section.listing.push(&open, &mut out);
+        section.cancel(&mut out);
         assert_eq!(out.len(), before);
-        let second = OpenSection::begin(dirs[1], name, &mut out);
+        section.begin(dirs[1], name, &mut out);
         assert!(out.len() - before <= OpenSection::encoded_bound(name));
-        second.end(false, &mut out);
+        section.end(false, &mut out);
         out
     };
     let out = sections([0, 1], b"b");
     let expected = vec![(0, &b"a"[..], vec![open, named]), (1, &b"b"[..], vec![])];
-    assert_eq!(decode(&out), Ok(expected));
-    let last: Vec<_> =
-        Sections::decode(Reader::new(&out), 0).map(|s| s.unwrap().listing.is_last).collect();
+    assert_eq!(decode(&out, 0), Ok(expected));
+    let told = Sections::decode(Reader::new(&out), 0, 0).unwrap();
+    assert!(told.has_more);
+    let last: Vec<_> = told.map(|s| s.unwrap().listing.is_last).collect();
     assert_eq!(last, [true, false]);
-    for cut in 1..out.len() {
+    for cut in 0..out.len() {
         // Only at the end of a section there is nothing to be missed.
-        assert!(decode(&out[..cut]).map_or(true, |all| all.len() == 1), "cut at {cut}");
+        let is_whole = |all: Items<'_>| all.len() == usize::from(cut > 1);
+        assert!(decode(&out[..cut], 0).map_or(true, is_whole), "cut at {cut}");
     }
     for (dirs, name) in [([1, 0], &b"b"[..]), ([0, 2], b"b"), ([0, 0], b".."), ([0, 0], b"a/b")] {
-        assert!(decode(&sections(dirs, name)).is_err(), "{dirs:?} {name:?}");
+        assert!(decode(&sections(dirs, name), 0).is_err(), "{dirs:?} {name:?}");
     }
+    // What earlier replies of the walk told may be named.
+    assert!(decode(&sections([1, 2], b"b"), 1).is_ok());
+    assert!(decode(&sections([2, 0], b"b"), 1).is_err());
+}
+
+/// The front of a listing, and its records.
+fn listing(items: &[DirItem<'_>]) -> Vec<u8> {
+    let (mut out, mut listing) = (Vec::new(), OpenListing::default());
+    listing.begin(&mut out);
+    for item in items {
+        listing.push(item, &mut out);
+    }
+    listing.end(true, &mut out);
+    out
+}
+
+#[test]
+fn records_and_attributes_that_do_not_belong_together_are_refused() {
+    let item = DirItem {
+        ino: 1,
+        next: 2,
+        kind: None,
+        name: b"file",
+        attr: Some(sample_attr()),
+        is_open: false,
+    };
+    let plain = DirItem { attr: None, ..item };
+    let count = |bytes: &[u8]| {
+        let items: Result<Vec<_>, _> = Listing::decode(Reader::new(bytes))?.collect();
+        items.map(|items| items.len())
+    };
+    let good = listing(&[plain, item]);
+    assert_eq!(count(&good), Ok(2));
+    let records = Listing::decode(Reader::new(&good)).unwrap().records();
+    assert_eq!(abi::dirent::Records::new(records).count(), 2);
+    // Attributes of a record that is none, or of one before.
+    let place = 1 + 4 + records.len();
+    for bad in [1u32, 23, 24 + 1, 48, u32::MAX] {
+        let mut bytes = good.clone();
+        bytes[place..place + 4].copy_from_slice(&bad.to_le_bytes());
+        assert!(count(&bytes).is_err(), "attributes at {bad}");
+    }
+    // A record's own length.
+    for bad in [0u16, 8, 16, 32, 48, u16::MAX] {
+        let mut bytes = good.clone();
+        bytes[5 + 16..5 + 18].copy_from_slice(&bad.to_ne_bytes());
+        assert!(count(&bytes).is_err(), "length {bad}");
+    }
+    for name in [&b""[..], b"a/b", b"/"] {
+        assert!(count(&listing(&[DirItem { name, ..plain }])).is_err(), "{name:?}");
+    }
+    let mut bytes = good.clone();
+    bytes[5 + 18] = 3;
+    assert!(count(&bytes).is_err(), "a type that is none");
 }

@@ -122,7 +122,7 @@ fn dispatch(
     if request.op.writes() && !tree.is_writable() {
         return Err(Errno::EROFS);
     }
-    ops::perform(session, tree, request.path, request.op, out, fds)
+    ops::perform(session, tree, request, out, fds)
 }
 
 fn welcome(version: u32, trees: &[ServedTree], out: &mut Vec<u8>) -> Result<()> {

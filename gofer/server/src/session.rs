@@ -13,6 +13,7 @@ use abi::{Errno, Result};
 use gofer_protocol::TreePath;
 use rustix::fs::OFlags;
 
+use crate::ops::read_tree::Paused;
 use crate::tree::{
     Dir, PLACE, Seen, ServedTree, is_kernel_interface, refuse_unopenable, resolve,
     resolve_on_mount, see, see_in,
@@ -39,6 +40,8 @@ pub struct Session {
     dirs: VecDeque<KeptDir>,
     /// Mounts that are no kernel interface.
     ordinary: VecDeque<u64>,
+    /// Where the last walk stopped.
+    pub walk: Option<Paused>,
 }
 
 impl Session {

@@ -19,9 +19,22 @@ struct Told {
 }
 
 fn ask(client: &Client, path: &str, op: Op<'_>) -> Result<(Vec<Told>, Vec<String>), Errno> {
+    let mut all = Vec::new();
+    let (texts, _) = ask_more(client, path, op, &mut all)?;
+    Ok((all, texts))
+}
+
+/// Appends what the reply tells to what came before it; the texts of open files, and whether there may be more.
+fn ask_more(
+    client: &Client,
+    path: &str,
+    op: Op<'_>,
+    all: &mut Vec<Told>,
+) -> Result<(Vec<String>, bool), Errno> {
     let reply = client.ask(path, op)?;
-    let mut all: Vec<Told> = Vec::new();
-    for section in Sections::decode(reply.fields(), 2) {
+    let sections = Sections::decode(reply.fields(), 2, all.len() as u16).unwrap();
+    let has_more = sections.has_more;
+    for section in sections {
         let section = section.unwrap();
         let above = match section.dir.checked_sub(1).map(usize::from) {
             None => String::new(),
@@ -32,7 +45,7 @@ fn ask(client: &Client, path: &str, op: Op<'_>) -> Result<(Vec<Told>, Vec<String
         };
         let path = above + std::str::from_utf8(section.name).unwrap();
         let is_last = section.listing.is_last;
-        let items = section.listing.map(Result::unwrap);
+        let items = section.listing.map(|item| item.unwrap().1);
         let mut names: Vec<String> = items
             .filter(|item| !matches!(item.name, b"." | b".."))
             .map(|item| {
@@ -46,7 +59,7 @@ fn ask(client: &Client, path: &str, op: Op<'_>) -> Result<(Vec<Told>, Vec<String
     }
     let fds = reply.fd.into_iter().chain(reply.more_fds);
     let texts = fds.map(|fd| std::io::read_to_string(fs::File::from(fd)).unwrap()).collect();
-    Ok((all, texts))
+    Ok((texts, has_more))
 }
 
 fn tree<'a>(names: &'a str, dirs: u16, open: u16) -> Op<'a> {
@@ -157,4 +170,60 @@ fn files_of_a_kernel_interface_are_not_opened() {
     assert_eq!((all.len(), texts.len()), (1, 0));
     assert!(all[0].names.iter().all(|name| !name.ends_with('*')), "{all:?}");
     assert!(all[0].names.contains(&"version".to_owned()));
+}
+
+fn on(walk: u32, dirs: u16, open: u16) -> Op<'static> {
+    Op::ReadOn { walk, plus: Plus::Directories, dirs, open }
+}
+
+/// The number of every request of the test's client.
+const WALK: u32 = 1;
+
+#[test]
+fn a_walk_goes_on_where_it_stopped() {
+    let dir = TempDir::new();
+    for path in ["top/a/in/deep", "top/a/in/later", "top/b", "top/c"] {
+        fs::create_dir_all(dir.path(path)).unwrap();
+    }
+    fs::write(dir.path("top/b/file"), "B").unwrap();
+    fs::write(dir.path("top/c/file"), "C").unwrap();
+    let client = Client::to_thread(&[(&dir.0, false)]);
+    assert_eq!(ask(&client, "", on(WALK, 9, 9)).err(), Some(Errno::ENOENT), "none began");
+    let (whole, _) = ask(&client, "top", tree("a/b/c", 9, 0)).unwrap();
+    assert_eq!(whole.len(), 6);
+    assert_eq!(ask(&client, "", on(WALK, 9, 9)).err(), Some(Errno::ENOENT), "it has ended");
+    for dirs in 1..=6 {
+        let mut all = Vec::new();
+        let (_, mut has_more) = ask_more(&client, "top", tree("a/b/c", dirs, 0), &mut all).unwrap();
+        while has_more {
+            let before = all.len();
+            (_, has_more) = ask_more(&client, "", on(WALK, dirs, 0), &mut all).unwrap();
+            assert!((1..=usize::from(dirs)).contains(&(all.len() - before)));
+        }
+        assert_eq!(all, whole, "{dirs} at a time");
+    }
+    // With files, and with other requests in between.
+    let mut all = Vec::new();
+    let (texts, has_more) = ask_more(&client, "top", tree("b/c", 1, 9), &mut all).unwrap();
+    assert_eq!((texts, has_more), (vec!["B".to_owned()], true));
+    client.walk("top/a");
+    assert_eq!(ask(&client, "", on(WALK + 1, 9, 9)).err(), Some(Errno::ENOENT), "not that one");
+    let (texts, has_more) = ask_more(&client, "", on(WALK, 9, 9), &mut all).unwrap();
+    assert_eq!((texts, has_more), (vec!["C".to_owned()], false));
+}
+
+#[test]
+fn a_walk_stops_before_what_does_not_fit() {
+    let dir = TempDir::new();
+    fs::create_dir_all(dir.path("small")).unwrap();
+    fs::create_dir_all(dir.path("large")).unwrap();
+    for number in 0..2000 {
+        fs::write(dir.path(&format!("large/{number:0100}")), "").unwrap();
+    }
+    let client = Client::to_thread(&[(&dir.0, false)]);
+    let mut all = Vec::new();
+    let (_, has_more) = ask_more(&client, "", tree("small/large/small", 9, 0), &mut all).unwrap();
+    assert_eq!((all.clone(), has_more), (vec![told("small", &[])], true));
+    let (_, has_more) = ask_more(&client, "", on(WALK, 9, 0), &mut all).unwrap();
+    assert_eq!((all.len(), has_more), (1, false), "it has to be asked for alone");
 }

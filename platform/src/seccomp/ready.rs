@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
+use abi::dirent::{Records, dirent64_len};
 use base::lent::{Lent, Taken};
 use parking_lot::Mutex;
 use shim_abi::{Loans as Words, Ready as Shared};
@@ -27,8 +28,9 @@ pub struct ReadyFile {
     generation: u64,
     /// So many bytes are there.
     len: usize,
-    /// Of a directory: after how many bytes of its listing the position is what, rising.
-    ends: Box<[(u64, u64)]>,
+    /// Of a directory: its listing, which says after how many bytes the position is what. Our own copy, for guest code may change
+    /// the other.
+    records: Box<[u8]>,
     state: Mutex<State>,
 }
 
@@ -55,15 +57,15 @@ impl ReadyFile {
         let words: [u64; Shared::WORDS] = padded_words(name).filter(|_| !name.is_empty())?;
         let shared = at.get();
         shared.state.store(0, SeqCst);
-        let (len, is_whole, is_dir, ends) = match contents {
+        let (len, is_whole, is_dir, records) = match contents {
             Contents::File(file, most) => {
                 let most = most.min(at.most());
                 let len = at.fill(most, file)?;
                 (len, len < most, false, Box::default())
             }
-            Contents::Listing { records, ends } => {
-                at.copy_in(records)?;
-                (records.len(), true, true, ends)
+            Contents::Listing(records) => {
+                at.copy_in(&records)?;
+                (records.len(), true, true, records)
             }
         };
         let front = &shared.file;
@@ -93,7 +95,7 @@ impl ReadyFile {
         index.tags.get(place)?.store(Shared::tag(dir.into(), &words), Release);
         shared.state.store(generation << Shared::GENERATION_SHIFT | Shared::CLOSED, SeqCst);
         let (loans, state) = (Arc::clone(loans), Mutex::default());
-        Some(Arc::new(Self { loans, at, place, generation, len, ends, state }))
+        Some(Arc::new(Self { loans, at, place, generation, len, records, state }))
     }
 
     fn word(&self, state: &State) -> Option<&AtomicU64> {
@@ -110,20 +112,25 @@ impl ReadyFile {
 
     /// What guest code says as a position.
     fn position(&self, claim: u64) -> u64 {
-        if self.ends.is_empty() {
+        if self.records.is_empty() {
             return claim;
         }
-        let before = self.ends.partition_point(|(end, _)| *end <= claim);
-        let last = before.checked_sub(1).and_then(|last| self.ends.get(last));
-        last.map_or(0, |(_, position)| *position)
+        let before = self.ends().take_while(|(end, _)| *end <= claim);
+        before.last().map_or(0, |(_, position)| position)
+    }
+
+    /// After how many bytes of a listing the position is what.
+    fn ends(&self) -> impl Iterator<Item = (u64, u64)> {
+        let records = Records::new(&self.records);
+        records.map(|(at, record)| ((at + dirent64_len(record.name.len())) as u64, record.next))
     }
 
     /// The opposite; `None`: guest code could not find it.
     fn claim(&self, position: u64) -> Option<u64> {
-        if position == 0 || self.ends.is_empty() {
+        if position == 0 || self.records.is_empty() {
             return Some(position).filter(|at| *at <= Words::MOST_POSITION);
         }
-        self.ends.iter().find(|(_, known)| *known == position).map(|(end, _)| *end)
+        self.ends().find(|(_, known)| *known == position).map(|(end, _)| end)
     }
 
     fn revoke(&self, state: &State) -> u64 {

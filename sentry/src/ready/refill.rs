@@ -13,7 +13,6 @@ use vfs::{Loan, Path, VfsCx};
 use zerocopy::IntoBytes;
 
 use super::{Claim, LOW_SHARE, LOW_SHARE_ASIDE, Prepared, ReadyFiles, is_name};
-use crate::syscalls::dir::push_record;
 
 /// Names looked at for one refill.
 const MOST_LOOKS: usize = 256;
@@ -47,12 +46,9 @@ struct Wanted {
 struct Candidate {
     opened: OpenedAhead,
     attr: Attr,
-    /// Of a directory.
-    listing: Option<Listing>,
+    /// Records of a directory.
+    listing: Option<Box<[u8]>>,
 }
-
-/// Records, and the position after each.
-type Listing = (Vec<u8>, Box<[(u64, u64)]>);
 
 impl Refill<'_> {
     pub fn run(self) {
@@ -179,16 +175,14 @@ impl Refill<'_> {
         &self,
         opened: &OpenedAhead,
         attr: &Attr,
-        listing: Option<Listing>,
+        listing: Option<Box<[u8]>>,
         (above, name): (&Path, &[u8]),
         claim: Claim,
     ) -> Option<(Loan, Arc<dyn ReadyLoan>, u32)> {
         let Claim { place, dir, own, most } = claim;
         let host;
-        let records;
-        let contents = if let Some((listed, ends)) = listing {
-            records = listed;
-            Contents::Listing { records: &records, ends }
+        let contents = if let Some(records) = listing {
+            Contents::Listing(records)
         } else {
             host = opened.ops().lendable()?;
             // One byte more than there are tells that these are all.
@@ -222,16 +216,10 @@ impl Refill<'_> {
         Some((loan, ready, dir))
     }
 
-    /// A directory's records, and the position after each; `None` when they are too many.
-    fn list(&self, opened: &OpenedAhead) -> Option<Listing> {
-        let mut records = Vec::with_capacity(2048);
-        let mut ends = Vec::new();
-        let mut is_full = false;
-        let listed = opened.list(self.vfs, &mut |entry| {
-            is_full = !push_record(&mut records, MOST_READY_BYTES, &entry);
-            ends.push((records.len() as u64, entry.next));
-            !is_full
-        });
-        (listed.is_ok() && !is_full).then(|| (records, ends.into()))
+    /// A directory's records; `None` when they are too many.
+    fn list(&self, opened: &OpenedAhead) -> Option<Box<[u8]>> {
+        let mut records = Vec::new();
+        opened.list(self.vfs, MOST_READY_BYTES, &mut records).ok()?;
+        Some(records.into())
     }
 }

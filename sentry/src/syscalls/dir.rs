@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use abi::Errno;
-use abi::dirent::{DIRENT_HEADER, DIRENT64_HEADER, dirent_len, dirent64_len};
+use abi::dirent::{DIRENT_HEADER, dirent_len};
 use abi::ids::Fd;
 use vfs::file::DirEntry;
 
@@ -75,17 +75,12 @@ fn last_within(records: &[u8], count: usize) -> Option<(usize, u64)> {
     found
 }
 
-/// Appends a record of getdents64(2) unless there is no room for it.
-pub fn push_record(out: &mut Vec<u8>, room: usize, entry: &DirEntry<'_>) -> bool {
-    push(out, room, entry, Format::Dirent64)
-}
-
+/// Appends a record unless there is no room for it.
 fn push(out: &mut Vec<u8>, room: usize, entry: &DirEntry<'_>, format: Format) -> bool {
-    let (len, header) = match format {
-        Format::Dirent => (dirent_len(entry.name.len()), DIRENT_HEADER),
-        Format::Dirent64 => (dirent64_len(entry.name.len()), DIRENT64_HEADER),
-    };
-    let start = out.len();
+    if matches!(format, Format::Dirent64) {
+        return entry.push_record(room, out);
+    }
+    let (start, len) = (out.len(), dirent_len(entry.name.len()));
     let Ok(len16) = u16::try_from(len) else { return false };
     if start + len > room {
         return false;
@@ -93,14 +88,9 @@ fn push(out: &mut Vec<u8>, room: usize, entry: &DirEntry<'_>, format: Format) ->
     out.extend_from_slice(&entry.ino.to_ne_bytes());
     out.extend_from_slice(&entry.next.to_ne_bytes());
     out.extend_from_slice(&len16.to_ne_bytes());
-    if header == DIRENT64_HEADER {
-        out.push(entry.kind.dirent_type());
-    }
     out.extend_from_slice(entry.name);
-    out.resize(start + len, 0);
-    if let (Format::Dirent, Some(last)) = (format, out.last_mut()) {
-        *last = entry.kind.dirent_type();
-    }
+    out.resize(start + len - 1, 0);
+    out.push(entry.kind.dirent_type());
     true
 }
 

@@ -13,7 +13,7 @@ use base::cred::Access;
 
 use crate::context::VfsCx;
 use crate::dentry::{Dentry, Path};
-use crate::file::{DirEntry, File, FileOps};
+use crate::file::{File, FileOps};
 use crate::fs::pipefs::{self, FifoOpen, FifoWait};
 use crate::inode::{Inode, NewNode, SetAttr};
 use crate::mount::MountFlags;
@@ -180,14 +180,22 @@ impl OpenedAhead {
         &*self.ops
     }
 
-    /// The entries of a directory, as long as `emit` returns true.
+    /// The entries of a directory, as getdents64(2) gives them, at most `most` bytes of records.
     ///
     /// # Errors
-    /// As [`File::readdir`].
-    pub fn list(&self, cx: &VfsCx<'_>, emit: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<()> {
+    /// As [`File::readdir`]; `EFBIG` when there are more.
+    pub fn list(&self, cx: &VfsCx<'_>, most: usize, out: &mut Vec<u8>) -> Result<()> {
         let ops = Arc::clone(&self.ops);
         let file = new_file_quiet(ops, self.path.clone(), OpenFlags::DIRECTORY);
-        file.readdir(cx, emit)
+        let mut is_full = false;
+        match self.ops.records(cx, &file, out) {
+            Err(Errno::EOPNOTSUPP) => file.readdir(cx, &mut |entry| {
+                is_full = !entry.push_record(most, out);
+                !is_full
+            })?,
+            told => told?,
+        }
+        if is_full || out.len() > most { Err(Errno::EFBIG) } else { Ok(()) }
     }
 
     /// Somebody has opened it, with these flags, when nobody could notice.

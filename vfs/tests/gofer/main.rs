@@ -125,22 +125,24 @@ impl Guest {
     fn list(&self, path: &str, at_a_time: usize) -> Vec<String> {
         let dir = self.open(path, OpenFlags::DIRECTORY).unwrap();
         let mut names = Vec::new();
-        loop {
-            let mut left = at_a_time;
-            dir.readdir(&self.cx(), &mut |entry| {
-                let fits = left > 0;
-                if fits {
-                    left -= 1;
-                    names.push(String::from_utf8_lossy(entry.name).into_owned());
-                }
-                fits
-            })
-            .unwrap();
-            if left == at_a_time {
-                names.sort();
-                return names;
+        while self.read_names(&dir, at_a_time, &mut names) {}
+        names.sort();
+        names
+    }
+
+    /// Reads on in a directory; false at its end.
+    fn read_names(&self, dir: &File, at_a_time: usize, names: &mut Vec<String>) -> bool {
+        let mut left = at_a_time;
+        dir.readdir(&self.cx(), &mut |entry| {
+            let fits = left > 0;
+            if fits {
+                left -= 1;
+                names.push(String::from_utf8_lossy(entry.name).into_owned());
             }
-        }
+            fits
+        })
+        .unwrap();
+        left < at_a_time
     }
 }
 

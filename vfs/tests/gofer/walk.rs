@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path as HostPath;
 
+use abi::open::OpenFlags;
+
 use super::{Guest, TempDir, in_order};
 
 /// `width` directories with as many in each, and three files in each of these.
@@ -233,4 +235,60 @@ fn a_directory_says_whether_all_its_names_are_known() {
     assert!(!large.inode().is_listed());
     assert_eq!(guest.list("/large", 10_000).len(), 2002);
     assert!(large.inode().is_listed());
+}
+
+#[test]
+fn a_long_walk_goes_on_and_on() {
+    let dir = TempDir::new();
+    // More directories than one walk of the gofer's has.
+    plant(&dir.0, 36);
+    let guest = Guest::new(&dir.0, false);
+    let (seen, asked) = guest.requests(|| walk(&guest, &dir.0, "", &mut |_| {}));
+    assert_eq!(seen, 36 + 36 * 36 * 4);
+    assert!(asked < 120, "{asked} round trips for 1333 directories");
+}
+
+#[test]
+fn who_leaves_a_walk_and_comes_back_loses_little() {
+    let dir = TempDir::new();
+    plant(&dir.0, 24);
+    let guest = Guest::new(&dir.0, false);
+    let mut orders: Vec<usize> = (0..24).collect();
+    // From the end, then back to what was left out.
+    orders.rotate_left(7);
+    let (_, asked) = guest.requests(|| {
+        for outer in orders {
+            let path = format!("/outer-{outer}");
+            walk(&guest, &dir.path(&path[1..]), &path, &mut |_| {});
+        }
+    });
+    assert!(asked < 200, "{asked} round trips for 600 directories");
+}
+
+#[test]
+fn a_directory_of_many_pieces_is_read_from_anywhere() {
+    let dir = TempDir::new();
+    for number in 0..6000 {
+        fs::write(dir.path(&format!("a-file-with-a-long-name-{number}")), "").unwrap();
+    }
+    let expected = in_order(&dir.0);
+    for is_writable in [false, true] {
+        let guest = Guest::new(&dir.0, is_writable);
+        for at_a_time in [7, 700, 5000] {
+            let mut names = guest.list("/", at_a_time);
+            names.retain(|name| name != "." && name != "..");
+            let mut sorted = expected.clone();
+            sorted.sort();
+            assert_eq!(names, sorted);
+        }
+        // Two that read it, each in its own place.
+        let open = || guest.open("/", OpenFlags::DIRECTORY).unwrap();
+        let (first, second) = (open(), open());
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        while guest.read_names(&first, 900, &mut ours) {
+            guest.read_names(&second, 1100, &mut theirs);
+        }
+        while guest.read_names(&second, 1100, &mut theirs) {}
+        assert_eq!((ours.len(), &ours), (6002, &theirs));
+    }
 }

@@ -10,14 +10,14 @@
 
 mod explore;
 mod read;
-mod read_tree;
+pub mod read_tree;
 mod write;
 mod xattr;
 
 use std::os::fd::OwnedFd;
 
 use abi::{Errno, Result};
-use gofer_protocol::{Op, TreePath};
+use gofer_protocol::{Op, Request};
 
 use crate::session::Session;
 use crate::tree::ServedTree;
@@ -27,11 +27,11 @@ use crate::tree::ServedTree;
 pub fn perform(
     session: &mut Session,
     tree: &ServedTree,
-    path: TreePath<'_>,
-    op: Op<'_>,
+    request: &Request<'_>,
     out: &mut Vec<u8>,
     fds: &mut Vec<OwnedFd>,
 ) -> Result<()> {
+    let Request { seq, path, op, .. } = *request;
     match op {
         Op::Walk { names, open } => read::walk(session, tree, path, (names, open), out, fds),
         Op::Attr => read::attr(session, tree, path, out),
@@ -47,8 +47,12 @@ pub fn perform(
         Op::ReadLink => read::read_link(session, tree, path, out),
         Op::ReadDir { cursor, plus } => read::read_dir(session, tree, path, (cursor, plus), out),
         Op::ReadTree { names, above, plus, dirs, open } => {
-            let wanted = read_tree::Wanted { plus, dirs: dirs.into(), open: open.into() };
+            let wanted = (seq, read_tree::Wanted::new(plus, dirs, open));
             read_tree::read_tree(session, tree, (path, names, above), wanted, out, fds)
+        }
+        Op::ReadOn { walk, plus, dirs, open } => {
+            let wanted = (walk, read_tree::Wanted::new(plus, dirs, open));
+            read_tree::read_on(session, tree, wanted, out, fds)
         }
         Op::StatFs => read::stat_fs(tree, path, out),
         Op::Access { mode } => read::access(tree, path, mode),

@@ -8,7 +8,7 @@ use abi::stat::{Attr, FileType};
 use abi::{Errno, Result};
 use gofer_protocol::wire::Put;
 use gofer_protocol::{
-    DirItem, FsFigures, MAX_MESSAGE, MAX_OPEN, MAX_WALK, OpenedFiles, Plus, ReplyHead, TreePath,
+    DirItem, FsFigures, MAX_MESSAGE, MAX_OPEN, MAX_WALK, OpenListing, OpenedFiles, Plus, TreePath,
     Walked,
 };
 use rustix::fs::{AtFlags, OFlags, RawDir, SeekFrom};
@@ -183,7 +183,8 @@ pub fn read_dir(
 }
 
 fn list(dir: &OwnedFd, plus: Plus, out: &mut Vec<u8>) -> Result<()> {
-    out.put_flag(false);
+    let mut listing = OpenListing::default();
+    listing.begin(out);
     let mut raw = [MaybeUninit::uninit(); RAW_BYTES];
     let plus = match plus {
         Plus::Few => few(dir, &mut raw)?,
@@ -193,18 +194,17 @@ fn list(dir: &OwnedFd, plus: Plus, out: &mut Vec<u8>) -> Result<()> {
     while let Some(entry) = entries.next() {
         let entry = entry.map_err(errno)?;
         let name = entry.file_name().to_bytes();
-        if out.len() + DirItem::encoded_bound(name) > MAX_MESSAGE {
+        if listing.reply_len(out) + DirItem::encoded_bound(name) > MAX_MESSAGE {
+            listing.end(false, out);
             return Ok(());
         }
         let told = told_kind(name, entry.file_type());
         let attr = if wants_attr(name, told, plus) { attr_in(dir, name).ok() } else { None };
         let kind = attr.map(|attr| attr.file_type()).or(told);
         let (ino, next) = (entry.ino(), entry.next_entry_cookie());
-        DirItem { ino, next, kind, name, attr, is_open: false }.encode(out);
+        listing.push(&DirItem { ino, next, kind, name, attr, is_open: false }, out);
     }
-    if let Some(is_last) = out.get_mut(ReplyHead::BYTES) {
-        *is_last = 1;
-    }
+    listing.end(true, out);
     Ok(())
 }
 
@@ -225,7 +225,7 @@ fn few(dir: &OwnedFd, raw: &mut [MaybeUninit<u8>]) -> Result<Plus> {
 
 /// Type of an entry, when the host told it along with the name: not every filesystem does.
 pub fn told_kind(name: &[u8], kind: rustix::fs::FileType) -> Option<FileType> {
-    known_kind(kind).or((name == b"..").then_some(FileType::Directory))
+    known_kind(kind).or(matches!(name, b"." | b"..").then_some(FileType::Directory))
 }
 
 /// Whether an entry of a listing comes with its attributes.
@@ -235,7 +235,8 @@ pub fn wants_attr(name: &[u8], told: Option<FileType>, plus: Plus) -> bool {
         Plus::Directories => told.is_none_or(|kind| kind == FileType::Directory),
         Plus::Everything => true,
     };
-    wants && name != b".."
+    // Who lists a directory knows its own, and asks for its parent's elsewhere.
+    wants && !matches!(name, b"." | b"..")
 }
 
 fn known_kind(kind: rustix::fs::FileType) -> Option<FileType> {

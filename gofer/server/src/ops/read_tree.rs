@@ -1,14 +1,18 @@
 //! Listings of several directories in one reply, in the order in which a walk of the tree comes by them.
 //!
 //! A round trip costs more than a small directory does, and whoever walks a tree will ask for the next one anyway. Each
-//! step is one name in one directory, resolved as any other request's.
+//! step is one name in one directory, resolved as any other request's. A connection keeps where its last walk stopped, so that
+//! what comes next can be asked for before the answer was heard.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
 use abi::stat::FileType;
 use abi::{Errno, Result};
-use gofer_protocol::{DirItem, MAX_MESSAGE, MAX_OPEN, OpenSection, Paths, Plus, Section, TreePath};
+use gofer_protocol::wire::Put;
+use gofer_protocol::{
+    DirItem, MAX_MESSAGE, MAX_OPEN, OpenSection, Paths, Plus, ReplyHead, Section, TreePath,
+};
 use rustix::fs::{OFlags, RawDir};
 
 use super::read::{RAW_BYTES, told_kind, wants_attr};
@@ -17,13 +21,30 @@ use crate::tree::{Dir, ServedTree, attr_in, errno, resolve};
 
 /// Directories of one reply, whatever is asked for.
 const DIRS: usize = 64;
+/// Descriptors that a walk keeps until it goes on.
+const KEPT: usize = 16;
 
 /// See `Op::ReadTree`.
 #[derive(Clone, Copy)]
 pub struct Wanted {
     pub plus: Plus,
-    pub dirs: usize,
-    pub open: usize,
+    dirs: usize,
+    open: usize,
+}
+
+impl Wanted {
+    pub fn new(plus: Plus, dirs: u16, open: u16) -> Self {
+        Self { plus, dirs: usize::from(dirs).clamp(1, DIRS), open: usize::from(open).min(MAX_OPEN) }
+    }
+}
+
+/// Where a walk stopped.
+pub struct Paused {
+    /// Number of the request that began it.
+    walk: u32,
+    tree: usize,
+    levels: Vec<Level<'static>>,
+    sections: u16,
 }
 
 /// A directory whose subdirectories are being listed.
@@ -43,9 +64,19 @@ struct Walk<'a, 't> {
     wanted: Wanted,
     out: &'a mut Vec<u8>,
     fds: &'a mut Vec<OwnedFd>,
+    /// Of the whole walk, and how many of them were there before this reply.
     sections: u16,
+    before: u16,
     /// No room for another directory.
     is_full: bool,
+    section: OpenSection,
+}
+
+/// What became of the next directory of a walk.
+enum Step<'t> {
+    /// It is told, and this is below it.
+    Listed(Option<Level<'t>>),
+    NoRoom,
 }
 
 /// What a listing left to be done.
@@ -64,6 +95,19 @@ impl Level<'_> {
     }
 }
 
+impl<'t> Level<'t> {
+    /// As it is kept between two requests, with its descriptor or without.
+    fn pause(self, keeps: bool) -> Level<'static> {
+        let Self { section, dir, path, names } = self;
+        let dir = match dir {
+            Some(Dir::Opened(fd)) if keeps => Some(Dir::Opened(fd)),
+            Some(Dir::Kept(fd)) if keeps => Some(Dir::Kept(fd)),
+            _ => None,
+        };
+        Level { section, dir, path, names }
+    }
+}
+
 /// Where the walk begins, and where it goes on from there; the first one last.
 fn levels<'t>(path: TreePath<'_>, names: TreePath<'_>, above: Paths<'_>) -> Result<Vec<Level<'t>>> {
     let mut levels = vec![Level::new(0, path, names)];
@@ -76,48 +120,94 @@ fn levels<'t>(path: TreePath<'_>, names: TreePath<'_>, above: Paths<'_>) -> Resu
     Ok(levels)
 }
 
-/// Appends the listings from the entries `names` of the directory `path` on, and then of those `above`.
+/// Appends the listings from the entries `names` of the directory `path` on, and then of those `above`. The request has the
+/// number `walk`.
 pub fn read_tree(
     session: &mut Session,
     tree: &ServedTree,
     (path, names, above): (TreePath<'_>, TreePath<'_>, Paths<'_>),
-    wanted: Wanted,
+    (walk, wanted): (u32, Wanted),
     out: &mut Vec<u8>,
     fds: &mut Vec<OwnedFd>,
 ) -> Result<()> {
+    session.walk = None;
     // Of a tree that others change nothing is asked for ahead.
     if tree.is_writable() || tree.is_file() || names.is_root() {
         return Err(Errno::EINVAL);
     }
-    let wanted =
-        Wanted { dirs: wanted.dirs.clamp(1, DIRS), open: wanted.open.min(MAX_OPEN), ..wanted };
-    let mut levels = levels(path, names, above)?;
-    let mut walk = Walk { session, tree, wanted, out, fds, sections: 0, is_full: false };
-    while let Some(level) = levels.last_mut() {
-        let Some(name) = level.names.pop() else {
-            levels.pop();
-            continue;
-        };
-        match walk.list(level, &name) {
-            Ok(next) => levels.extend(next),
-            // The one that is wanted now. Of others it is told when they are asked for.
-            Err(reason) if walk.sections == 0 => return Err(reason),
-            Err(_) => {}
-        }
-        if walk.is_full {
-            break;
-        }
-    }
-    Ok(())
+    let levels = levels(path, names, above)?;
+    Walk::new((session, tree), wanted, 0, (out, fds)).run(walk, levels)
 }
 
-impl<'t> Walk<'_, 't> {
-    /// Appends the listing of `name` in `level`; answers the level below it.
-    fn list(&mut self, level: &mut Level<'t>, name: &[u8]) -> Result<Option<Level<'t>>> {
+/// Appends what comes after the last answer to the request number `walk`.
+pub fn read_on(
+    session: &mut Session,
+    tree: &ServedTree,
+    (walk, wanted): (u32, Wanted),
+    out: &mut Vec<u8>,
+    fds: &mut Vec<OwnedFd>,
+) -> Result<()> {
+    let is_it = |paused: &mut Paused| paused.walk == walk && paused.tree == tree.index();
+    let paused = session.walk.take_if(is_it).ok_or(Errno::ENOENT)?;
+    let Paused { levels, sections, .. } = paused;
+    Walk::new((session, tree), wanted, sections, (out, fds)).run(walk, levels)
+}
+
+impl<'a, 't> Walk<'a, 't> {
+    fn new(
+        (session, tree): (&'a mut Session, &'t ServedTree),
+        wanted: Wanted,
+        before: u16,
+        (out, fds): (&'a mut Vec<u8>, &'a mut Vec<OwnedFd>),
+    ) -> Self {
+        let (sections, is_full, section) = (before, false, OpenSection::default());
+        Self { session, tree, wanted, out, fds, sections, before, is_full, section }
+    }
+
+    fn run(mut self, walk: u32, mut levels: Vec<Level<'t>>) -> Result<()> {
+        self.out.put_flag(false);
+        while let Some(level) = levels.last_mut() {
+            let Some(name) = level.names.pop() else {
+                levels.pop();
+                continue;
+            };
+            if self.is_full {
+                level.names.push(name);
+                break;
+            }
+            match self.list(level, &name) {
+                Ok(Step::Listed(below)) => levels.extend(below),
+                Ok(Step::NoRoom) => {
+                    level.names.push(name);
+                    break;
+                }
+                // The one that is wanted now. Of others it is told when they are asked for.
+                Err(reason) if self.sections == 0 => return Err(reason),
+                Err(_) => {}
+            }
+        }
+        // One that does not fit into an empty reply has to be asked for alone.
+        let has_more = levels.iter().any(|level| !level.names.is_empty())
+            && self.sections > self.before
+            && self.sections < Section::MOST;
+        if has_more {
+            if let Some(flag) = self.out.get_mut(ReplyHead::BYTES) {
+                *flag = 1;
+            }
+            let (tree, sections) = (self.tree.index(), self.sections);
+            let first_kept = levels.len().saturating_sub(KEPT);
+            let levels = levels.into_iter().enumerate();
+            let levels = levels.map(|(at, level)| level.pause(at >= first_kept)).collect();
+            self.session.walk = Some(Paused { walk, tree, levels, sections });
+        }
+        Ok(())
+    }
+
+    /// Appends the listing of `name` in `level`.
+    fn list(&mut self, level: &mut Level<'t>, name: &[u8]) -> Result<Step<'t>> {
         let is_first = self.sections == 0;
         if self.out.len() + OpenSection::encoded_bound(name) > MAX_MESSAGE {
-            self.is_full = true;
-            return Ok(None);
+            return Ok(Step::NoRoom);
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let within = match level.dir.take() {
@@ -127,21 +217,22 @@ impl<'t> Walk<'_, 't> {
         let resolved = resolve(&within, name, flags);
         level.dir = Some(within);
         let dir = Dir::Opened(resolved?);
-        let open = OpenSection::begin(level.section, name, self.out);
+        self.section.begin(level.section, name, self.out);
         let opened = self.fds.len();
         let listed = match self.items(&dir) {
             Ok(listed) if listed.is_whole || is_first => listed,
             other => {
-                open.cancel(self.out);
+                self.section.cancel(self.out);
                 self.fds.truncate(opened);
-                return other.map(|_| None);
+                return other.map(|_| Step::NoRoom);
             }
         };
-        open.end(listed.is_whole, self.out);
+        self.section.end(listed.is_whole, self.out);
         self.sections += 1;
         // Who opens files comes to further directories after them.
         let is_all_open = self.wanted.open > 0 && self.fds.len() >= self.wanted.open;
-        self.is_full |= is_all_open || usize::from(self.sections) >= self.wanted.dirs;
+        let told = usize::from(self.sections - self.before);
+        self.is_full |= is_all_open || told >= self.wanted.dirs;
 
         let mut path = level.path.clone();
         if !path.is_empty() {
@@ -155,7 +246,8 @@ impl<'t> Walk<'_, 't> {
             (dir, _) => dir,
         };
         let (section, names) = (self.sections, listed.subdirs);
-        Ok((!names.is_empty()).then_some(Level { section, dir: Some(dir), path, names }))
+        let below = (!names.is_empty()).then_some(Level { section, dir: Some(dir), path, names });
+        Ok(Step::Listed(below))
     }
 
     /// Appends the items of `dir`.
@@ -167,7 +259,8 @@ impl<'t> Walk<'_, 't> {
         while let Some(entry) = entries.next() {
             let entry = entry.map_err(errno)?;
             let name = entry.file_name().to_bytes();
-            if self.out.len() + DirItem::encoded_bound(name) > MAX_MESSAGE {
+            let length = self.section.listing.reply_len(self.out);
+            if length + DirItem::encoded_bound(name) > MAX_MESSAGE {
                 self.is_full = true;
                 return Ok(listed);
             }
@@ -196,7 +289,8 @@ impl<'t> Walk<'_, 't> {
                 listed.subdirs.push(name.into());
             }
             let (ino, next) = (entry.ino(), entry.next_entry_cookie());
-            DirItem { ino, next, kind, name, attr, is_open }.encode(self.out);
+            let item = DirItem { ino, next, kind, name, attr, is_open };
+            self.section.listing.push(&item, self.out);
         }
         listed.is_whole = true;
         listed.subdirs.reverse();

@@ -123,7 +123,7 @@ impl Client {
             let listing = Listing::decode(reply.fields()).unwrap();
             let is_last = listing.is_last;
             for item in listing {
-                let item = item.unwrap();
+                let (_, item) = item.unwrap();
                 cursor = item.next;
                 all.push((String::from_utf8_lossy(item.name).into_owned(), item.attr));
             }

@@ -1,6 +1,7 @@
 //! The connections to a gofer. A request takes its processor's, or any idle one; each carries one request at a time.
 //! Of some nobody waits for the answer: see [`later`].
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -48,10 +49,10 @@ struct Connection {
     seq: u32,
     request: Vec<u8>,
     reply: Vec<u8>,
-    /// Number of the request whose answer is left for later.
-    owed: Option<u32>,
-    /// Such an answer that had to be heard because of another request.
-    late: Option<Late>,
+    /// Numbers of the requests whose answers are left for later, as they will come.
+    owed: VecDeque<u32>,
+    /// Such answers that had to be heard because of another request.
+    late: VecDeque<Late>,
 }
 
 type Slot = Mutex<Connection, lock_order::GoferConnection>;
@@ -109,13 +110,8 @@ impl Client {
         sockets: Vec<OwnedFd>,
         on_broken: OnBroken,
     ) -> std::result::Result<Arc<Self>, ConnectError> {
-        let connections: Box<[Slot]> = sockets
-            .into_iter()
-            .map(|socket| {
-                let (request, reply) = (Vec::with_capacity(512), gofer_protocol::room());
-                Mutex::new(Connection { socket, seq: 0, request, reply, owed: None, late: None })
-            })
-            .collect();
+        let connections: Box<[Slot]> =
+            sockets.into_iter().map(|socket| Mutex::new(Connection::new(socket))).collect();
         let first = connections.first().ok_or(ConnectError::NoSocket)?;
         let mut first = first.lock();
         first.seq = 1;
@@ -208,6 +204,11 @@ impl Client {
 }
 
 impl Connection {
+    fn new(socket: OwnedFd) -> Self {
+        let (request, reply) = (Vec::with_capacity(512), gofer_protocol::room());
+        Self { socket, seq: 0, request, reply, owed: VecDeque::new(), late: VecDeque::new() }
+    }
+
     fn exchange<T>(
         &mut self,
         tree: u16,

@@ -1,15 +1,16 @@
 //! Open directories: listings come in pieces, with the attributes of the entries where they are worth keeping.
 
 use std::any::Any;
-use std::ops::Range;
 use std::sync::Arc;
 
+use abi::dirent::{Record, Records};
 use abi::stat::{Attr, FileType};
 use abi::{Errno, Result};
 use base::lock::Mutex;
-use gofer_protocol::wire::Decoded;
+use gofer_protocol::wire::{Decoded, Reader};
 use gofer_protocol::{DirItem, Listing, Op, Plus, SyncScope};
 
+use super::client::later::{Asked, Later, Patience};
 use super::inode::GoferInode;
 use super::known::PLUS_LIMIT;
 use super::subtree::Subtree;
@@ -29,6 +30,15 @@ struct Progress {
     piece: Option<Arc<Piece>>,
     /// Entries that were learnt since the start.
     learnt: usize,
+    /// The piece after the last one, when it was asked for already.
+    ahead: Option<Ahead>,
+}
+
+/// A piece that the gofer lists on another processor while somebody uses the one before.
+struct Ahead {
+    from: u64,
+    plus: Plus,
+    asked: Asked,
 }
 
 /// A piece of the listing.
@@ -36,9 +46,10 @@ struct Progress {
 pub struct Piece {
     /// Cursor it was asked with.
     pub from: u64,
-    rows: Vec<Row>,
-    /// The names of the rows, one after the other.
-    names: Vec<u8>,
+    /// As getdents64(2) gives them. A row's number is the place of its record.
+    records: Box<[u8]>,
+    len: usize,
+    end: u64,
     pub is_last: bool,
 }
 
@@ -50,71 +61,64 @@ pub struct Brought {
     pub is_open: bool,
 }
 
-struct Row {
-    ino: u64,
-    next: u64,
-    kind: FileType,
-    name: Range<usize>,
+/// Of filesystems that do not tell, and where nothing else told either.
+fn file_type(kind: u8) -> FileType {
+    FileType::from_mode(u32::from(kind) << 12).unwrap_or(FileType::Regular)
 }
 
 impl Piece {
     /// The piece of an answer, and the attributes that came with some of its rows, in order.
     pub(super) fn decode(from: u64, listing: Listing<'_>) -> Decoded<(Self, Vec<Brought>)> {
-        let mut piece = Self { from, is_last: listing.is_last, ..Self::default() };
-        // Growing step by step costs more than what is given back below.
-        let (rows, bytes) = listing.bounds();
-        piece.rows.reserve(rows);
-        piece.names.reserve(bytes);
+        let (records, is_last) = (listing.records(), listing.is_last);
+        let (mut len, mut end) = (0, from);
         let mut brought = Vec::new();
         for item in listing {
-            let DirItem { ino, next, kind, name, attr, is_open } = item?;
-            let start = piece.names.len();
-            piece.names.extend_from_slice(name);
-            let name = start..piece.names.len();
-            brought.extend(attr.map(|attr| Brought { row: piece.rows.len(), attr, is_open }));
-            piece.rows.push(Row { ino, next, kind: kind.unwrap_or(FileType::Regular), name });
+            let (row, DirItem { next, attr, is_open, .. }) = item?;
+            brought.extend(attr.map(|attr| Brought { row, attr, is_open }));
+            (len, end) = (len + 1, next);
         }
-        piece.rows.shrink_to_fit();
-        piece.names.shrink_to_fit();
-        Ok((piece, brought))
+        Ok((Self { from, records: records.into(), len, end, is_last }, brought))
     }
 
-    fn name(&self, row: &Row) -> &[u8] {
-        self.names.get(row.name.clone()).unwrap_or_default()
-    }
-
-    /// Index of the row after `pos`, when the listing goes on in here from there.
+    /// Where the row after `pos` begins, when the listing goes on in here from there.
     fn after(&self, pos: u64) -> Option<usize> {
         if self.from == pos {
             return Some(0);
         }
-        self.rows.iter().position(|row| row.next == pos).map(|at| at + 1)
+        let mut rows = Records::new(&self.records);
+        rows.by_ref().find(|(_, row)| row.next == pos).map(|_| rows.at())
     }
 
     /// The name of a row.
     pub fn name_of(&self, row: usize) -> &[u8] {
-        self.rows.get(row).map_or(b"", |row| self.name(row))
+        Records::from(&self.records, row).next().map_or(b"", |(_, row)| row.name)
     }
 
     /// Its entries but for `.` and `..`, each with the number of its row.
     pub fn entries(&self) -> impl Iterator<Item = (usize, &[u8], FileType)> {
-        let rows = self.rows.iter().enumerate();
-        let entries = rows.map(|(at, row)| (at, self.name(row), row.kind));
+        self.entries_from(0)
+    }
+
+    /// As [`Self::entries`], from a row on.
+    pub fn entries_from(&self, row: usize) -> impl Iterator<Item = (usize, &[u8], FileType)> {
+        let entries = Records::from(&self.records, row);
+        let entries = entries.map(|(at, row)| (at, row.name, file_type(row.kind)));
         entries.filter(|(_, name, _)| !matches!(*name, b"." | b".."))
     }
 
+    /// Rows.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.len
     }
 
     /// Memory it takes.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.rows.capacity() * size_of::<Row>() + self.names.capacity()
+        size_of::<Self>() + self.records.len()
     }
 
     /// Where the next piece begins.
     pub fn end(&self) -> u64 {
-        self.rows.last().map_or(self.from, |row| row.next)
+        self.end
     }
 }
 
@@ -142,7 +146,7 @@ impl GoferDir {
         if pos != 0
             && let Some(piece) = held
             && let Some(at) = piece.after(pos)
-            && (at < piece.rows.len() || piece.is_last)
+            && (at < piece.records.len() || piece.is_last)
         {
             return Ok((piece, at));
         }
@@ -153,20 +157,66 @@ impl GoferDir {
             self.progress.lock().piece = Some(Arc::clone(&piece));
             return Ok((piece, 0));
         }
-        let shared = &self.inode.shared;
-        let plus = match learnt {
-            _ if shared.is_writable => Plus::Nothing,
-            // A directory of a hundred thousand names streams by; it is not remembered.
-            PLUS_LIMIT.. if pos != 0 => Plus::Nothing,
-            _ => shared.foresight.plus(),
-        };
+        let plus = self.plus_from(pos, learnt);
         if pos == 0
             && let Some(piece) = self.fetch_subtree(plus)?
         {
             self.progress.lock().piece = Some(Arc::clone(&piece));
             return Ok((piece, 0));
         }
-        Ok((self.fetch(pos, plus)?, 0))
+        if let Some(piece) = self.hear_ahead(pos) {
+            return Ok((piece, 0));
+        }
+        let piece = self.fetch(pos, plus)?;
+        if pos != 0 {
+            self.go_on();
+        }
+        Ok((piece, 0))
+    }
+
+    /// What a piece from `pos` on is to bring, after so many entries.
+    fn plus_from(&self, pos: u64, learnt: usize) -> Plus {
+        let shared = &self.inode.shared;
+        match learnt {
+            _ if shared.is_writable => Plus::Nothing,
+            // A directory of a hundred thousand names streams by; it is not remembered.
+            PLUS_LIMIT.. if pos != 0 => Plus::Nothing,
+            _ => shared.foresight.plus(),
+        }
+    }
+
+    /// Who reads a second piece will read the third: has the gofer list the next one meanwhile. Not where others may change what it
+    /// lists: there each piece says what is, when it is read.
+    fn go_on(&self) {
+        let shared = &self.inode.shared;
+        if shared.is_writable {
+            return;
+        }
+        let (from, learnt) = {
+            let progress = self.progress.lock();
+            let Some(piece) = progress.piece.as_ref().filter(|piece| !piece.is_last) else {
+                return;
+            };
+            (piece.end(), progress.learnt)
+        };
+        let plus = self.plus_from(from, learnt);
+        let Ok(path) = self.inode.path() else { return };
+        let asked = shared.client.ask(shared.tree, &path, Op::ReadDir { cursor: from, plus });
+        self.progress.lock().ahead = asked.map(|asked| Ahead { from, plus, asked });
+    }
+
+    /// The piece from `pos` on, if it was [asked for](Self::go_on); and asks for the one after it.
+    fn hear_ahead(&self, pos: u64) -> Option<Arc<Piece>> {
+        let Ahead { from, plus, asked } = self.progress.lock().ahead.take()?;
+        if from != pos {
+            return None;
+        }
+        let decode = |fields: Reader<'_>, _| Piece::decode(pos, Listing::decode(fields)?);
+        let heard = self.inode.shared.client.hear(&asked, Patience::Wait, decode);
+        let Ok(Later::Answer((piece, brought))) = heard else { return None };
+        let piece = self.learn_fetched(piece, &brought, plus);
+        self.go_on();
+        Some(piece)
     }
 
     /// As [`Self::fetch`] from the start, with the directories that are likely to be listed next; `None` when nothing
@@ -191,12 +241,16 @@ impl GoferDir {
             shared.client.call(shared.tree, &self.inode.path()?, op, |fields, _| {
                 Piece::decode(pos, Listing::decode(fields)?)
             })?;
+        Ok(self.learn_fetched(piece, &brought, plus))
+    }
+
+    fn learn_fetched(&self, piece: Piece, brought: &[Brought], plus: Plus) -> Arc<Piece> {
         let piece = Arc::new(piece);
         if plus != Plus::Nothing {
-            self.learn(&piece, &brought);
+            self.learn(&piece, brought);
         }
         self.progress.lock().piece = Some(Arc::clone(&piece));
-        Ok(piece)
+        piece
     }
 
     /// Remembers the entries, for the lookups that tend to follow; and that there are no others, once all were seen.
@@ -204,7 +258,7 @@ impl GoferDir {
         self.inode.learn_piece(piece, brought);
         let mut progress = self.progress.lock();
         let before = if piece.from == 0 { 0 } else { progress.learnt };
-        progress.learnt = before + piece.rows.len();
+        progress.learnt = before + piece.len();
     }
 }
 
@@ -229,9 +283,9 @@ impl FileOps for GoferDir {
         loop {
             let (piece, first) = self.piece(pos)?;
             let before = pos;
-            for row in piece.rows.iter().skip(first) {
-                let Row { ino, next, kind, .. } = *row;
-                if !emit(DirEntry { ino, next, kind, name: piece.name(row) }) {
+            for (_, row) in Records::from(&piece.records, first) {
+                let Record { ino, next, kind, name } = row;
+                if !emit(DirEntry { ino, next, kind: file_type(kind), name }) {
                     return Ok(());
                 }
                 pos = next;
@@ -244,6 +298,15 @@ impl FileOps for GoferDir {
                 return Err(Errno::EIO);
             }
         }
+    }
+
+    fn records(&self, _cx: &VfsCx<'_>, _file: &File, out: &mut Vec<u8>) -> Result<()> {
+        let (piece, first) = self.piece(0)?;
+        if !piece.is_last {
+            return Err(Errno::EFBIG);
+        }
+        out.extend_from_slice(piece.records.get(first..).unwrap_or_default());
+        Ok(())
     }
 
     fn sync(&self, _data_only: bool) -> Result<()> {

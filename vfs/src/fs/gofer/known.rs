@@ -16,6 +16,10 @@ use super::open_files::Kept;
 use crate::lock_order;
 use crate::name_hash::NameHasher;
 
+use self::unread::Unread;
+
+mod unread;
+
 /// Bytes that the read-only directories of one filesystem may know together.
 const LIMIT: usize = 16 << 20;
 /// Entries of one listing whose attributes are asked for along with it.
@@ -52,30 +56,6 @@ pub enum Entry {
     Inode(Weak<GoferInode>),
     /// Looked up and not there.
     Absent,
-}
-
-/// A whole listing that nobody has asked about yet: most directories of a walk are listed, and that is all.
-struct Unread {
-    piece: Arc<Piece>,
-    brought: Box<[Brought]>,
-    name_bytes: usize,
-}
-
-impl Unread {
-    /// The directory after `name`, or the first one.
-    fn dir_after(&self, name: Option<&[u8]>) -> Option<(Arc<[u8]>, FileType)> {
-        let mut entries = self.piece.entries();
-        if let Some(name) = name {
-            entries.find(|(_, other, _)| *other == name)?;
-        }
-        let (_, name, kind) = entries.find(|(_, _, kind)| *kind == FileType::Directory)?;
-        Some((name.into(), kind))
-    }
-
-    fn dirs(&self) -> impl Iterator<Item = Arc<[u8]>> {
-        let dirs = self.piece.entries().filter(|(_, _, kind)| *kind == FileType::Directory);
-        dirs.map(|(_, name, _)| name.into())
-    }
 }
 
 /// The entries a directory knows.
@@ -120,8 +100,7 @@ impl Known {
     pub fn bytes(&self) -> usize {
         let listing = self.listing.as_ref().map_or(0, |piece| piece.bytes());
         // As if it were read, which may be at any time.
-        let unread =
-            self.unread.as_ref().map_or((0, 0), |unread| (unread.piece.len(), unread.name_bytes));
+        let unread = self.unread.as_ref().map_or((0, 0), |unread| (unread.rows, unread.name_bytes));
         (self.entries.len() + unread.0) * ENTRY_BYTES + self.name_bytes + unread.1 + listing
     }
 
@@ -148,25 +127,33 @@ impl Known {
 
     /// Adds a piece of the listing, and what came with its rows.
     pub fn learn(&mut self, piece: &Arc<Piece>, brought: &[Brought]) {
-        let is_all = piece.from == 0 && piece.is_last;
-        if is_all && self.unread.is_none() && self.entries.is_empty() {
-            let name_bytes = piece.entries().map(|(_, name, _)| name.len()).sum();
-            let (piece, brought) = (Arc::clone(piece), brought.into());
-            self.unread = Some(Unread { piece, brought, name_bytes });
-        } else {
-            self.read();
-            self.learn_rows(piece, brought);
+        let is_start = piece.from == 0 && self.entries.is_empty();
+        let is_next = piece.from == self.run;
+        match &mut self.unread {
+            None if is_start => self.unread.insert(Unread::default()).push(piece, brought),
+            Some(unread) if is_next && piece.from != 0 => unread.push(piece, brought),
+            _ => {
+                self.read();
+                self.learn_rows(piece, brought, is_next);
+            }
         }
         self.learnt(piece);
     }
 
     fn read(&mut self) {
-        if let Some(Unread { piece, brought, .. }) = self.unread.take() {
-            self.learn_rows(&piece, &brought);
+        let Some(Unread { pieces, .. }) = self.unread.take() else { return };
+        for (piece, brought) in pieces {
+            self.learn_rows(&piece, &brought, true);
         }
     }
 
-    fn learn_rows(&mut self, piece: &Piece, brought: &[Brought]) {
+    /// With `is_next`, it begins where the last one ended.
+    fn learn_rows(&mut self, piece: &Piece, brought: &[Brought], is_next: bool) {
+        if piece.from == 0 {
+            self.files.clear();
+            self.dirs.clear();
+            self.order.clear();
+        }
         let mut brought = brought.iter().peekable();
         for (at, name, kind) in piece.entries() {
             while brought.next_if(|told| told.row < at).is_some() {}
@@ -174,29 +161,36 @@ impl Known {
                 Some(told) => Entry::Listed(Listed::new(told.attr)),
                 None => Entry::Named(kind),
             };
-            self.learn_one(name, entry, kind);
+            let name = self.learn_one(name, entry);
+            if is_next || piece.from == 0 {
+                self.put_in_order(name, kind);
+            }
         }
     }
 
     /// Adds what a listing says: less than what somebody found out about the name.
-    fn learn_one(&mut self, name: &[u8], entry: Entry, kind: FileType) {
-        match self.entries.get_mut(name) {
-            None => {
-                let name: Arc<[u8]> = name.into();
-                self.name_bytes += name.len();
-                match kind {
-                    FileType::Regular => self.files.push(Arc::clone(&name)),
-                    FileType::Directory => self.dirs.push(Arc::clone(&name)),
-                    _ => {}
-                }
-                if matches!(kind, FileType::Regular | FileType::Directory) {
-                    self.order.push((Arc::clone(&name), kind));
-                }
-                self.entries.insert(name, entry);
-            }
-            Some(known @ Entry::Named(_)) => *known = entry,
-            Some(_) => {}
+    fn learn_one(&mut self, name: &[u8], entry: Entry) -> Arc<[u8]> {
+        let Some((known, _)) = self.entries.get_key_value(name) else {
+            let name: Arc<[u8]> = name.into();
+            self.name_bytes += name.len();
+            self.entries.insert(Arc::clone(&name), entry);
+            return name;
+        };
+        let known = Arc::clone(known);
+        if let Some(known @ Entry::Named(_)) = self.entries.get_mut(name) {
+            *known = entry;
         }
+        known
+    }
+
+    /// The next one of the listing.
+    fn put_in_order(&mut self, name: Arc<[u8]>, kind: FileType) {
+        match kind {
+            FileType::Regular => self.files.push(Arc::clone(&name)),
+            FileType::Directory => self.dirs.push(Arc::clone(&name)),
+            _ => return,
+        }
+        self.order.push((name, kind));
     }
 
     /// Nobody has found out anything about `name`: it is not there.
@@ -365,7 +359,7 @@ impl Known {
         is_dir: bool,
     ) -> Option<(Arc<[u8]>, FileType)> {
         self.was_walked = true;
-        if let Some(unread) = self.unread.as_ref().filter(|_| is_dir) {
+        if let Some(unread) = self.unread.as_mut().filter(|_| is_dir) {
             // Most have none, and then nobody will ask for a name here.
             return unread.dir_after(name);
         }
@@ -459,3 +453,6 @@ impl KnownBudget {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

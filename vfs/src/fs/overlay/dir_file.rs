@@ -6,9 +6,10 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use abi::Result;
+use abi::dirent::Records;
 use abi::open::OpenFlags;
 use abi::stat::FileType;
+use abi::{Errno, Result};
 use base::lock::Mutex;
 
 use super::copy_up::open_lower;
@@ -43,6 +44,16 @@ pub(super) struct OverlayDirFile {
     node: Arc<OverlayInode>,
     /// How positions of this open directory are to be understood; made anew when reading begins at 0.
     listing: Mutex<Option<Listing>, lock_order::FileState>,
+}
+
+/// Gives the record of `name` another number.
+fn set_ino(records: &mut [u8], name: &[u8], ino: u64) {
+    let found = Records::new(records).find(|(_, record)| record.name == name);
+    if let Some((at, _)) = found
+        && let Some(field) = records.get_mut(at..).and_then(<[u8]>::first_chunk_mut)
+    {
+        *field = ino.to_ne_bytes();
+    }
 }
 
 fn is_dot(name: &[u8]) -> bool {
@@ -160,6 +171,23 @@ impl FileOps for OverlayDirFile {
                 break;
             }
         }
+        Ok(())
+    }
+
+    fn records(&self, cx: &VfsCx<'_>, file: &File, out: &mut Vec<u8>) -> Result<()> {
+        let lower = self.node.lower.as_ref().ok_or(Errno::EOPNOTSUPP)?;
+        let is_changed = self.node.dir.as_ref().is_some_and(|dir| !dir.lock().changes.is_empty());
+        if is_changed {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let Listing::Lower(lower) = self.listing(cx, lower, 0)? else {
+            return Err(Errno::EOPNOTSUPP);
+        };
+        let start = out.len();
+        lower.ops().records(cx, &lower, out)?;
+        let records = out.get_mut(start..).unwrap_or_default();
+        set_ino(records, b".", self.node.ino());
+        set_ino(records, b"..", file.parent_ino());
         Ok(())
     }
 

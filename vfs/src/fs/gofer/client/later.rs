@@ -1,21 +1,24 @@
 //! Requests whose answers are heard later, while the gofer works on another processor.
 //!
-//! A connection owes at most one such answer. Until that has come, requests for something else take the other connections; if
-//! there is none, they wait for it and put it by. An answer that nobody hears is dropped with the next request of this kind.
+//! A connection owes the answers to one such request and to those that go on from there. Until these have come, requests for
+//! something else take the other connections; if there is none, they wait for them and put them by. Answers that nobody hears are
+//! dropped with the next request of this kind.
 
 use std::os::fd::OwnedFd;
 
 use abi::Result;
 use base::lock::MutexGuard;
 use gofer_protocol::wire::{Decoded, Reader};
-use gofer_protocol::{MAX_MESSAGE, Op, TreePath, transport};
+use gofer_protocol::{MAX_MESSAGE, NO_CPU, Op, TreePath, transport};
 
 use super::{Client, Connection, Failure, Ordering, decode, unheard};
 
 /// A request that was sent.
+#[derive(Clone, Copy)]
 pub struct Asked {
     connection: usize,
-    seq: u32,
+    /// Its number, which no other one on that connection has for long.
+    pub seq: u32,
 }
 
 /// An answer that was put by.
@@ -54,13 +57,37 @@ impl Client {
         }
         let path = TreePath::new(path).ok()?;
         let mut connection = self.connections.get(other)?.try_lock().and_then(Connection::idle)?;
-        connection.late = None;
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        let sent = connection.ask(there, tree, path, op);
-        let sent = sent.map(|()| Asked { connection: other, seq: connection.seq });
-        connection.owed = sent.is_ok().then_some(connection.seq);
+        connection.late.clear();
+        let sent = self.send(&mut connection, other, there, (tree, path, op));
         drop(connection);
         self.judge(sent).ok()
+    }
+
+    /// Asks on the connection of `asked` for what comes after that, which may not be answered yet.
+    pub fn ask_on(&self, asked: Asked, tree: u16, op: Op<'_>) -> Option<Asked> {
+        if self.is_broken.load(Ordering::Relaxed) {
+            return None;
+        }
+        let at = asked.connection;
+        let there = u16::try_from(at).ok().filter(|cpu| self.cpus.contains(cpu));
+        let mut connection = self.connections.get(at)?.try_lock()?;
+        let request = (tree, TreePath::ROOT, op);
+        let sent = self.send(&mut connection, at, there.unwrap_or(NO_CPU), request);
+        drop(connection);
+        self.judge(sent).ok()
+    }
+
+    fn send(
+        &self,
+        connection: &mut Connection,
+        at: usize,
+        cpu: u16,
+        (tree, path, op): (u16, TreePath<'_>, Op<'_>),
+    ) -> std::result::Result<Asked, Failure> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        connection.ask(cpu, tree, path, op)?;
+        connection.owed.push_back(connection.seq);
+        Ok(Asked { connection: at, seq: connection.seq })
     }
 
     /// The answer to what was asked, as [`Client::call`] does it.
@@ -84,17 +111,18 @@ impl Connection {
     /// Itself, unless it owes an answer that has not come.
     pub(super) fn idle(mut guard: Guard<'_>) -> Option<Guard<'_>> {
         guard.put_by(Patience::Look);
-        guard.owed.is_none().then_some(guard)
+        guard.owed.is_empty().then_some(guard)
     }
 
-    /// Puts the answer by that it owes.
+    /// Puts the answers by that it owes.
     pub(super) fn put_by(&mut self, patience: Patience) {
-        let Some(seq) = self.owed else { return };
-        let Some(heard) = self.receive(patience).transpose() else { return };
-        let heard =
-            heard.map(|(length, fds)| (self.reply.get(..length).unwrap_or_default().to_vec(), fds));
-        self.owed = None;
-        self.late = Some(Late { seq, heard });
+        while let Some(seq) = self.owed.front().copied() {
+            let Some(heard) = self.receive(patience).transpose() else { return };
+            let heard = heard
+                .map(|(length, fds)| (self.reply.get(..length).unwrap_or_default().to_vec(), fds));
+            self.owed.pop_front();
+            self.late.push_back(Late { seq, heard });
+        }
     }
 
     fn receive(
@@ -115,18 +143,18 @@ impl Connection {
         patience: Patience,
         read: impl FnOnce(Reader<'_>, Vec<OwnedFd>) -> Decoded<T>,
     ) -> std::result::Result<Later<T>, Failure> {
-        if let Some(late) = self.late.take_if(|late| late.seq == seq) {
+        if let Some(late) = self.late.pop_front_if(|late| late.seq == seq) {
             let (message, fds) = late.heard?;
             return decode(&message, seq, fds, read).map(Later::Answer);
         }
-        if self.owed != Some(seq) {
+        if self.owed.front() != Some(&seq) {
             return Ok(Later::Lost);
         }
         let came = self.receive(patience);
         if let Ok(None) = came {
             return Ok(Later::NotYet);
         }
-        self.owed = None;
+        self.owed.pop_front();
         let Some((length, fds)) = came? else { return Ok(Later::NotYet) };
         let message = self.reply.get(..length).unwrap_or_default();
         decode(message, seq, fds, read).map(Later::Answer)

@@ -16,10 +16,7 @@ fn client() -> (Client, Vec<OwnedFd>) {
         let kind = SocketType::SEQPACKET;
         let (ours, other) =
             socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
-        let (request, reply) = (Vec::new(), vec![0; MAX_MESSAGE]);
-        let connection =
-            Connection { socket: ours, seq: 0, request, reply, owed: None, late: None };
-        connections.push(Mutex::new(connection));
+        connections.push(Mutex::new(Connection::new(ours)));
         theirs.push(other);
     }
     let client = Client {
