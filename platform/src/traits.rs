@@ -175,6 +175,8 @@ pub struct Layout {
     pub xstate_size: usize,
     /// Where the trampolines of rewritten call sites jump to (see `rewrite`); `None`: sites are left alone.
     pub call_entry: Option<u64>,
+    /// cpuid takes longer here than a trap: texts may have [`rewrite::ASKS_PROCESSOR`](crate::rewrite::ASKS_PROCESSOR) in its place.
+    pub has_slow_questions: bool,
 }
 
 /// Memory of one guest process. Reading and writing obey the host's page permissions.

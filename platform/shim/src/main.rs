@@ -54,6 +54,7 @@ mod memory_calls;
 mod notes;
 mod path_stats;
 mod pipes;
+mod processor;
 mod ready;
 mod signal_calls;
 mod signals;

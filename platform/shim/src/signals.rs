@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{GLOBAL_ADDR, KICK_SIGNAL, SHIM_BASE, SLOT_SIZE, kind};
 use crate::calls::{self, die, failed, syscall};
-use crate::{channel, fast, guest_memory, traps};
+use crate::{channel, fast, guest_memory, processor, traps};
 
 const SIGILL: i32 = 4;
 const SIGTRAP: i32 = 5;
@@ -75,6 +75,10 @@ extern "C" fn on_signal(signal: i32, _info: u64, context: u64) {
     }
     // SAFETY: as above.
     if signal == SIGSYS && unsafe { traps::redirect(slot, context + GREGS) } {
+        return;
+    }
+    // SAFETY: as above.
+    if signal == SIGTRAP && unsafe { processor::answer(context + GREGS) } {
         return;
     }
     channel::publish_bases(slot);

@@ -167,6 +167,7 @@ mod path_stats;
 mod placement;
 mod pool;
 mod process;
+mod processor;
 mod ready;
 mod region;
 mod shared;
@@ -298,7 +299,8 @@ impl SeccompPlatform {
         global.get().spins.store(spin::shim_spins(), Relaxed);
         let template = frame::Template::capture()?;
         let (hwcap, hwcap2) = rustix::param::linux_hwcap();
-        let has_fast_entry = global.get().flags.load(Relaxed) & global_flag::SLOT_IN_GS != 0;
+        let flags = global.get().flags.load(Relaxed);
+        let has_fast_entry = flags & global_flag::SLOT_IN_GS != 0;
         let layout = Layout {
             min_addr: shim_abi::MIN_ADDR,
             task_size: shim_abi::TASK_SIZE,
@@ -309,6 +311,7 @@ impl SeccompPlatform {
             minsigstksz: rustix::param::linux_minsigstksz() as u64,
             xstate_size: template.xstate_size(),
             call_entry: if has_fast_entry { Some(blob::call_entry()?) } else { None },
+            has_slow_questions: flags & global_flag::SLOW_QUESTIONS != 0,
         };
         Ok(Self {
             config,
@@ -421,6 +424,7 @@ impl Platform for SeccompPlatform {
             if shared.look() || before_sleep() {
                 return Ok(());
             }
+            shared.processor.ask(&shared.global, &|| shared.listener.has_rung());
             match shared.listener.wait() {
                 Ok(Wait::Rang(notification)) => {
                     let has_woken = shared.on_notification(&notification);

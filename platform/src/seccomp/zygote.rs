@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
 use shim_abi::global_flag;
@@ -21,6 +22,8 @@ const LISTENER_FD: RawFd = 0;
 const NEW_LISTENER: u32 = 1 << 3;
 const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 const HWCAP2_FSGSBASE: u64 = 2;
+/// A signal and the way back take 1.5 microseconds or two.
+const LONG_FOR_A_QUESTION: Duration = Duration::from_micros(4);
 
 /// A zygote on its way.
 pub struct Starting {
@@ -46,8 +49,14 @@ pub fn prepare(global: &GlobalPage, may_rewrite: bool) -> Result<(), SetupError>
     let has_fsgsbase = rustix::param::linux_hwcap().1 as u64 & HWCAP2_FSGSBASE != 0;
     let mut flags = if has_fsgsbase { global_flag::FSGSBASE } else { 0 };
     // What the shim's entry is written with.
-    if may_rewrite && has_fsgsbase && has_bmi2() {
-        flags |= global_flag::SLOT_IN_GS;
+    if may_rewrite && has_fsgsbase {
+        let (has_bmi2, is_slow) = has_bmi2();
+        if has_bmi2 {
+            flags |= global_flag::SLOT_IN_GS;
+        }
+        if is_slow {
+            flags |= global_flag::SLOW_QUESTIONS;
+        }
     }
     page.flags.store(flags, Ordering::Relaxed);
     Ok(())
@@ -55,11 +64,14 @@ pub fn prepare(global: &GlobalPage, may_rewrite: bool) -> Result<(), SetupError>
 
 /// One question to the processor. The library's answers take a dozen, each of which a virtual machine leaves for its
 /// host to answer.
-fn has_bmi2() -> bool {
+/// Also whether that took longer than a signal and its way back do.
+fn has_bmi2() -> (bool, bool) {
     const FEATURES: u32 = 7;
     const BMI2: u32 = 1 << 8;
+    let before = Instant::now();
     // This leaf is there: FSGSBASE, which is known to be there, is in it.
-    std::arch::x86_64::__cpuid_count(FEATURES, 0).ebx & BMI2 != 0
+    let features = std::arch::x86_64::__cpuid_count(FEATURES, 0).ebx;
+    (features & BMI2 != 0, before.elapsed() > LONG_FOR_A_QUESTION)
 }
 
 /// Starts it, on another CPU if there is one.

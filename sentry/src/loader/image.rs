@@ -102,11 +102,15 @@ impl Image {
         };
         image.map_stack(stack_top, size, program.elf.wants_exec_stack());
         let bias = image.place_program(&program.elf, entropy.image)?;
+        if interpreter.is_none() {
+            answer_questions(program, bias);
+        }
         image.map_segments(&program.elf, Some(program), bias, limits)?;
         image.note_program(&program.elf, bias, entropy.brk)?;
         image.entry = image.program_entry;
         if let Some(interpreter) = interpreter {
             let bias = image.place_interpreter(&interpreter.elf)?;
+            answer_questions(interpreter, bias);
             image.map_segments(&interpreter.elf, Some(interpreter), bias, limits)?;
             image.interpreter_base = bias;
             image.entry = bias.wrapping_add(interpreter.elf.entry);
@@ -304,6 +308,20 @@ impl Image {
         let brk = page_up(end).ok_or(Errno::ENOMEM)? + page_start(random % BRK_RANDOM_BYTES);
         (self.state.brk_start, self.state.brk) = (brk, brk);
         Ok(())
+    }
+}
+
+/// Has the text of who begins copied, if it asks the processor.
+fn answer_questions(first: &Mappable, bias: u64) {
+    let (Some(rewriter), Ok((lowest, _))) = (&first.rewriter, first.elf.extent()) else { return };
+    let Some(header) = first.elf.loads().find(|header| header.flags & PF_X != 0) else { return };
+    let start = page_start(header.vaddr);
+    let in_page = header.vaddr - start;
+    let offset = header.offset.checked_sub(in_page);
+    let end = header.offset.checked_add(header.filesz).and_then(page_up);
+    if let (Some(offset), Some(end)) = (offset, end) {
+        let (addr, lowest) = (bias.wrapping_add(start), bias.wrapping_add(lowest));
+        rewriter.answer_questions(&first.source, &(offset..end), addr, lowest);
     }
 }
 

@@ -18,7 +18,7 @@ use platform::rewrite::{
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::functions::{Functions, Read};
-use super::{AREA_LEN, LEARN_AFTER};
+use super::{AREA_LEN, LEARN_AFTER, questions};
 use crate::lock_order;
 
 /// How much code around a site is looked at, each way.
@@ -39,6 +39,8 @@ pub struct FileText {
     /// Where the file begins in the descriptor.
     base: u64,
     functions: OnceLock<Option<Functions>>,
+    /// Where it asks the processor, by file offsets; of texts that were searched for it.
+    questions: OnceLock<Vec<u64>>,
     known: Mutex<Known, lock_order::Leaf>,
 }
 
@@ -138,6 +140,7 @@ impl FileText {
             fd: Arc::clone(fd),
             base,
             functions: OnceLock::new(),
+            questions: OnceLock::new(),
             known: Mutex::default(),
         })
     }
@@ -186,13 +189,38 @@ impl FileText {
     ) -> Result<Arc<Learned>, Option<Refusal>> {
         let blocks = Blocks { file: self, read: RefCell::default() };
         let read = |range| blocks.read(range);
-        let functions = self.functions.get_or_init(|| Functions::parse(&|range| self.read(range)));
-        let from = Source { functions: functions.as_ref(), read: &read };
+        let from = Source { functions: self.functions(), read: &read };
         let learned = self.learn_from(&from, place, (offset, number), entry);
         if let Err(Some(_)) = &learned {
             self.known.lock().sites.insert(offset, State::Refused);
         }
         learned
+    }
+
+    fn functions(&self) -> Option<&Functions> {
+        let parse = || Functions::parse(&|range| self.read(range));
+        self.functions.get_or_init(parse).as_ref()
+    }
+
+    /// Makes a copy of the text at these file offsets at once, if it asks the processor, whose answers come from elsewhere then.
+    /// `distance`: as in [`SharedText`].
+    pub fn answer_questions(&self, text: &Range<u64>, distance: u64) {
+        let mut is_first = false;
+        let questions = self.questions.get_or_init(|| {
+            is_first = true;
+            questions::find(self.functions(), text, &|range| self.read(range))
+        });
+        if !is_first || questions.is_empty() {
+            return;
+        }
+        let (learned, distance) = {
+            let mut known = self.known.lock();
+            known.in_shared = known.learned.len();
+            known.missed = 0;
+            (known.learned.clone(), *known.distance.get_or_insert(distance))
+        };
+        let made = self.copy(&learned, Some(distance), text.clone());
+        self.known.lock().shared = made;
     }
 
     fn learn_from(
@@ -360,7 +388,7 @@ impl FileText {
             return None;
         }
         let area = text.end - text.start;
-        let fd = self.copy_bytes(&text)?;
+        let fd = self.copy_bytes(&text, &self.questions_beside(learned))?;
         let mut trampolines = vec![0xcc; AREA_LEN as usize];
         for learned in learned {
             let Learned { patch, offset, trampoline } = &**learned;
@@ -387,8 +415,22 @@ impl FileText {
         Some(Arc::new(SharedText { fd, text, distance: distance?, area }))
     }
 
+    /// Its questions to the processor, without those that are in the way of what was learned.
+    fn questions_beside(&self, learned: &[Arc<Learned>]) -> Vec<u64> {
+        let is_clear = |question: &u64| {
+            !learned.iter().any(|learned| {
+                learned.patch.edits().any(|(addr, original, _)| {
+                    let at = learned.offset.wrapping_add(addr.wrapping_sub(learned.patch.at));
+                    let end = at.saturating_add(original.len() as u64);
+                    question.saturating_add(questions::LEN) > at && *question < end
+                })
+            })
+        };
+        self.questions.get().into_iter().flatten().copied().filter(is_clear).collect()
+    }
+
     /// Memory with the text's bytes, and room for trampolines behind it. In pieces, which the processor's cache holds.
-    fn copy_bytes(&self, text: &Range<u64>) -> Option<OwnedFd> {
+    fn copy_bytes(&self, text: &Range<u64>, questions: &[u64]) -> Option<OwnedFd> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let fd = rustix::fs::memfd_create("text", flags).ok()?;
         let len = text.end - text.start;
@@ -398,7 +440,9 @@ impl FileText {
         while at < len {
             let want = usize::try_from(len - at).map_or(COPY_BYTES, |rest| rest.min(COPY_BYTES));
             let bytes = buffer.get_mut(..want)?;
-            let count = self.read_into(bytes, text.start.checked_add(at)?)?;
+            let start = text.start.checked_add(at)?;
+            let count = self.read_into(bytes, start)?;
+            questions::replace(bytes.get_mut(..count)?, start, questions);
             write_at(&fd, bytes.get(..count)?, at)?;
             at += count as u64;
             if count < want {

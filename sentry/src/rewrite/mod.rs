@@ -14,13 +14,16 @@
 //!    of it with all that is learned in it, from a sealed memfd shared by all: rewriting costs them nothing. The copy
 //!    is made anew once it spares traps enough for the text's size. What
 //!    forked children met is rewritten in their parent when it forks again.
-//! 5. /proc and the file itself show none of this but the area; a guest that reads its own text sees the jumps.
+//! 5. Where the processor takes long to answer questions (cpuid, on virtual machines), who begins in a new program has them
+//!    answered by the shim: its text is copied at once, with a trap in their place.
+//! 6. /proc and the file itself show none of this but the area; a guest that reads its own text sees the jumps.
 //!
 //! | module | what |
 //! | --- | --- |
 //! | `file_text` | what is known of a file's text, and the copy for later processes |
 //! | `functions` | where functions begin and end, by a file's unwind table |
 //! | `sites` | what is known in one address space |
+//! | `questions` | what a text asks the processor |
 //! | `patch` | changing an address space |
 //! | `hold` | stopping its other threads |
 
@@ -28,9 +31,11 @@ mod file_text;
 mod functions;
 mod hold;
 mod patch;
+mod questions;
 mod sites;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,6 +74,8 @@ const FORKS: [u64; 3] = [56, 57, 435];
 pub struct Rewriter {
     /// Where trampolines go: see `platform::Layout::call_entry`.
     entry: u64,
+    /// Whether questions to the processor are to be answered by the shim.
+    answers_questions: bool,
     files: Mutex<HashMap<FileKey, Arc<FileText>>, lock_order::Leaf>,
     pub stats: Stats,
 }
@@ -130,9 +137,22 @@ impl Stats {
 impl Rewriter {
     /// `None` where the platform has no entry for rewritten sites.
     #[must_use]
-    pub fn new(entry: Option<u64>) -> Option<Self> {
+    pub fn new(entry: Option<u64>, answers_questions: bool) -> Option<Self> {
         let entry = entry?;
-        Some(Self { entry, files: Mutex::default(), stats: Stats::default() })
+        let (files, stats) = (Mutex::default(), Stats::default());
+        Some(Self { entry, answers_questions, files, stats })
+    }
+
+    /// To be called before the text of who begins in a new program is mapped, the loader's or that of a program without one:
+    /// C libraries ask the processor there. `text`: file offsets that will be mapped at `addr`, `lowest`: where the first part of
+    /// the file will be.
+    pub fn answer_questions(&self, source: &MapSource, text: &Range<u64>, addr: u64, lowest: u64) {
+        if !self.answers_questions {
+            return;
+        }
+        let Some(file) = self.file(source) else { return };
+        let origin = addr.wrapping_sub(text.start);
+        file.answer_questions(text, lowest.wrapping_sub(AREA_LEN).wrapping_sub(origin));
     }
 
     fn file(&self, source: &MapSource) -> Option<Arc<FileText>> {
