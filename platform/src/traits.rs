@@ -150,6 +150,12 @@ pub trait Platform: Send + Sync {
         None
     }
 
+    /// What the processor answered; heard once. Guest code that asks by a
+    /// [trap](crate::rewrite::ASKS_PROCESSOR) is answered so without asking again.
+    fn tell_processor(&self, answers: &[crate::processor::Answer]) {
+        let _ = answers;
+    }
+
     /// An absolute path may lead elsewhere now, or who may follow it is another: nothing holds that [`Platform::tell_path`] or
     /// [`AddressSpace::tell_stat`] has told with another number.
     fn forget_names(&self, names: u64) {

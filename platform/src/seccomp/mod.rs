@@ -167,7 +167,6 @@ mod path_stats;
 mod placement;
 mod pool;
 mod process;
-mod processor;
 mod ready;
 mod region;
 mod shared;
@@ -424,7 +423,6 @@ impl Platform for SeccompPlatform {
             if shared.look() || before_sleep() {
                 return Ok(());
             }
-            shared.processor.ask(&shared.global, &|| shared.listener.has_rung());
             match shared.listener.wait() {
                 Ok(Wait::Rang(notification)) => {
                     let has_woken = shared.on_notification(&notification);
@@ -478,6 +476,12 @@ impl Platform for SeccompPlatform {
         fact: crate::PathFact<'_>,
     ) -> Option<Arc<dyn base::Lent>> {
         self.shared().ok()?.known_paths.tell(names, path, fact)
+    }
+
+    fn tell_processor(&self, answers: &[crate::processor::Answer]) {
+        if let Ok(shared) = self.shared() {
+            shared.global.tell_processor(answers);
+        }
     }
 
     fn forget_names(&self, names: u64) {

@@ -191,8 +191,6 @@ impl Pool {
         }
         let wakers = std::mem::take(&mut state.waiting);
         drop(state);
-        // Whoever waits for the first one has the other CPU, and we have nothing else to do.
-        shared.processor.begin();
         let has_woken = !wakers.is_empty();
         wakers.into_iter().for_each(Waker::wake);
         has_woken

@@ -20,7 +20,6 @@ use super::listener::Listener;
 use super::orders::{Arrival, Order, Orders};
 use super::pool::Pool;
 use super::process::Process;
-use super::processor::Processor;
 use super::region::{GlobalPage, Region, RegionMaker, StubRegionMaker, errno};
 use super::spin::Spin;
 use super::sys::{self, Notification};
@@ -77,8 +76,6 @@ pub struct Shared {
     may_answer: bool,
     /// Calls that shims of contexts which are gone have answered.
     pub answered_calls: AtomicU64,
-    /// What programs ask the processor.
-    pub processor: Processor,
 }
 
 impl Shared {
@@ -121,7 +118,6 @@ impl Shared {
             chain,
             may_answer: config.answer,
             answered_calls: AtomicU64::new(0),
-            processor: Processor::default(),
         }))
     }
 

@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
 use shim_abi::global_flag;
@@ -22,8 +21,6 @@ const LISTENER_FD: RawFd = 0;
 const NEW_LISTENER: u32 = 1 << 3;
 const WAIT_KILLABLE_RECV: u32 = 1 << 5;
 const HWCAP2_FSGSBASE: u64 = 2;
-/// A signal and the way back take 1.5 microseconds or two.
-const LONG_FOR_A_QUESTION: Duration = Duration::from_micros(4);
 
 /// A zygote on its way.
 pub struct Starting {
@@ -63,15 +60,13 @@ pub fn prepare(global: &GlobalPage, may_rewrite: bool) -> Result<(), SetupError>
 }
 
 /// One question to the processor. The library's answers take a dozen, each of which a virtual machine leaves for its
-/// host to answer.
-/// Also whether that took longer than a signal and its way back do.
+/// host to answer. Also whether that took longer than a signal.
 fn has_bmi2() -> (bool, bool) {
     const FEATURES: u32 = 7;
     const BMI2: u32 = 1 << 8;
-    let before = Instant::now();
     // This leaf is there: FSGSBASE, which is known to be there, is in it.
-    let features = std::arch::x86_64::__cpuid_count(FEATURES, 0).ebx;
-    (features & BMI2 != 0, before.elapsed() > LONG_FOR_A_QUESTION)
+    let ([_, ebx, ..], is_slow) = crate::processor::features(FEATURES);
+    (ebx & BMI2 != 0, is_slow)
 }
 
 /// Starts it, on another CPU if there is one.

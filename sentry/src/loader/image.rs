@@ -102,16 +102,16 @@ impl Image {
         };
         image.map_stack(stack_top, size, program.elf.wants_exec_stack());
         let bias = image.place_program(&program.elf, entropy.image)?;
-        if interpreter.is_none() {
-            answer_questions(program, bias);
-        }
         image.map_segments(&program.elf, Some(program), bias, limits)?;
+        if interpreter.is_none() {
+            image.answer_questions(program, bias);
+        }
         image.note_program(&program.elf, bias, entropy.brk)?;
         image.entry = image.program_entry;
         if let Some(interpreter) = interpreter {
             let bias = image.place_interpreter(&interpreter.elf)?;
-            answer_questions(interpreter, bias);
             image.map_segments(&interpreter.elf, Some(interpreter), bias, limits)?;
+            image.answer_questions(interpreter, bias);
             image.interpreter_base = bias;
             image.entry = bias.wrapping_add(interpreter.elf.entry);
         }
@@ -280,6 +280,38 @@ impl Image {
         Ok(())
     }
 
+    /// Who begins asks the processor, where that takes long: maps pages over its text that ask the shim. To the rules it is the
+    /// file's text.
+    fn answer_questions(&mut self, first: &Mappable, bias: u64) {
+        let Some(header) = first.elf.loads().find(|header| header.flags & PF_X != 0) else { return };
+        let (Some(rewriter), MapSource::Host { fd: plain, .. }) = (&first.rewriter, &first.source)
+        else {
+            return;
+        };
+        let start = page_start(header.vaddr);
+        let offset = header.offset.checked_sub(header.vaddr - start);
+        let end = header.offset.checked_add(header.filesz).and_then(page_up);
+        let (Some(offset), Some(end)) = (offset, end) else { return };
+        let addr = bias.wrapping_add(start);
+        // A copy of it has that already; what can be written is left alone.
+        let is_plain = self.ops.iter().any(|op| {
+            matches!(op, HostOp::Map { addr: at, prot, backing: Backing::File { fd, .. }, .. }
+                if at.0 == addr && !prot.contains(Prot::WRITE) && Arc::ptr_eq(fd, plain))
+        });
+        if !is_plain {
+            return;
+        }
+        let Some(asking) = rewriter.asking_pages(&first.source, &(offset..end)) else { return };
+        self.ops.push(HostOp::Map {
+            addr: UserAddr(addr + (asking.pages.start - offset)),
+            len: asking.pages.end - asking.pages.start,
+            prot: segment_prot(header.flags),
+            shared: false,
+            noreserve: false,
+            backing: Backing::File { fd: Arc::clone(&asking.fd), offset: 0 },
+        });
+    }
+
     /// Program headers, code, data and break.
     fn note_program(&mut self, elf: &Elf, bias: u64, random: u64) -> Result<()> {
         self.program_entry = bias.wrapping_add(elf.entry);
@@ -308,20 +340,6 @@ impl Image {
         let brk = page_up(end).ok_or(Errno::ENOMEM)? + page_start(random % BRK_RANDOM_BYTES);
         (self.state.brk_start, self.state.brk) = (brk, brk);
         Ok(())
-    }
-}
-
-/// Has the text of who begins copied, if it asks the processor.
-fn answer_questions(first: &Mappable, bias: u64) {
-    let (Some(rewriter), Ok((lowest, _))) = (&first.rewriter, first.elf.extent()) else { return };
-    let Some(header) = first.elf.loads().find(|header| header.flags & PF_X != 0) else { return };
-    let start = page_start(header.vaddr);
-    let in_page = header.vaddr - start;
-    let offset = header.offset.checked_sub(in_page);
-    let end = header.offset.checked_add(header.filesz).and_then(page_up);
-    if let (Some(offset), Some(end)) = (offset, end) {
-        let (addr, lowest) = (bias.wrapping_add(start), bias.wrapping_add(lowest));
-        rewriter.answer_questions(&first.source, &(offset..end), addr, lowest);
     }
 }
 

@@ -39,8 +39,8 @@ pub struct FileText {
     /// Where the file begins in the descriptor.
     base: u64,
     functions: OnceLock<Option<Functions>>,
-    /// Where it asks the processor, by file offsets; of texts that were searched for it.
-    questions: OnceLock<Vec<u64>>,
+    /// Where it asks the processor, by file offsets, and the pages where it does; of texts that were searched for it.
+    asking: OnceLock<(Vec<u64>, Option<Arc<AskingPages>>)>,
     known: Mutex<Known, lock_order::Leaf>,
 }
 
@@ -104,6 +104,15 @@ pub struct SharedText {
     pub area: u64,
 }
 
+/// Pages of a text that ask the processor, changed so that the shim is asked.
+#[derive(Debug)]
+pub struct AskingPages {
+    /// These pages, and nothing else.
+    pub fd: Arc<OwnedFd>,
+    /// Their file offsets.
+    pub pages: Range<u64>,
+}
+
 /// How a file's text will be mapped.
 #[derive(Debug)]
 pub enum Outlook {
@@ -140,7 +149,7 @@ impl FileText {
             fd: Arc::clone(fd),
             base,
             functions: OnceLock::new(),
-            questions: OnceLock::new(),
+            asking: OnceLock::new(),
             known: Mutex::default(),
         })
     }
@@ -202,25 +211,28 @@ impl FileText {
         self.functions.get_or_init(parse).as_ref()
     }
 
-    /// Makes a copy of the text at these file offsets at once, if it asks the processor, whose answers come from elsewhere then.
-    /// `distance`: as in [`SharedText`].
-    pub fn answer_questions(&self, text: &Range<u64>, distance: u64) {
-        let mut is_first = false;
-        let questions = self.questions.get_or_init(|| {
-            is_first = true;
-            questions::find(self.functions(), text, &|range| self.read(range))
-        });
-        if !is_first || questions.is_empty() {
-            return;
-        }
-        let (learned, distance) = {
-            let mut known = self.known.lock();
-            known.in_shared = known.learned.len();
-            known.missed = 0;
-            (known.learned.clone(), *known.distance.get_or_insert(distance))
+    /// The pages of the text at these file offsets that ask the processor, with traps in place of that.
+    pub fn asking_pages(&self, text: &Range<u64>) -> Option<Arc<AskingPages>> {
+        let find = || {
+            let read = |range| self.read(range);
+            let questions = questions::find(self.functions(), text, &read);
+            let pages = questions::pages(text, &questions);
+            let fd = pages.and_then(|pages| Some((self.copy_pages(&pages, &questions)?, pages)));
+            let pages = fd.map(|(fd, pages)| Arc::new(AskingPages { fd: Arc::new(fd), pages }));
+            (questions, pages)
         };
-        let made = self.copy(&learned, Some(distance), text.clone());
-        self.known.lock().shared = made;
+        self.asking.get_or_init(find).1.clone()
+    }
+
+    /// Some pages, and nothing else, in memory that nobody can change any more.
+    fn copy_pages(&self, pages: &Range<u64>, questions: &[u64]) -> Option<OwnedFd> {
+        let mut bytes = self.read(pages.clone())?;
+        questions::replace(&mut bytes, pages.start, questions);
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let fd = rustix::fs::memfd_create("text", flags).ok()?;
+        write_at(&fd, &bytes, 0)?;
+        seal(&fd)?;
+        Some(fd)
     }
 
     fn learn_from(
@@ -408,9 +420,7 @@ impl FileText {
             place.copy_from_slice(&patch.trampoline);
         }
         write_at(&fd, &trampolines, area)?;
-        // Guests that attack their shim get the descriptor: nobody can change these bytes any more.
-        let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&fd, seals).ok()?;
+        seal(&fd)?;
         let fd = Arc::new(fd);
         Some(Arc::new(SharedText { fd, text, distance: distance?, area }))
     }
@@ -426,7 +436,8 @@ impl FileText {
                 })
             })
         };
-        self.questions.get().into_iter().flatten().copied().filter(is_clear).collect()
+        let questions = self.asking.get().map_or(&[][..], |(questions, _)| questions);
+        questions.iter().copied().filter(is_clear).collect()
     }
 
     /// Memory with the text's bytes, and room for trampolines behind it. In pieces, which the processor's cache holds.
@@ -452,6 +463,12 @@ impl FileText {
         }
         Some(fd)
     }
+}
+
+/// Guests that attack their shim get the descriptor: nobody can change these bytes any more.
+fn seal(fd: &OwnedFd) -> Option<()> {
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(fd, seals).ok()
 }
 
 fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Option<()> {

@@ -15,7 +15,7 @@
 //!    is made anew once it spares traps enough for the text's size. What
 //!    forked children met is rewritten in their parent when it forks again.
 //! 5. Where the processor takes long to answer questions (cpuid, on virtual machines), who begins in a new program has them
-//!    answered by the shim: its text is copied at once, with a trap in their place.
+//!    answered by the shim: pages with a trap in their place are mapped over those of the file.
 //! 6. /proc and the file itself show none of this but the area; a guest that reads its own text sees the jumps.
 //!
 //! | module | what |
@@ -49,7 +49,7 @@ use crate::lock_order;
 use crate::mm::MmState;
 use crate::task::Thread;
 
-pub use file_text::{FileText, Outlook, SharedText};
+pub use file_text::{AskingPages, FileText, Outlook, SharedText};
 pub use hold::wait_while_held;
 pub use patch::area_vma;
 use sites::Hit;
@@ -143,16 +143,13 @@ impl Rewriter {
         Some(Self { entry, answers_questions, files, stats })
     }
 
-    /// To be called before the text of who begins in a new program is mapped, the loader's or that of a program without one:
-    /// C libraries ask the processor there. `text`: file offsets that will be mapped at `addr`, `lowest`: where the first part of
-    /// the file will be.
-    pub fn answer_questions(&self, source: &MapSource, text: &Range<u64>, addr: u64, lowest: u64) {
+    /// For the text of who begins in a new program, the loader's or that of a program without one: what of it is to be mapped
+    /// over it, because C libraries ask the processor there.
+    pub fn asking_pages(&self, source: &MapSource, text: &Range<u64>) -> Option<Arc<AskingPages>> {
         if !self.answers_questions {
-            return;
+            return None;
         }
-        let Some(file) = self.file(source) else { return };
-        let origin = addr.wrapping_sub(text.start);
-        file.answer_questions(text, lowest.wrapping_sub(AREA_LEN).wrapping_sub(origin));
+        self.file(source)?.asking_pages(text)
     }
 
     fn file(&self, source: &MapSource) -> Option<Arc<FileText>> {

@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use abi::addr::PAGE_SIZE;
 use platform::rewrite::{ASKS_PROCESSOR, CPUID, FUNCTION_MAX, questions_in};
 
 use super::functions::{Functions, Read};
@@ -12,6 +13,10 @@ use super::functions::{Functions, Read};
 pub const LEN: u64 = CPUID.len() as u64;
 /// Larger texts are not searched. Loaders have some 200 KiB.
 const MOST_SEARCHED: u64 = 1 << 20;
+/// Pages from the first question to the last. A loader has three.
+const MOST_PAGES: u64 = 16;
+/// So much is looked at in one go.
+const PIECE: usize = 64;
 /// More functions than ask anything in a loader or a C library's start.
 const MOST_FUNCTIONS: usize = 32;
 
@@ -44,8 +49,22 @@ pub fn find(functions: Option<&Functions>, text: &Range<u64>, read: &Read<'_>) -
 
 /// Offsets of bytes that look like the instruction.
 fn candidates(bytes: &[u8]) -> impl Iterator<Item = u64> {
-    let pairs = bytes.windows(CPUID.len()).zip(0..);
-    pairs.filter(|(pair, _)| *pair == CPUID).map(|(_, at)| at)
+    let [_, last] = CPUID;
+    // Few pieces have one, which is quickly seen of all bytes at once.
+    let pieces = bytes.chunks(PIECE).zip((0..).step_by(PIECE));
+    let found = pieces
+        .filter(move |(piece, _)| piece.iter().fold(false, |any, byte| any | (*byte == last)))
+        .flat_map(move |(piece, at)| (at..).zip(piece).filter(move |(_, byte)| **byte == last));
+    let first = found.filter_map(|(at, _): (usize, _)| at.checked_sub(1));
+    first.filter(|at| bytes.get(*at..*at + CPUID.len()) == Some(&CPUID[..])).map(|at| at as u64)
+}
+
+/// The pages with all of `questions`, if they are not too many.
+pub fn pages(text: &Range<u64>, questions: &[u64]) -> Option<Range<u64>> {
+    let first = questions.iter().min()? & !(PAGE_SIZE - 1);
+    let end = questions.iter().max()?.checked_add(LEN)?.checked_next_multiple_of(PAGE_SIZE)?;
+    let is_inside = first >= text.start && end <= text.end;
+    (is_inside && end - first <= MOST_PAGES * PAGE_SIZE).then_some(first..end)
 }
 
 /// Puts the trap in the place of those of `questions` (file offsets) that are in `bytes`, which begin at `start`.
@@ -69,6 +88,27 @@ mod tests {
         let mut bytes = [0x90, 0x0f, 0xa2, 0x0f, 0xa2, 0xcc, 0xcc, 0x0f];
         replace(&mut bytes, 0x100, &[0x101, 0x105, 0x107, 0x200, 0]);
         assert_eq!(bytes, [0x90, 0xcd, 0x03, 0x0f, 0xa2, 0xcc, 0xcc, 0x0f]);
+    }
+
+    #[test]
+    fn bytes_of_questions_are_found_wherever_they_are() {
+        let mut bytes = [0xa2; 200];
+        for at in [0, 62, 63, 64, 127, 198] {
+            bytes[at] = 0x0f;
+        }
+        // The second of two in a row has no room.
+        assert_eq!(candidates(&bytes).collect::<Vec<_>>(), [0, 64, 127, 198]);
+        assert_eq!(candidates(&[0x0f]).count(), 0);
+    }
+
+    #[test]
+    fn pages_reach_from_the_first_to_the_last() {
+        let text = 0x1000..0x9000;
+        assert_eq!(pages(&text, &[0x4ffe, 0x2345]), Some(0x2000..0x5000));
+        assert_eq!(pages(&text, &[0x4fff]), Some(0x4000..0x6000));
+        assert_eq!(pages(&text, &[0x8fff]), None);
+        assert_eq!(pages(&text, &[]), None);
+        assert_eq!(pages(&(0..1 << 20), &[0, 0x20000]), None);
     }
 
     #[test]
