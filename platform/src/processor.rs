@@ -1,7 +1,7 @@
 //! What programs ask the processor at their start: asked once for all of them, where that takes long.
 //!
 //! On a virtual machine cpuid stops for the host to answer: 1 to 2 microseconds, or some 10 where that is a virtual machine itself.
-//! C libraries ask some 70 times before main() begins. The shim can answer instead (`shim/src/processor.rs`), in the texts that
+//! C libraries ask some 70 times before main() begins. The shim can answer instead (`shim/src/questions.rs`), in the texts that
 //! [`rewrite`](crate::rewrite) has changed. The answers are no secrets, and the same for all processors (`shim_abi::leaf_part`).
 
 use std::arch::x86_64::__cpuid_count;

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 pub use super::files::{Brought, Descriptors, KnownPath, Loans, PathStat, Ready, ReadyIndex};
 pub use super::ledger::{Entry, LEDGER_ADDR, LEDGER_SLOT, Ledger, Told, entry, trust};
+pub use super::processor::{ASKS_PROCESSOR, MOST_ANSWERS, ProcessorAnswer, leaf_part};
 pub use super::streams::{MOST_STREAM, STREAM_HEAD, STREAM_STRIDE, STREAMS_ADDR, Streams};
 
 /// First address that guest code may not use; everything of ours but the vDSO lies above.
@@ -246,33 +247,6 @@ pub struct Global {
     pub answer_count: AtomicU32,
     _line_2: [u32; 15],
     pub answers: [ProcessorAnswer; MOST_ANSWERS],
-}
-
-/// Of [`ProcessorAnswer`]s.
-pub const MOST_ANSWERS: usize = 40;
-
-/// What cpuid leaves in eax, ebx, ecx and edx when asked for a leaf and its part (see [`leaf_part`]). A virtual machine stops at
-/// each of these questions for its host to answer, which takes longer than a signal.
-#[repr(C)]
-#[derive(Debug)]
-pub struct ProcessorAnswer {
-    /// Leaf, part in the upper half.
-    pub question: AtomicU64,
-    pub registers: [AtomicU64; 2],
-}
-
-/// In place of a program's cpuid: int $3 in two bytes, which no assembler makes of the instruction that debuggers use.
-/// Undefined instructions would not do: virtual machines stop at these, too.
-pub const ASKS_PROCESSOR: [u8; 2] = [0xcd, 0x03];
-
-/// What ecx means to cpuid's leaf `leaf`: a part of it, or nothing (0). `None` where the answer is of the processor that is asked, not
-/// the same for all, or not known to be.
-pub const fn leaf_part(leaf: u32, ecx: u32) -> Option<u32> {
-    match leaf {
-        0 | 2 | 0x19 | 0x8000_0000 | 0x8000_0001..=0x8000_0007 | 0x8000_0008 => Some(0),
-        4 | 7 | 0xd | 0x14 | 0x24 | 0x8000_001d => Some(ecx),
-        _ => None,
-    }
 }
 
 /// An order for the shim: a host call, or one of [`op`].

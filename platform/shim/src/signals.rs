@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{GLOBAL_ADDR, KICK_SIGNAL, SHIM_BASE, SLOT_SIZE, kind};
 use crate::calls::{self, die, failed, syscall};
-use crate::{channel, fast, guest_memory, processor, traps};
+use crate::{channel, fast, guest_memory, questions, traps};
 
 const SIGILL: i32 = 4;
 const SIGTRAP: i32 = 5;
@@ -78,7 +78,7 @@ extern "C" fn on_signal(signal: i32, _info: u64, context: u64) {
         return;
     }
     // SAFETY: as above.
-    if signal == SIGTRAP && unsafe { processor::answer(context + GREGS) } {
+    if signal == SIGTRAP && unsafe { questions::answer(context + GREGS) } {
         return;
     }
     channel::publish_bases(slot);

@@ -79,8 +79,8 @@ pub use self::extents::{
 pub use self::questions::{CPUID, in_function as questions_in};
 use self::relocate::Moved;
 pub use self::signal_return::NUMBER as SIGRETURN;
-pub use shim_abi::ASKS_PROCESSOR;
 use self::window::Window;
+pub use shim_abi::ASKS_PROCESSOR;
 
 /// No trampoline is longer: two short jumps and an instruction of 15 bytes, moved, then the way to the entry.
 pub const TRAMPOLINE_MAX: usize = 2 * 6 + 15 + relocate::TAIL_LEN;

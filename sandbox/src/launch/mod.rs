@@ -34,10 +34,10 @@ mod users;
 
 use std::os::fd::OwnedFd;
 
+use ::sentry::control::Order;
 use host::clone::Child;
 use host::signal::SignalFd;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
-use ::sentry::control::Order;
 
 use crate::failure::Failure;
 use plan::Plan;

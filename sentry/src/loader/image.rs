@@ -283,7 +283,9 @@ impl Image {
     /// Who begins asks the processor, where that takes long: maps pages over its text that ask the shim. To the rules it is the
     /// file's text.
     fn answer_questions(&mut self, first: &Mappable, bias: u64) {
-        let Some(header) = first.elf.loads().find(|header| header.flags & PF_X != 0) else { return };
+        let Some(header) = first.elf.loads().find(|header| header.flags & PF_X != 0) else {
+            return;
+        };
         let (Some(rewriter), MapSource::Host { fd: plain, .. }) = (&first.rewriter, &first.source)
         else {
             return;

@@ -18,7 +18,8 @@ use platform::rewrite::{
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::functions::{Functions, Read};
-use super::{AREA_LEN, LEARN_AFTER, questions};
+use super::questions::{self, AskingPages};
+use super::{AREA_LEN, LEARN_AFTER};
 use crate::lock_order;
 
 /// How much code around a site is looked at, each way.
@@ -102,15 +103,6 @@ pub struct SharedText {
     pub distance: u64,
     /// Where the area begins in `fd`.
     pub area: u64,
-}
-
-/// Pages of a text that ask the processor, changed so that the shim is asked.
-#[derive(Debug)]
-pub struct AskingPages {
-    /// These pages, and nothing else.
-    pub fd: Arc<OwnedFd>,
-    /// Their file offsets.
-    pub pages: Range<u64>,
 }
 
 /// How a file's text will be mapped.
@@ -216,23 +208,10 @@ impl FileText {
         let find = || {
             let read = |range| self.read(range);
             let questions = questions::find(self.functions(), text, &read);
-            let pages = questions::pages(text, &questions);
-            let fd = pages.and_then(|pages| Some((self.copy_pages(&pages, &questions)?, pages)));
-            let pages = fd.map(|(fd, pages)| Arc::new(AskingPages { fd: Arc::new(fd), pages }));
+            let pages = AskingPages::of(text, &questions, &read).map(Arc::new);
             (questions, pages)
         };
         self.asking.get_or_init(find).1.clone()
-    }
-
-    /// Some pages, and nothing else, in memory that nobody can change any more.
-    fn copy_pages(&self, pages: &Range<u64>, questions: &[u64]) -> Option<OwnedFd> {
-        let mut bytes = self.read(pages.clone())?;
-        questions::replace(&mut bytes, pages.start, questions);
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let fd = rustix::fs::memfd_create("text", flags).ok()?;
-        write_at(&fd, &bytes, 0)?;
-        seal(&fd)?;
-        Some(fd)
     }
 
     fn learn_from(
@@ -400,7 +379,8 @@ impl FileText {
             return None;
         }
         let area = text.end - text.start;
-        let fd = self.copy_bytes(&text, &self.questions_beside(learned))?;
+        let questions = self.asking.get().map_or(&[][..], |(questions, _)| questions);
+        let fd = self.copy_bytes(&text, &questions::beside(questions, learned))?;
         let mut trampolines = vec![0xcc; AREA_LEN as usize];
         for learned in learned {
             let Learned { patch, offset, trampoline } = &**learned;
@@ -423,21 +403,6 @@ impl FileText {
         seal(&fd)?;
         let fd = Arc::new(fd);
         Some(Arc::new(SharedText { fd, text, distance: distance?, area }))
-    }
-
-    /// Its questions to the processor, without those that are in the way of what was learned.
-    fn questions_beside(&self, learned: &[Arc<Learned>]) -> Vec<u64> {
-        let is_clear = |question: &u64| {
-            !learned.iter().any(|learned| {
-                learned.patch.edits().any(|(addr, original, _)| {
-                    let at = learned.offset.wrapping_add(addr.wrapping_sub(learned.patch.at));
-                    let end = at.saturating_add(original.len() as u64);
-                    question.saturating_add(questions::LEN) > at && *question < end
-                })
-            })
-        };
-        let questions = self.asking.get().map_or(&[][..], |(questions, _)| questions);
-        questions.iter().copied().filter(is_clear).collect()
     }
 
     /// Memory with the text's bytes, and room for trampolines behind it. In pieces, which the processor's cache holds.
@@ -466,12 +431,12 @@ impl FileText {
 }
 
 /// Guests that attack their shim get the descriptor: nobody can change these bytes any more.
-fn seal(fd: &OwnedFd) -> Option<()> {
+pub(super) fn seal(fd: &OwnedFd) -> Option<()> {
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(fd, seals).ok()
 }
 
-fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Option<()> {
+pub(super) fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Option<()> {
     while !bytes.is_empty() {
         let count = rustix::io::pwrite(fd, bytes, at).ok().filter(|count| *count > 0)?;
         bytes = bytes.get(count..)?;

@@ -49,9 +49,10 @@ use crate::lock_order;
 use crate::mm::MmState;
 use crate::task::Thread;
 
-pub use file_text::{AskingPages, FileText, Outlook, SharedText};
+pub use file_text::{FileText, Outlook, SharedText};
 pub use hold::wait_while_held;
 pub use patch::area_vma;
+use questions::AskingPages;
 use sites::Hit;
 pub use sites::Sites;
 

@@ -3,10 +3,14 @@
 //! See `platform::rewrite`: they are answered by the shim where that is quicker.
 
 use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use abi::addr::PAGE_SIZE;
 use platform::rewrite::{ASKS_PROCESSOR, CPUID, FUNCTION_MAX, questions_in};
+use rustix::fs::MemfdFlags;
 
+use super::file_text::{Learned, seal, write_at};
 use super::functions::{Functions, Read};
 
 /// Bytes of the instruction, and of what is put in its place.
@@ -59,8 +63,44 @@ fn candidates(bytes: &[u8]) -> impl Iterator<Item = u64> {
     first.filter(|at| bytes.get(*at..*at + CPUID.len()) == Some(&CPUID[..])).map(|at| at as u64)
 }
 
+/// Those of `questions` that are not in the way of what was learned.
+pub fn beside(questions: &[u64], learned: &[Arc<Learned>]) -> Vec<u64> {
+    let is_clear = |question: &&u64| {
+        let (start, end) = (**question, question.saturating_add(LEN));
+        !learned.iter().any(|learned| {
+            learned.patch.edits().any(|(addr, original, _)| {
+                let at = learned.offset.wrapping_add(addr.wrapping_sub(learned.patch.at));
+                start < at.saturating_add(original.len() as u64) && at < end
+            })
+        })
+    };
+    questions.iter().filter(is_clear).copied().collect()
+}
+
+/// Pages of a text that ask the processor, changed so that the shim is asked.
+#[derive(Debug)]
+pub struct AskingPages {
+    /// These pages, and nothing else; nobody can change them any more.
+    pub fd: Arc<OwnedFd>,
+    /// Their file offsets.
+    pub pages: Range<u64>,
+}
+
+impl AskingPages {
+    pub fn of(text: &Range<u64>, questions: &[u64], read: &Read<'_>) -> Option<Self> {
+        let pages = pages(text, questions)?;
+        let mut bytes = read(pages.clone())?;
+        replace(&mut bytes, pages.start, questions);
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let fd = rustix::fs::memfd_create("text", flags).ok()?;
+        write_at(&fd, &bytes, 0)?;
+        seal(&fd)?;
+        Some(Self { fd: Arc::new(fd), pages })
+    }
+}
+
 /// The pages with all of `questions`, if they are not too many.
-pub fn pages(text: &Range<u64>, questions: &[u64]) -> Option<Range<u64>> {
+fn pages(text: &Range<u64>, questions: &[u64]) -> Option<Range<u64>> {
     let first = questions.iter().min()? & !(PAGE_SIZE - 1);
     let end = questions.iter().max()?.checked_add(LEN)?.checked_next_multiple_of(PAGE_SIZE)?;
     let is_inside = first >= text.start && end <= text.end;
@@ -115,5 +155,28 @@ mod tests {
     fn without_an_unwind_table_nothing_is_found() {
         let read = |range: Range<u64>| Some(vec![0x0f; (range.end - range.start) as usize]);
         assert!(find(None, &(0..64), &read).is_empty());
+    }
+
+    #[test]
+    fn a_loader_asks_in_few_pages_and_nothing_else_of_them_is_changed() {
+        let Ok(bytes) = std::fs::read("/lib64/ld-linux-x86-64.so.2") else { return };
+        let read = |range: Range<u64>| {
+            let end = (range.end as usize).min(bytes.len());
+            bytes.get(range.start as usize..end).map(<[u8]>::to_vec)
+        };
+        let functions = Functions::parse(&read);
+        let text = 0x1000..(bytes.len() as u64 & !(PAGE_SIZE - 1)).min(MOST_SEARCHED);
+        let found = find(functions.as_ref(), &text, &read);
+        assert!(found.len() > 10, "{found:x?}");
+        let asking = AskingPages::of(&text, &found, &read).expect("they are close together");
+        let mut now = vec![0; (asking.pages.end - asking.pages.start) as usize];
+        rustix::io::pread(&asking.fd, &mut now, 0).expect("it can be read");
+        for question in &found {
+            let at = (question - asking.pages.start) as usize;
+            assert_eq!(now[at..at + 2], ASKS_PROCESSOR);
+            now[at..at + 2].copy_from_slice(&CPUID);
+        }
+        assert_eq!(Some(now), read(asking.pages));
+        assert!(rustix::io::pwrite(&asking.fd, b"x", 0).is_err());
     }
 }
