@@ -206,7 +206,8 @@ impl FileText {
     /// The pages of the text at these file offsets that ask the processor, with traps in place of that.
     pub fn asking_pages(&self, text: &Range<u64>) -> Option<Arc<AskingPages>> {
         let find = || {
-            let read = |range| self.read(range);
+            let blocks = Blocks { file: self, read: RefCell::default() };
+            let read = |range| blocks.read(range);
             let questions = questions::find(self.functions(), text, &read);
             let pages = AskingPages::of(text, &questions, &read).map(Arc::new);
             (questions, pages)
