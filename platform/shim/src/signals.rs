@@ -60,8 +60,9 @@ extern "C" fn on_signal(signal: i32, _info: u64, context: u64) {
     // SAFETY: the kernel's own frame, on our stack.
     let at = unsafe { rip.read() };
     let slot = channel::slot_of(context);
-    // SIGILL here is a state to be settled: an event as any.
-    if (SHIM_BASE..GLOBAL_ADDR).contains(&at) && signal != SIGILL {
+    // A state to be settled is an event as any, and so is an undefined instruction: who jumps there has come for it.
+    let is_settled = signal == SIGTRAP && at == label!("shim_settled");
+    if (SHIM_BASE..GLOBAL_ADDR).contains(&at) && signal != SIGILL && !is_settled {
         let resume = match signal {
             SIGSEGV | SIGBUS => guest_memory::fixup(at).unwrap_or_else(|| die(107)),
             KICK_SIGNAL => fast::on_kick(slot, at),
