@@ -34,10 +34,9 @@ mod users;
 
 use std::os::fd::OwnedFd;
 
-use ::sentry::control::Order;
 use host::clone::Child;
 use host::signal::SignalFd;
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::failure::Failure;
 use plan::Plan;
@@ -49,7 +48,7 @@ const GOFER_CONNECTIONS: usize = 2;
 /// Runs the plan's program to its end; the result is the command's exit code.
 pub fn launch(plan: Plan) -> Result<u8, Failure> {
     host::allocator::use_one_heap();
-    let (timeout, rewrites) = (plan.timeout, plan.platform.rewrite);
+    let (timeout, tells_processor) = (plan.timeout, plan.platform.rewrite);
     let signals = SignalFd::block(supervisor::FORWARDED)
         .map_err(|e| Failure::host("cannot block signals", e))?;
     // Whatever the fallbacks: orphans of this sandbox come to us, to be killed.
@@ -76,9 +75,6 @@ pub fn launch(plan: Plan) -> Result<u8, Failure> {
     })?;
     let sentry = Process::new("sentry", child);
     let gofer = Process::new("gofer", gofer::start(trees, server_ends)?);
-    if rewrites {
-        tell_processor(&control);
-    }
     let mut supervisor = supervisor::Supervisor {
         signals,
         control,
@@ -87,20 +83,9 @@ pub fn launch(plan: Plan) -> Result<u8, Failure> {
         gofer_may_write,
         terminal,
         timeout,
+        tells_processor,
     };
     supervisor.run()
-}
-
-/// Tells the sentry what the processor is going to be asked: we have nothing else to do until the program runs. The gofer has, and
-/// goes first.
-fn tell_processor(control: &OwnedFd) {
-    rustix::thread::sched_yield();
-    let answers = platform::processor::answers();
-    if !answers.is_empty() {
-        // A sentry that is gone is noticed soon.
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        let _ = rustix::net::send(control, &Order::Processor(answers).encode(), flags);
-    }
 }
 
 fn socket_pair() -> Result<(OwnedFd, OwnedFd), Failure> {

@@ -38,7 +38,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use base::lock::Mutex;
 use platform::{Context, Prot, Trapped};
@@ -77,6 +77,8 @@ pub struct Rewriter {
     entry: u64,
     /// Whether questions to the processor are to be answered by the shim.
     answers_questions: bool,
+    /// A program was started. The first one is, before anything is known, and what is done for it is not done sooner by that.
+    has_begun: AtomicBool,
     files: Mutex<HashMap<FileKey, Arc<FileText>>, lock_order::Leaf>,
     pub stats: Stats,
 }
@@ -141,13 +143,14 @@ impl Rewriter {
     pub fn new(entry: Option<u64>, answers_questions: bool) -> Option<Self> {
         let entry = entry?;
         let (files, stats) = (Mutex::default(), Stats::default());
-        Some(Self { entry, answers_questions, files, stats })
+        let has_begun = AtomicBool::new(false);
+        Some(Self { entry, answers_questions, has_begun, files, stats })
     }
 
     /// For the text of who begins in a new program, the loader's or that of a program without one: what of it is to be mapped
     /// over it, because C libraries ask the processor there.
     pub fn asking_pages(&self, source: &MapSource, text: &Range<u64>) -> Option<Arc<AskingPages>> {
-        if !self.answers_questions {
+        if !self.answers_questions || !self.has_begun.swap(true, Ordering::Relaxed) {
             return None;
         }
         self.file(source)?.asking_pages(text)
