@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `seccomp` | the user-notify platform: zygote, stubs, channels, doorbell |
 //! | `rewrite` | system-call sites turned into jumps: analysis and encoding only |
+//! | `processor` | what programs ask the processor, asked once for all |
 //! | `linger` | whether who polls a task has time to wait in it |
 //! | `capabilities` | what this host offers; feeds `sandbox doctor` |
 
@@ -15,6 +16,7 @@ pub mod capabilities;
 mod host_op;
 pub mod linger;
 mod notes;
+pub mod processor;
 pub mod rewrite;
 pub mod seccomp;
 mod traits;

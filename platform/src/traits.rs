@@ -150,6 +150,12 @@ pub trait Platform: Send + Sync {
         None
     }
 
+    /// What the processor answered; heard once. Guest code that asks by a
+    /// [trap](crate::rewrite::ASKS_PROCESSOR) is answered so without asking again.
+    fn tell_processor(&self, answers: &[crate::processor::Answer]) {
+        let _ = answers;
+    }
+
     /// An absolute path may lead elsewhere now, or who may follow it is another: nothing holds that [`Platform::tell_path`] or
     /// [`AddressSpace::tell_stat`] has told with another number.
     fn forget_names(&self, names: u64) {
@@ -175,6 +181,8 @@ pub struct Layout {
     pub xstate_size: usize,
     /// Where the trampolines of rewritten call sites jump to (see `rewrite`); `None`: sites are left alone.
     pub call_entry: Option<u64>,
+    /// cpuid takes longer here than a trap: texts may have [`rewrite::ASKS_PROCESSOR`](crate::rewrite::ASKS_PROCESSOR) in its place.
+    pub has_slow_questions: bool,
 }
 
 /// Memory of one guest process. Reading and writing obey the host's page permissions.

@@ -5,9 +5,12 @@
 //! | 0 | supervisor | nothing: the namespaces are set up, go ahead |
 //! | 1 | supervisor | signal number: deliver it to the guest's first process |
 //! | 2 | supervisor | rows, columns (u16 little endian): the terminal's new size |
+//! | 3 | supervisor | what the processor answered: leaf, part and four registers of each question (u32 little endian) |
 //! | 16 | sentry | exit code: the guest's first process exited |
 //! | 17 | sentry | signal number: it was killed |
 //! | 18 | sentry | exit code, then one line of UTF-8: the sandbox failed |
+
+use platform::processor::Answer;
 
 use crate::config::Outcome;
 
@@ -15,9 +18,10 @@ use crate::config::Outcome;
 pub const MAX_LEN: usize = 4096;
 
 /// An order to the sentry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     Go,
+    Processor(Vec<Answer>),
     Signal(u8),
     Resize { rows: u16, cols: u16 },
 }
@@ -32,6 +36,12 @@ impl Order {
                 let ([r0, r1], [c0, c1]) = (rows.to_le_bytes(), cols.to_le_bytes());
                 vec![2, r0, r1, c0, c1]
             }
+            Self::Processor(answers) => {
+                let words = answers.iter().flat_map(|answer| {
+                    [answer.leaf, answer.part].into_iter().chain(answer.registers)
+                });
+                [3].into_iter().chain(words.flat_map(u32::to_le_bytes)).collect()
+            }
         }
     }
 
@@ -45,9 +55,18 @@ impl Order {
                 rows: u16::from_le_bytes([r0, r1]),
                 cols: u16::from_le_bytes([c0, c1]),
             }),
+            [3, ref answers @ ..] => {
+                Some(Self::Processor(answers.as_chunks().0.iter().map(decode_answer).collect()))
+            }
             _ => None,
         }
     }
+}
+
+fn decode_answer(bytes: &[u8; 24]) -> Answer {
+    let mut words = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+    let mut next = || words.next().unwrap_or_default();
+    Answer { leaf: next(), part: next(), registers: std::array::from_fn(|_| next()) }
 }
 
 /// The sentry's last word, for the supervisor.
@@ -86,8 +105,11 @@ mod tests {
 
     #[test]
     fn orders_and_outcomes_survive_the_wire() {
-        for order in [Order::Go, Order::Signal(15), Order::Resize { rows: 300, cols: 80 }] {
-            assert_eq!(Order::decode(&order.encode()), Some(order));
+        let answer = |leaf| Answer { leaf, part: 2, registers: [3, 4, 5, u32::MAX] };
+        let answers = Order::Processor(vec![answer(1), answer(0x8000_0000)]);
+        let resize = Order::Resize { rows: 300, cols: 80 };
+        for order in [Order::Go, Order::Signal(15), resize, answers] {
+            assert_eq!(Order::decode(&order.clone().encode()), Some(order));
         }
         let failed = Outcome::Failed { code: 127, message: "nope: not found".into() };
         for outcome in [Outcome::Exited(3), Outcome::Signaled(9), failed] {

@@ -110,7 +110,8 @@ impl Kernel {
         let (boot_realtime_ns, boot_monotonic_ns) = (HostClock.realtime(), HostClock.monotonic());
         let clock: Arc<dyn Clock> = Arc::new(HostClock);
         let entry = parts.platform.layout().call_entry.filter(|_| parts.may_rewrite);
-        let rewriter = Rewriter::new(entry).map(Arc::new);
+        let answers_questions = parts.platform.layout().has_slow_questions;
+        let rewriter = Rewriter::new(entry, answers_questions).map(Arc::new);
         let file_timers = FileTimers::on(executor.timers(), &clock);
         Ok(Arc::new_cyclic(|myself| {
             let terminals = Terminals::new(Jobs::new(Weak::clone(myself)), file_timers);

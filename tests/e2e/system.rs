@@ -22,6 +22,8 @@ same_as_native! {
     sysinfo_matches_meminfo => sh("awk '/MemTotal/ { print ($2 > 100000) }' /proc/meminfo; free -b >/dev/null && echo free works");
     locale_and_getent => sh("getent passwd root | cut -d: -f1,3; getent group 0 | cut -d: -f1; locale | head -1");
     ldd_and_dynamic_loader => sh("ldd /bin/ls | grep -c libc; /lib64/ld-linux-x86-64.so.2 /bin/echo by loader; LD_DEBUG=statistics /bin/true 2>&1 | grep -c relocations");
+    // A loader asks the processor all that it can do, and prints it. (Left out: ebx of leaf 1 has the number of the processor.)
+    processor_is_the_hosts => sh("for i in 1 2; do /lib64/ld-linux-x86-64.so.2 --list-diagnostics | grep ^x86 | grep -v -F 'features[0x0].cpuid[0x1]'; done; /lib64/ld-linux-x86-64.so.2 --help | grep -A9 supported");
     kill_zero_and_missing => sh("kill -0 $$; echo $?; kill -0 999999; echo $?");
     limits_of_files => sh("ulimit -f 1; dd if=/dev/zero of=f bs=1024 count=10 2>/dev/null; echo $?; stat -c %s f");
 }

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 pub use super::files::{Brought, Descriptors, KnownPath, Loans, PathStat, Ready, ReadyIndex};
 pub use super::ledger::{Entry, LEDGER_ADDR, LEDGER_SLOT, Ledger, Told, entry, trust};
+pub use super::processor::{ASKS_PROCESSOR, MOST_ANSWERS, ProcessorAnswer, leaf_part};
 pub use super::streams::{MOST_STREAM, STREAM_HEAD, STREAM_STRIDE, STREAMS_ADDR, Streams};
 
 /// First address that guest code may not use; everything of ours but the vDSO lies above.
@@ -203,6 +204,8 @@ pub mod global_flag {
     pub const SLOT_IN_GS: u32 = 2;
     /// Reads and writes are to be heard of.
     pub const HEARD: u32 = 4;
+    /// Questions to the processor take long: [`ASKS_PROCESSOR`](super::ASKS_PROCESSOR) may stand for them.
+    pub const SLOW_QUESTIONS: u32 = 8;
 }
 
 /// Clone flags for a thread, as the filter demands them: VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS,
@@ -240,6 +243,10 @@ pub struct Global {
     _line_1: [u32; 8],
     /// The zygote's filter, as `struct sock_filter`.
     pub filter: [AtomicU64; MAX_FILTER],
+    /// See [`ProcessorAnswer`]; so many of them are there.
+    pub answer_count: AtomicU32,
+    _line_2: [u32; 15],
+    pub answers: [ProcessorAnswer; MOST_ANSWERS],
 }
 
 /// An order for the shim: a host call, or one of [`op`].

@@ -7,6 +7,7 @@ mod files;
 mod layout;
 mod ledger;
 pub mod pointers;
+mod processor;
 mod streams;
 
 pub use layout::*;

@@ -17,6 +17,9 @@ mod layout;
 mod ledger;
 #[path = "../../shim-abi/src/pointers.rs"]
 mod pointers;
+#[path = "../../shim-abi/src/processor.rs"]
+#[allow(dead_code, reason = "the sentry's side uses the rest")]
+mod processor;
 #[path = "../../shim-abi/src/streams.rs"]
 #[allow(dead_code, reason = "the sentry's side uses the rest")]
 mod streams;
@@ -54,6 +57,7 @@ mod memory_calls;
 mod notes;
 mod path_stats;
 mod pipes;
+mod questions;
 mod ready;
 mod signal_calls;
 mod signals;

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crate::abi::{GLOBAL_ADDR, KICK_SIGNAL, SHIM_BASE, SLOT_SIZE, kind};
 use crate::calls::{self, die, failed, syscall};
-use crate::{channel, fast, guest_memory, traps};
+use crate::{channel, fast, guest_memory, questions, traps};
 
 const SIGILL: i32 = 4;
 const SIGTRAP: i32 = 5;
@@ -60,8 +60,9 @@ extern "C" fn on_signal(signal: i32, _info: u64, context: u64) {
     // SAFETY: the kernel's own frame, on our stack.
     let at = unsafe { rip.read() };
     let slot = channel::slot_of(context);
-    // SIGILL here is a state to be settled: an event as any.
-    if (SHIM_BASE..GLOBAL_ADDR).contains(&at) && signal != SIGILL {
+    // A state to be settled is an event as any, and so is an undefined instruction: who jumps there has come for it.
+    let is_settled = signal == SIGTRAP && at == label!("shim_settled");
+    if (SHIM_BASE..GLOBAL_ADDR).contains(&at) && signal != SIGILL && !is_settled {
         let resume = match signal {
             SIGSEGV | SIGBUS => guest_memory::fixup(at).unwrap_or_else(|| die(107)),
             KICK_SIGNAL => fast::on_kick(slot, at),
@@ -75,6 +76,10 @@ extern "C" fn on_signal(signal: i32, _info: u64, context: u64) {
     }
     // SAFETY: as above.
     if signal == SIGSYS && unsafe { traps::redirect(slot, context + GREGS) } {
+        return;
+    }
+    // SAFETY: as above.
+    if signal == SIGTRAP && unsafe { questions::answer(context + GREGS) } {
         return;
     }
     channel::publish_bases(slot);

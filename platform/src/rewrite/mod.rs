@@ -49,6 +49,7 @@
 //! | `window` | which instructions make room |
 //! | `island` | room for a jump in padding nearby |
 //! | `branches` | who might jump into the window or the padding |
+//! | `questions` | where programs ask the processor, of which the shim knows the answers |
 //! | `signal_return` | the one site that others know by its bytes |
 //! | `relocate` | which instructions may move, and how |
 //! | `extents` | where a function begins and ends, from `.eh_frame` |
@@ -61,6 +62,7 @@ mod chains;
 mod code;
 mod extents;
 mod island;
+mod questions;
 mod relocate;
 mod signal_return;
 mod step;
@@ -74,9 +76,11 @@ use self::code::Code;
 pub use self::extents::{
     Extents, FUNCTION_MAX, extents_around, function_extents, is_signal_return,
 };
+pub use self::questions::{CPUID, in_function as questions_in};
 use self::relocate::Moved;
 pub use self::signal_return::NUMBER as SIGRETURN;
 use self::window::Window;
+pub use shim_abi::ASKS_PROCESSOR;
 
 /// No trampoline is longer: two short jumps and an instruction of 15 bytes, moved, then the way to the entry.
 pub const TRAMPOLINE_MAX: usize = 2 * 6 + 15 + relocate::TAIL_LEN;

@@ -379,11 +379,14 @@ fn one_byte(opcode: u8, rest: &[u8], prefixes: &Prefixes) -> Option<(Tail, Optio
         0xf6 => match register? {
             0 => plain(Tail::Operand(1)),
             2..=5 => plain(Tail::Operand(0)),
+            6 | 7 => Some((Tail::Operand(0), None, false)),
             _ => None,
         },
         0xf7 => match register? {
             0 => plain(Tail::Operand(prefixes.immediate()?)),
             2..=5 => plain(Tail::Operand(0)),
+            // Divisions stay where they are: they may fault.
+            6 | 7 => Some((Tail::Operand(0), None, false)),
             _ => None,
         },
         0xfe if matches!(register?, 0 | 1) => plain(Tail::Operand(0)),
@@ -451,6 +454,8 @@ fn two_bytes(opcode: u8, rest: &[u8], prefixes: &Prefixes) -> Option<(Tail, bool
     let has_neither = !prefixes.size && prefixes.repeat == 0;
     let vector = |is_known: bool, tail| is_known.then_some((tail, false));
     match opcode {
+        // xgetbv.
+        0x01 if prefixes.len == 0 && rest.first() == Some(&0xd0) => Some((Tail::Bytes(1), false)),
         // syscall, ud2.
         0x05 | 0x0b if prefixes.len == 0 => Some((Tail::Bytes(0), false)),
         0x10 | 0x11 => vector(!(prefixes.size && prefixes.repeat != 0), Tail::Operand(0)),
@@ -483,7 +488,7 @@ fn two_bytes(opcode: u8, rest: &[u8], prefixes: &Prefixes) -> Option<(Tail, bool
         }
         0xba if prefixes.repeat == 0 && register? >= 4 => Some((Tail::Operand(1), true)),
         0xc8..=0xcf if prefixes.has_none() => Some((Tail::Bytes(0), true)),
-        0xd1..=0xd5 | 0xd8..=0xdf | 0xe0..=0xe5 | 0xe8..=0xef | 0xf1..=0xf6 | 0xf8..=0xfe => {
+        0xd1..=0xd6 | 0xd8..=0xdf | 0xe0..=0xe5 | 0xe8..=0xef | 0xf1..=0xf6 | 0xf8..=0xfe => {
             vector(has_size, Tail::Operand(0))
         }
         _ => None,

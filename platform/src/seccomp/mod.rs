@@ -298,7 +298,8 @@ impl SeccompPlatform {
         global.get().spins.store(spin::shim_spins(), Relaxed);
         let template = frame::Template::capture()?;
         let (hwcap, hwcap2) = rustix::param::linux_hwcap();
-        let has_fast_entry = global.get().flags.load(Relaxed) & global_flag::SLOT_IN_GS != 0;
+        let flags = global.get().flags.load(Relaxed);
+        let has_fast_entry = flags & global_flag::SLOT_IN_GS != 0;
         let layout = Layout {
             min_addr: shim_abi::MIN_ADDR,
             task_size: shim_abi::TASK_SIZE,
@@ -309,6 +310,7 @@ impl SeccompPlatform {
             minsigstksz: rustix::param::linux_minsigstksz() as u64,
             xstate_size: template.xstate_size(),
             call_entry: if has_fast_entry { Some(blob::call_entry()?) } else { None },
+            has_slow_questions: flags & global_flag::SLOW_QUESTIONS != 0,
         };
         Ok(Self {
             config,
@@ -474,6 +476,12 @@ impl Platform for SeccompPlatform {
         fact: crate::PathFact<'_>,
     ) -> Option<Arc<dyn base::Lent>> {
         self.shared().ok()?.known_paths.tell(names, path, fact)
+    }
+
+    fn tell_processor(&self, answers: &[crate::processor::Answer]) {
+        if let Ok(shared) = self.shared() {
+            shared.global.tell_processor(answers);
+        }
     }
 
     fn forget_names(&self, names: u64) {

@@ -8,10 +8,12 @@
 use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::sys;
 use crate::STAT_BYTES;
+use crate::processor::Answer;
 use abi::Errno;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -520,6 +522,26 @@ impl GlobalPage {
     pub fn get(&self) -> &Global {
         // SAFETY: rules 1 and 2; page aligned and large enough by `shim_abi`'s assertion.
         unsafe { &*self.0.base.cast::<Global>() }
+    }
+
+    /// What the processor says of itself; once.
+    pub fn tell_processor(&self, answers: &[Answer]) {
+        let pair = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+        let page = self.get();
+        // Who has read the count may be reading answers.
+        if page.answer_count.load(Acquire) != 0 {
+            return;
+        }
+        let mut count = 0;
+        for (place, answer) in page.answers.iter().zip(answers) {
+            let [eax, ebx, ecx, edx] = answer.registers;
+            place.question.store(pair(answer.leaf, answer.part), Relaxed);
+            place.registers[0].store(pair(eax, ebx), Relaxed);
+            place.registers[1].store(pair(ecx, edx), Relaxed);
+            count += 1;
+        }
+        // What is counted is there.
+        page.answer_count.store(count, Release);
     }
 
     /// What a path is to everybody.

@@ -46,20 +46,27 @@ pub fn prepare(global: &GlobalPage, may_rewrite: bool) -> Result<(), SetupError>
     let has_fsgsbase = rustix::param::linux_hwcap().1 as u64 & HWCAP2_FSGSBASE != 0;
     let mut flags = if has_fsgsbase { global_flag::FSGSBASE } else { 0 };
     // What the shim's entry is written with.
-    if may_rewrite && has_fsgsbase && has_bmi2() {
-        flags |= global_flag::SLOT_IN_GS;
+    if may_rewrite && has_fsgsbase {
+        let (has_bmi2, is_slow) = has_bmi2();
+        if has_bmi2 {
+            flags |= global_flag::SLOT_IN_GS;
+        }
+        if is_slow {
+            flags |= global_flag::SLOW_QUESTIONS;
+        }
     }
     page.flags.store(flags, Ordering::Relaxed);
     Ok(())
 }
 
 /// One question to the processor. The library's answers take a dozen, each of which a virtual machine leaves for its
-/// host to answer.
-fn has_bmi2() -> bool {
+/// host to answer. Also whether that took longer than a signal.
+fn has_bmi2() -> (bool, bool) {
     const FEATURES: u32 = 7;
     const BMI2: u32 = 1 << 8;
     // This leaf is there: FSGSBASE, which is known to be there, is in it.
-    std::arch::x86_64::__cpuid_count(FEATURES, 0).ebx & BMI2 != 0
+    let ([_, ebx, ..], is_slow) = crate::processor::features(FEATURES);
+    (ebx & BMI2 != 0, is_slow)
 }
 
 /// Starts it, on another CPU if there is one.

@@ -16,6 +16,7 @@ mod linger;
 mod loans;
 mod memory;
 mod memory_calls;
+mod questions;
 mod signal_calls;
 mod start_calls;
 mod streams;

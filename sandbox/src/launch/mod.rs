@@ -48,7 +48,7 @@ const GOFER_CONNECTIONS: usize = 2;
 /// Runs the plan's program to its end; the result is the command's exit code.
 pub fn launch(plan: Plan) -> Result<u8, Failure> {
     host::allocator::use_one_heap();
-    let timeout = plan.timeout;
+    let (timeout, tells_processor) = (plan.timeout, plan.platform.rewrite);
     let signals = SignalFd::block(supervisor::FORWARDED)
         .map_err(|e| Failure::host("cannot block signals", e))?;
     // Whatever the fallbacks: orphans of this sandbox come to us, to be killed.
@@ -83,6 +83,7 @@ pub fn launch(plan: Plan) -> Result<u8, Failure> {
         gofer_may_write,
         terminal,
         timeout,
+        tells_processor,
     };
     supervisor.run()
 }

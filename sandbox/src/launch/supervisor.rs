@@ -27,6 +27,9 @@ pub const FORWARDED: &[i32] = &[
     SIGWINCH,
 ];
 
+/// Until then all processors are needed by the others. Many programs have not ended, and not started another one.
+const START: Duration = Duration::from_millis(2);
+
 /// How long a sentry may take to say why it ends after its gofer died.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -38,6 +41,8 @@ pub struct Supervisor {
     pub gofer_may_write: bool,
     pub terminal: Option<Terminal>,
     pub timeout: Option<Duration>,
+    /// The sentry is to know what programs ask the processor.
+    pub tells_processor: bool,
 }
 
 /// Why the wait is over.
@@ -95,8 +100,27 @@ impl Supervisor {
         }
     }
 
+    /// Tells the sentry what programs are going to ask the processor, once there is time for it.
+    fn tell_processor(&self) -> Result<(), Failure> {
+        let Ready { control, sentry, gofer, .. } = self.look(Some(START))?;
+        if control || sentry || gofer {
+            return Ok(());
+        }
+        let answers = platform::processor::answers();
+        if !answers.is_empty() {
+            // A sentry that is gone is about to be noticed as dead.
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            let datagram = Order::Processor(answers).encode();
+            let _ = rustix::net::send(self.control.as_fd(), &datagram, flags);
+        }
+        Ok(())
+    }
+
     fn wait_for_end(&mut self) -> Result<End, Failure> {
         let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        if self.tells_processor {
+            self.tell_processor()?;
+        }
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let ready = self.look(left)?;

@@ -35,6 +35,7 @@ async fn obey(kernel: &Arc<Kernel>, control: Arc<OwnedFd>, console: Option<Arc<C
                     console.resize(rows, cols);
                 }
             }
+            Some(Order::Processor(answers)) => kernel.platform.tell_processor(&answers),
             Some(Order::Go) => {}
             // The supervisor is gone; the host ends us with it.
             None => return,

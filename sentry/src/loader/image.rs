@@ -103,11 +103,15 @@ impl Image {
         image.map_stack(stack_top, size, program.elf.wants_exec_stack());
         let bias = image.place_program(&program.elf, entropy.image)?;
         image.map_segments(&program.elf, Some(program), bias, limits)?;
+        if interpreter.is_none() {
+            image.answer_questions(program, bias);
+        }
         image.note_program(&program.elf, bias, entropy.brk)?;
         image.entry = image.program_entry;
         if let Some(interpreter) = interpreter {
             let bias = image.place_interpreter(&interpreter.elf)?;
             image.map_segments(&interpreter.elf, Some(interpreter), bias, limits)?;
+            image.answer_questions(interpreter, bias);
             image.interpreter_base = bias;
             image.entry = bias.wrapping_add(interpreter.elf.entry);
         }
@@ -274,6 +278,40 @@ impl Image {
         let plan = self.state.plan_map(&request, source, limits)?;
         self.ops.extend(plan.ops);
         Ok(())
+    }
+
+    /// Who begins asks the processor, where that takes long: maps pages over its text that ask the shim. To the rules it is the
+    /// file's text.
+    fn answer_questions(&mut self, first: &Mappable, bias: u64) {
+        let Some(header) = first.elf.loads().find(|header| header.flags & PF_X != 0) else {
+            return;
+        };
+        let (Some(rewriter), MapSource::Host { fd: plain, .. }) = (&first.rewriter, &first.source)
+        else {
+            return;
+        };
+        let start = page_start(header.vaddr);
+        let offset = header.offset.checked_sub(header.vaddr - start);
+        let end = header.offset.checked_add(header.filesz).and_then(page_up);
+        let (Some(offset), Some(end)) = (offset, end) else { return };
+        let addr = bias.wrapping_add(start);
+        // A copy of it has that already; what can be written is left alone.
+        let is_plain = self.ops.iter().any(|op| {
+            matches!(op, HostOp::Map { addr: at, prot, backing: Backing::File { fd, .. }, .. }
+                if at.0 == addr && !prot.contains(Prot::WRITE) && Arc::ptr_eq(fd, plain))
+        });
+        if !is_plain {
+            return;
+        }
+        let Some(asking) = rewriter.asking_pages(&first.source, &(offset..end)) else { return };
+        self.ops.push(HostOp::Map {
+            addr: UserAddr(addr + (asking.pages.start - offset)),
+            len: asking.pages.end - asking.pages.start,
+            prot: segment_prot(header.flags),
+            shared: false,
+            noreserve: false,
+            backing: Backing::File { fd: Arc::clone(&asking.fd), offset: 0 },
+        });
     }
 
     /// Program headers, code, data and break.

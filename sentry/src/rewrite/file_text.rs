@@ -18,6 +18,7 @@ use platform::rewrite::{
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::functions::{Functions, Read};
+use super::questions::{self, AskingPages};
 use super::{AREA_LEN, LEARN_AFTER};
 use crate::lock_order;
 
@@ -39,6 +40,8 @@ pub struct FileText {
     /// Where the file begins in the descriptor.
     base: u64,
     functions: OnceLock<Option<Functions>>,
+    /// Where it asks the processor, by file offsets, and the pages where it does; of texts that were searched for it.
+    asking: OnceLock<(Vec<u64>, Option<Arc<AskingPages>>)>,
     known: Mutex<Known, lock_order::Leaf>,
 }
 
@@ -138,6 +141,7 @@ impl FileText {
             fd: Arc::clone(fd),
             base,
             functions: OnceLock::new(),
+            asking: OnceLock::new(),
             known: Mutex::default(),
         })
     }
@@ -186,13 +190,29 @@ impl FileText {
     ) -> Result<Arc<Learned>, Option<Refusal>> {
         let blocks = Blocks { file: self, read: RefCell::default() };
         let read = |range| blocks.read(range);
-        let functions = self.functions.get_or_init(|| Functions::parse(&|range| self.read(range)));
-        let from = Source { functions: functions.as_ref(), read: &read };
+        let from = Source { functions: self.functions(), read: &read };
         let learned = self.learn_from(&from, place, (offset, number), entry);
         if let Err(Some(_)) = &learned {
             self.known.lock().sites.insert(offset, State::Refused);
         }
         learned
+    }
+
+    fn functions(&self) -> Option<&Functions> {
+        let parse = || Functions::parse(&|range| self.read(range));
+        self.functions.get_or_init(parse).as_ref()
+    }
+
+    /// The pages of the text at these file offsets that ask the processor, with traps in place of that.
+    pub fn asking_pages(&self, text: &Range<u64>) -> Option<Arc<AskingPages>> {
+        let find = || {
+            let blocks = Blocks { file: self, read: RefCell::default() };
+            let read = |range| blocks.read(range);
+            let questions = questions::find(self.functions(), text, &read);
+            let pages = AskingPages::of(text, &questions, &read).map(Arc::new);
+            (questions, pages)
+        };
+        self.asking.get_or_init(find).1.clone()
     }
 
     fn learn_from(
@@ -360,7 +380,8 @@ impl FileText {
             return None;
         }
         let area = text.end - text.start;
-        let fd = self.copy_bytes(&text)?;
+        let questions = self.asking.get().map_or(&[][..], |(questions, _)| questions);
+        let fd = self.copy_bytes(&text, &questions::beside(questions, learned))?;
         let mut trampolines = vec![0xcc; AREA_LEN as usize];
         for learned in learned {
             let Learned { patch, offset, trampoline } = &**learned;
@@ -380,15 +401,13 @@ impl FileText {
             place.copy_from_slice(&patch.trampoline);
         }
         write_at(&fd, &trampolines, area)?;
-        // Guests that attack their shim get the descriptor: nobody can change these bytes any more.
-        let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&fd, seals).ok()?;
+        seal(&fd)?;
         let fd = Arc::new(fd);
         Some(Arc::new(SharedText { fd, text, distance: distance?, area }))
     }
 
     /// Memory with the text's bytes, and room for trampolines behind it. In pieces, which the processor's cache holds.
-    fn copy_bytes(&self, text: &Range<u64>) -> Option<OwnedFd> {
+    fn copy_bytes(&self, text: &Range<u64>, questions: &[u64]) -> Option<OwnedFd> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let fd = rustix::fs::memfd_create("text", flags).ok()?;
         let len = text.end - text.start;
@@ -398,7 +417,9 @@ impl FileText {
         while at < len {
             let want = usize::try_from(len - at).map_or(COPY_BYTES, |rest| rest.min(COPY_BYTES));
             let bytes = buffer.get_mut(..want)?;
-            let count = self.read_into(bytes, text.start.checked_add(at)?)?;
+            let start = text.start.checked_add(at)?;
+            let count = self.read_into(bytes, start)?;
+            questions::replace(bytes.get_mut(..count)?, start, questions);
             write_at(&fd, bytes.get(..count)?, at)?;
             at += count as u64;
             if count < want {
@@ -410,7 +431,13 @@ impl FileText {
     }
 }
 
-fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Option<()> {
+/// Guests that attack their shim get the descriptor: nobody can change these bytes any more.
+pub(super) fn seal(fd: &OwnedFd) -> Option<()> {
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(fd, seals).ok()
+}
+
+pub(super) fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Option<()> {
     while !bytes.is_empty() {
         let count = rustix::io::pwrite(fd, bytes, at).ok().filter(|count| *count > 0)?;
         bytes = bytes.get(count..)?;

@@ -14,13 +14,16 @@
 //!    of it with all that is learned in it, from a sealed memfd shared by all: rewriting costs them nothing. The copy
 //!    is made anew once it spares traps enough for the text's size. What
 //!    forked children met is rewritten in their parent when it forks again.
-//! 5. /proc and the file itself show none of this but the area; a guest that reads its own text sees the jumps.
+//! 5. Where the processor takes long to answer questions (cpuid, on virtual machines), who begins in a new program has them
+//!    answered by the shim: pages with a trap in their place are mapped over those of the file.
+//! 6. /proc and the file itself show none of this but the area; a guest that reads its own text sees the jumps.
 //!
 //! | module | what |
 //! | --- | --- |
 //! | `file_text` | what is known of a file's text, and the copy for later processes |
 //! | `functions` | where functions begin and end, by a file's unwind table |
 //! | `sites` | what is known in one address space |
+//! | `questions` | what a text asks the processor |
 //! | `patch` | changing an address space |
 //! | `hold` | stopping its other threads |
 
@@ -28,12 +31,14 @@ mod file_text;
 mod functions;
 mod hold;
 mod patch;
+mod questions;
 mod sites;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use base::lock::Mutex;
 use platform::{Context, Prot, Trapped};
@@ -47,6 +52,7 @@ use crate::task::Thread;
 pub use file_text::{FileText, Outlook, SharedText};
 pub use hold::wait_while_held;
 pub use patch::area_vma;
+use questions::AskingPages;
 use sites::Hit;
 pub use sites::Sites;
 
@@ -69,6 +75,10 @@ const FORKS: [u64; 3] = [56, 57, 435];
 pub struct Rewriter {
     /// Where trampolines go: see `platform::Layout::call_entry`.
     entry: u64,
+    /// Whether questions to the processor are to be answered by the shim.
+    answers_questions: bool,
+    /// A program was started. The first one is, before anything is known, and what is done for it is not done sooner by that.
+    has_begun: AtomicBool,
     files: Mutex<HashMap<FileKey, Arc<FileText>>, lock_order::Leaf>,
     pub stats: Stats,
 }
@@ -130,9 +140,20 @@ impl Stats {
 impl Rewriter {
     /// `None` where the platform has no entry for rewritten sites.
     #[must_use]
-    pub fn new(entry: Option<u64>) -> Option<Self> {
+    pub fn new(entry: Option<u64>, answers_questions: bool) -> Option<Self> {
         let entry = entry?;
-        Some(Self { entry, files: Mutex::default(), stats: Stats::default() })
+        let (files, stats) = (Mutex::default(), Stats::default());
+        let has_begun = AtomicBool::new(false);
+        Some(Self { entry, answers_questions, has_begun, files, stats })
+    }
+
+    /// For the text of who begins in a new program, the loader's or that of a program without one: what of it is to be mapped
+    /// over it, because C libraries ask the processor there.
+    pub fn asking_pages(&self, source: &MapSource, text: &Range<u64>) -> Option<Arc<AskingPages>> {
+        if !self.answers_questions || !self.has_begun.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        self.file(source)?.asking_pages(text)
     }
 
     fn file(&self, source: &MapSource) -> Option<Arc<FileText>> {

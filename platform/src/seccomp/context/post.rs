@@ -218,7 +218,7 @@ impl SeccompContext {
             let Post::Signal { signal, frame } = post? else {
                 return Err(self.broken("answer to no order"));
             };
-            if i32::try_from(signal) != Ok(libc::SIGILL) {
+            if i32::try_from(signal) != Ok(libc::SIGTRAP) {
                 return Err(self.broken("another signal than ordered"));
             }
             let regs = *self.regs();
