@@ -1,6 +1,7 @@
 //! The traits that the sentry sees.
 
 use std::future::Future;
+use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -576,7 +577,7 @@ pub trait SharedSignals: Send + Sync {
 }
 
 /// Results of getpid(2), gettid(2), getppid(2), getuid(2) and kin, and of rseq(2), whose answer is an errno.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answers {
     pub pid: u32,
     pub tid: u32,
@@ -586,4 +587,6 @@ pub struct Answers {
     pub gid: u32,
     pub effective_gid: u32,
     pub rseq: Errno,
+    /// Where [`ASKS_PROCESSOR`](crate::rewrite::ASKS_PROCESSOR) stands for a question; elsewhere it is the program's own.
+    pub questions: Range<u64>,
 }

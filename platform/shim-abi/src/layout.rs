@@ -523,6 +523,9 @@ pub mod answer {
     pub const YIELD: u8 = 8;
     /// rseq(2): an errno, for who asks at the start of each thread.
     pub const RSEQ: u8 = 9;
+    /// No call's: the guest's text in which [`ASKS_PROCESSOR`](super::ASKS_PROCESSOR) is a question, from and to.
+    pub const QUESTIONS: u8 = 10;
+    pub const QUESTIONS_END: u8 = 11;
     pub const COUNT: usize = 16;
 
     /// The place of a call's answer.

@@ -79,7 +79,7 @@ extern "C" fn on_signal(signal: i32, _info: u64, context: u64) {
         return;
     }
     // SAFETY: as above.
-    if signal == SIGTRAP && unsafe { questions::answer(context + GREGS) } {
+    if signal == SIGTRAP && unsafe { questions::answer(slot, context + GREGS) } {
         return;
     }
     channel::publish_bases(slot);

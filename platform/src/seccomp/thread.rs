@@ -2,6 +2,7 @@
 
 mod signals;
 
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -376,10 +377,16 @@ impl Kicker for Thread {
     }
 
     fn set_answers(&self, answers: &Answers) {
+        let fast = self.slot.fast();
+        let Range { start, end } = answers.questions;
+        for (place, value) in [(answer::QUESTIONS, start), (answer::QUESTIONS_END, end)] {
+            if let Some(word) = fast.answers.get(usize::from(place)) {
+                word.store(value, Ordering::Relaxed);
+            }
+        }
         if !self.process.may_answer() {
             return;
         }
-        let fast = self.slot.fast();
         let values = [
             (answer::PID, u64::from(answers.pid)),
             (answer::TID, u64::from(answers.tid)),

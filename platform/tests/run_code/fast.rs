@@ -219,6 +219,7 @@ fn calls_that_trap_go_on_as_rewritten_ones_and_are_told() {
     let Some(mut context) = load_fast(&platform, code) else { return };
     let start = context.regs().rip;
     context.kicker().set_answers(&Answers {
+        questions: 0..0,
         pid: 77,
         tid: 77,
         parent: 1,
@@ -392,6 +393,7 @@ fn the_shim_answers_what_it_was_told() {
     assert_eq!((context.regs().rax, context.regs().r12), (110, 0), "nothing was said yet");
     context.set_return(1);
     let mut answers = Answers {
+        questions: 0..0,
         pid: 2,
         tid: 3,
         parent: 4,

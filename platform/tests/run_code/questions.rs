@@ -1,18 +1,43 @@
 //! Questions to the processor, and traps in their place.
 
 use std::arch::x86_64::__cpuid_count;
+use std::ops::Range;
 use std::sync::Arc;
 
+use abi::Errno;
 use platform::processor::Answer;
-use platform::{Event, Platform};
+use platform::{Answers, Event, Platform};
 
 use crate::harness::{load, platform, step};
 
-/// What comes back in rax, rbx and rdx.
+/// What comes back in rax, rbx and rdx; `None`: the trap is the program's own.
 fn asked(platform: &Arc<dyn Platform>, leaf: u32, ecx: u32) -> Option<[u64; 3]> {
-    // The trap, then a call: mov $39,%eax would hide rax.
+    asked_in(platform, leaf, ecx, |at| at..at + 2)
+}
+
+/// As [`asked`], where `questions` says of the trap's address where questions are.
+fn asked_in(
+    platform: &Arc<dyn Platform>,
+    leaf: u32,
+    ecx: u32,
+    questions: fn(u64) -> Range<u64>,
+) -> Option<[u64; 3]> {
+    // The trap, then a call: which would hide rax.
     let mut context =
-        load(platform, snippet!(".byte 0xcd, 0x03", "mov r15, rax", "mov eax, 39", "syscall"));
+        load(platform, snippet!(".byte 0xcd, 0x03", "mov r15, rax", "mov eax, 999", "syscall"));
+    let (pid, uid, rseq) = (1, 0, Errno::ENOSYS);
+    let questions = questions(context.regs().rip);
+    context.kicker().set_answers(&Answers {
+        pid,
+        tid: pid,
+        parent: pid,
+        uid,
+        effective_uid: uid,
+        gid: uid,
+        effective_gid: uid,
+        rseq,
+        questions,
+    });
     let regs = context.regs_mut();
     // The upper halves are not part of the question, and become zero.
     regs.rax = 0xffff_ffff_0000_0000 | u64::from(leaf);
@@ -32,11 +57,6 @@ fn asked(platform: &Arc<dyn Platform>, leaf: u32, ecx: u32) -> Option<[u64; 3]> 
 #[test]
 fn a_trap_in_place_of_a_question_is_answered() {
     let platform = platform();
-    if !platform.layout().has_slow_questions {
-        // Then it is the program's own.
-        assert_eq!(asked(&platform, 0, 0), None);
-        return;
-    }
     // Nothing was told yet: the shim asks.
     let real = __cpuid_count(7, 0);
     let [eax, ebx, edx] = [real.eax, real.ebx, real.edx].map(u64::from);
@@ -61,5 +81,13 @@ fn other_traps_are_the_programs() {
     for code in [breakpoint, overflow] {
         let mut context = load(&platform, code);
         assert!(matches!(step(&mut *context), Event::Fault(_)));
+    }
+}
+
+#[test]
+fn a_trap_that_is_no_question_is_the_programs_own() {
+    let platform = platform();
+    for elsewhere in [|_| 0..0, |at| at + 1..at + 2, |at| 0..at] as [fn(u64) -> Range<u64>; 3] {
+        assert_eq!(asked_in(&platform, 7, 0, elsewhere), None);
     }
 }

@@ -138,7 +138,8 @@ fn rseq_is_answered_as_the_sentry_says() {
 fn answers() -> Answers {
     let rseq = Errno::ENOSYS;
     let (uid, effective_uid, gid, effective_gid) = (0, 0, 0, 0);
-    Answers { pid: 2, tid: 3, parent: 4, uid, effective_uid, gid, effective_gid, rseq }
+    let questions = 0..0;
+    Answers { pid: 2, tid: 3, parent: 4, uid, effective_uid, gid, effective_gid, rseq, questions }
 }
 
 #[test]

@@ -266,7 +266,7 @@ impl Image {
             noexec: false,
             shared_text: from.and_then(|from| {
                 let rewriter = from.rewriter.as_ref()?;
-                rewriter.shared_text(&from.source, prot, offset, len)
+                rewriter.first_text(&from.source, prot, offset, len)
             }),
         };
         let len = page_up(len).ok_or(Errno::ENOMEM)?;
@@ -294,7 +294,11 @@ impl Image {
         let offset = header.offset.checked_sub(header.vaddr - start);
         let end = header.offset.checked_add(header.filesz).and_then(page_up);
         let (Some(offset), Some(end)) = (offset, end) else { return };
+        let Some(asking) = rewriter.asking_pages(&first.source, &(offset..end)) else { return };
         let addr = bias.wrapping_add(start);
+        let first_page = addr + (asking.pages.start - offset);
+        let len = asking.pages.end - asking.pages.start;
+        self.state.image.questions = first_page..first_page + len;
         // A copy of it has that already; what can be written is left alone.
         let is_plain = self.ops.iter().any(|op| {
             matches!(op, HostOp::Map { addr: at, prot, backing: Backing::File { fd, .. }, .. }
@@ -303,10 +307,9 @@ impl Image {
         if !is_plain {
             return;
         }
-        let Some(asking) = rewriter.asking_pages(&first.source, &(offset..end)) else { return };
         self.ops.push(HostOp::Map {
-            addr: UserAddr(addr + (asking.pages.start - offset)),
-            len: asking.pages.end - asking.pages.start,
+            addr: UserAddr(first_page),
+            len,
             prot: segment_prot(header.flags),
             shared: false,
             noreserve: false,

@@ -59,6 +59,8 @@ impl Limits {
 pub struct ImageInfo {
     pub code: Range<u64>,
     pub data: Range<u64>,
+    /// Where the shim answers what is asked of the processor: see `rewrite`.
+    pub questions: Range<u64>,
     pub start_stack: u64,
     pub args: Range<u64>,
     pub env: Range<u64>,

@@ -215,6 +215,11 @@ impl FileText {
         self.asking.get_or_init(find).1.clone()
     }
 
+    /// Copies of it have traps in place of questions to the processor.
+    pub fn has_questions(&self) -> bool {
+        self.asking.get().is_some_and(|(questions, _)| !questions.is_empty())
+    }
+
     fn learn_from(
         &self,
         from: &Source<'_>,

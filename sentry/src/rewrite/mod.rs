@@ -171,12 +171,37 @@ impl Rewriter {
         offset: u64,
         len: u64,
     ) -> Option<Arc<SharedText>> {
+        self.text_of(source, prot, (offset, len), false)
+    }
+
+    /// The same for who begins in a new program, and may have its questions to the processor answered.
+    pub fn first_text(
+        &self,
+        source: &MapSource,
+        prot: Prot,
+        offset: u64,
+        len: u64,
+    ) -> Option<Arc<SharedText>> {
+        self.text_of(source, prot, (offset, len), true)
+    }
+
+    fn text_of(
+        &self,
+        source: &MapSource,
+        prot: Prot,
+        (offset, len): (u64, u64),
+        asks: bool,
+    ) -> Option<Arc<SharedText>> {
         if !prot.contains(Prot::EXEC) || prot.contains(Prot::WRITE) {
             return None;
         }
         let MapSource::Host { fd, base } = source else { return None };
         let key = FileKey::of(fd, *base)?;
         let file = self.files.lock().get(&key).cloned()?;
+        // A loader that is mapped as a library asks where the shim knows of no questions.
+        if file.has_questions() && !asks {
+            return None;
+        }
         let shared = file.shared(offset, len);
         if shared.is_some() {
             self.stats.mappings.fetch_add(1, Ordering::Relaxed);
@@ -188,6 +213,7 @@ impl Rewriter {
     pub fn outlook(&self, fd: &OwnedFd) -> Outlook {
         let Some(key) = FileKey::of(fd, 0) else { return Outlook::Plain };
         let file = self.files.lock().get(&key).cloned();
+        let file = file.filter(|file| !file.has_questions());
         let outlook = file.map_or(Outlook::Plain, |file| file.outlook());
         if matches!(outlook, Outlook::Copy(_)) {
             self.stats.mappings.fetch_add(1, Ordering::Relaxed);

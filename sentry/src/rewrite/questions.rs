@@ -24,43 +24,67 @@ const PIECE: usize = 64;
 /// More functions than ask anything in a loader or a C library's start.
 const MOST_FUNCTIONS: usize = 32;
 
-/// File offsets of all questions in `text` that surely are instructions.
+/// File offsets of all questions in `text` that surely are instructions; none where what is put in their place might be the
+/// program's own beside them.
 pub fn find(functions: Option<&Functions>, text: &Range<u64>, read: &Read<'_>) -> Vec<u64> {
     let Some(functions) = functions else { return Vec::new() };
     if text.end.saturating_sub(text.start) > MOST_SEARCHED {
         return Vec::new();
     }
     let Some(bytes) = read(text.clone()) else { return Vec::new() };
-    let mut found = Vec::new();
+    let (found, _) = instructions(functions, text, read, (&bytes, 0), CPUID);
+    let Some(pages) = pages(text, &found) else { return Vec::new() };
+    let [from, to] = [pages.start, pages.end].map(|at| (at - text.start) as usize);
+    let Some(near) = bytes.get(..to) else { return Vec::new() };
+    let (own, is_sure) = instructions(functions, text, read, (near, from), ASKS_PROCESSOR);
+    if own.is_empty() && is_sure { found } else { Vec::new() }
+}
+
+/// File offsets of all instructions of these bytes, but for the first `skip` of the text's; and whether there surely are no others.
+fn instructions(
+    functions: &Functions,
+    text: &Range<u64>,
+    read: &Read<'_>,
+    (bytes, skip): (&[u8], usize),
+    instruction: [u8; 2],
+) -> (Vec<u64>, bool) {
+    let (mut found, mut is_sure) = (Vec::new(), true);
     let mut looked_through = text.start;
     let mut looked = 0;
-    for at in candidates(&bytes).map(|at| text.start.saturating_add(at)) {
+    for at in candidates(bytes, skip, instruction).map(|at| text.start.saturating_add(at)) {
         // One function may have many.
-        if at < looked_through || looked == MOST_FUNCTIONS {
+        if at < looked_through {
             continue;
         }
         looked += 1;
-        let Some(function) = functions.around(at, read).map(|around| around.function) else {
+        let around = if looked > MOST_FUNCTIONS { None } else { functions.around(at, read) };
+        let Some(function) = around.map(|around| around.function) else {
+            is_sure = false;
             continue;
         };
-        if function.end.saturating_sub(function.start) <= FUNCTION_MAX {
-            found.extend(questions_in(&bytes, text.start, &function));
-        }
         looked_through = function.end.max(at.saturating_add(1));
+        let is_short = function.end.saturating_sub(function.start) <= FUNCTION_MAX;
+        let all = is_short.then(|| questions_in(bytes, text.start, &function, instruction));
+        match all.flatten() {
+            Some(all) => found.extend(all),
+            None => is_sure = false,
+        }
     }
-    found
+    (found, is_sure)
 }
 
 /// Offsets of bytes that look like the instruction.
-fn candidates(bytes: &[u8]) -> impl Iterator<Item = u64> {
-    let [_, last] = CPUID;
+fn candidates(bytes: &[u8], skip: usize, instruction: [u8; 2]) -> impl Iterator<Item = u64> {
+    let [_, last] = instruction;
     // Few pieces have one, which is quickly seen of all bytes at once.
-    let pieces = bytes.chunks(PIECE).zip((0..).step_by(PIECE));
+    let rest = bytes.get(skip..).unwrap_or_default();
+    let pieces = rest.chunks(PIECE).zip((skip..).step_by(PIECE));
     let found = pieces
         .filter(move |(piece, _)| piece.iter().fold(false, |any, byte| any | (*byte == last)))
         .flat_map(move |(piece, at)| (at..).zip(piece).filter(move |(_, byte)| **byte == last));
     let first = found.filter_map(|(at, _): (usize, _)| at.checked_sub(1));
-    first.filter(|at| bytes.get(*at..*at + CPUID.len()) == Some(&CPUID[..])).map(|at| at as u64)
+    let is_it = move |at: &usize| bytes.get(*at..*at + 2) == Some(&instruction[..]);
+    first.filter(is_it).map(|at| at as u64)
 }
 
 /// Those of `questions` that are not in the way of what was learned.
@@ -137,8 +161,9 @@ mod tests {
             bytes[at] = 0x0f;
         }
         // The second of two in a row has no room.
-        assert_eq!(candidates(&bytes).collect::<Vec<_>>(), [0, 64, 127, 198]);
-        assert_eq!(candidates(&[0x0f]).count(), 0);
+        assert_eq!(candidates(&bytes, 0, CPUID).collect::<Vec<_>>(), [0, 64, 127, 198]);
+        assert_eq!(candidates(&bytes, 65, CPUID).collect::<Vec<_>>(), [64, 127, 198]);
+        assert_eq!(candidates(&[0x0f], 0, CPUID).count(), 0);
     }
 
     #[test]

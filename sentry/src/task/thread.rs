@@ -204,7 +204,10 @@ impl Thread {
     /// Tells the platform who the thread is, so that it needs no call to find out. After every change of that.
     pub fn publish_identity(&self) {
         let cred = self.cred();
+        let mm = self.mm_if_alive();
+        let questions = mm.map(|mm| mm.with_state(|state| state.image.questions.clone()));
         self.run.set_answers(&Answers {
+            questions: questions.unwrap_or_default(),
             pid: self.tgid().0.cast_unsigned(),
             tid: self.tid().0.cast_unsigned(),
             parent: self.group.parent().0.cast_unsigned(),
