@@ -15,7 +15,7 @@ use std::sync::Arc;
 use abi::{Errno, Result};
 use base::lock::Mutex;
 use gofer_protocol::wire::{Decoded, Reader};
-use gofer_protocol::{MAX_OPEN, Op, Paths, Plus, Section, Sections, TreePath};
+use gofer_protocol::{MAX_OPEN, MAX_PATH, Op, Paths, Plus, Section, Sections, TreePath};
 
 use super::client::later::{Asked, Later, Patience};
 use super::dir::{Brought, Piece};
@@ -31,6 +31,8 @@ const MOST_AHEAD: usize = 32;
 
 /// Names that a walk is told to go on with, beside those it comes by.
 const MOST_NAMES: usize = 256;
+/// Bytes of these, which are to fit into a request's paths.
+const MOST_NAME_BYTES: usize = MAX_PATH / 2;
 
 /// Requests that the gofer has to work on.
 const MOST_ASKED: usize = 2;
@@ -226,15 +228,26 @@ impl Subtree {
 
     /// What a walk comes to after `last`, so many names: in it, beside it, beside what it is in.
     fn after(last: Arc<GoferInode>, most: usize) -> Option<Self> {
-        let mut left = most;
-        let in_it = last.dirs_after(None, left)?;
-        left -= in_it.len();
+        let (mut left, mut room) = (most, MOST_NAME_BYTES);
+        // Where a walk comes to names that were left out, it ends.
+        let mut take = |mut names: Vec<Arc<[u8]>>, left: &mut usize| {
+            let fits = |name: &&Arc<[u8]>| {
+                let rest = room.checked_sub(name.len() + 1);
+                room = rest.unwrap_or(room);
+                rest.is_some()
+            };
+            let count = names.iter().take_while(fits).count();
+            *left = if count < names.len() { 0 } else { *left - count };
+            names.truncate(count);
+            names
+        };
+        let in_it = take(last.dirs_after(None, left)?, &mut left);
         let mut levels = vec![Level { parent: Arc::clone(&last), names: in_it }];
         let mut dir = last;
         while left > 0 && levels.len() < Paths::MOST {
             let Some((parent, name)) = dir.place() else { break };
             let Some(names) = parent.dirs_after(Some(&name), left) else { break };
-            left -= names.len();
+            let names = take(names, &mut left);
             levels.push(Level { parent: Arc::clone(&parent), names });
             dir = parent;
         }
