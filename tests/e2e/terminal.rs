@@ -69,7 +69,8 @@ fn window_size_is_the_terminals() {
 fn job_control_works_in_an_interactive_shell() {
     let output = on_terminal(
         "exec bash --norc -i",
-        &["sleep 50\\n", "\\032", "jobs; kill %%1\\n", "wait\\n", "exit 6\\n"],
+        // A second more until the key: bash's child that is stopped before it executes the program ignores SIGTERM still.
+        &["sleep 50\\n", "", "\\032", "jobs; kill %%1\\n", "wait\\n", "exit 6\\n"],
     );
     assert!(output.stdout().contains("Stopped"), "{output}");
     assert_eq!(output.code, 6, "{output}");
