@@ -1,7 +1,7 @@
 //! What sentry and gofer say to each other.
 //!
-//! The protocol is made of paths, and stateless but for where a connection's last walk stopped (`ReadOn`). A connection is a `SOCK_SEQPACKET` socket; each request is one message
-//! and gets one reply, in order. A request names a *tree* (a host directory the gofer serves) and a path in it; the
+//! The protocol is made of paths, and stateless but for where a connection's last walk stopped (`ReadOn`). A connection is a
+//! `SOCK_SEQPACKET` socket; each request is one message and gets one reply, in order. A request names a *tree* (a host directory the gofer serves) and a path in it; the
 //! gofer follows no symbolic link and leaves no tree, so the sentry walks links itself (`Explore` only looks where they
 //! lead, within the tree). Opened files come
 //! back as descriptors (`SCM_RIGHTS`).

@@ -266,7 +266,7 @@ impl Image {
             noexec: false,
             shared_text: from.and_then(|from| {
                 let rewriter = from.rewriter.as_ref()?;
-                rewriter.first_text(&from.source, prot, offset, len)
+                rewriter.shared_text(&from.source, prot, (offset, len), true)
             }),
         };
         let len = page_up(len).ok_or(Errno::ENOMEM)?;

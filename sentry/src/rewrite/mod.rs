@@ -163,29 +163,9 @@ impl Rewriter {
         Some(Arc::clone(files.entry(key).or_insert_with(|| FileText::new(fd, *base))))
     }
 
-    /// For a private mapping of a file's text: the copy with rewritten sites, if there is one.
+    /// For a private mapping of a file's text: the copy with rewritten sites, if there is one. With `asks` for who begins in a new
+    /// program, and has its questions to the processor answered.
     pub fn shared_text(
-        &self,
-        source: &MapSource,
-        prot: Prot,
-        offset: u64,
-        len: u64,
-    ) -> Option<Arc<SharedText>> {
-        self.text_of(source, prot, (offset, len), false)
-    }
-
-    /// The same for who begins in a new program, and may have its questions to the processor answered.
-    pub fn first_text(
-        &self,
-        source: &MapSource,
-        prot: Prot,
-        offset: u64,
-        len: u64,
-    ) -> Option<Arc<SharedText>> {
-        self.text_of(source, prot, (offset, len), true)
-    }
-
-    fn text_of(
         &self,
         source: &MapSource,
         prot: Prot,

@@ -179,7 +179,7 @@ fn with_shared_text(cx: &Cx<'_>, request: MapRequest, source: Option<&MapSource>
         return request;
     }
     let prot = Prot::from_bits_truncate(request.prot);
-    let shared_text = rewriter.shared_text(source, prot, request.offset, request.len);
+    let shared_text = rewriter.shared_text(source, prot, (request.offset, request.len), false);
     if let (Some(profile), Some(text)) = (&profile, &shared_text) {
         profile.note(&text.fd, is_public);
     }
